@@ -1,0 +1,189 @@
+//! Values and keys of the maps that the agent writes and packets read.
+
+use super::{
+    id::{EndpointId, InstanceId, ListenerId},
+    limits::MAX_EGRESS,
+};
+
+/// An address as map key: IPv6 as it is, IPv4 mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
+pub type AddressKey = [u8; 16];
+
+/// The key of an IPv4 address.
+#[inline(always)]
+pub const fn mapped(v4: [u8; 4]) -> AddressKey {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}
+
+/// What one of our addresses is for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Address {
+    /// [`Address::VIP`] and [`Address::EGRESS`].
+    pub roles: u8,
+    /// Protocols that have a listener on this VIP: [`Address::TCP`], [`Address::UDP`].
+    pub protocols: u8,
+    /// Whose address it is.
+    pub instance: InstanceId,
+}
+
+impl Address {
+    /// Clients send to it.
+    pub const VIP: u8 = 1;
+    /// Endpoints answer to it.
+    pub const EGRESS: u8 = 2;
+    /// Some TCP port of this VIP has a listener.
+    pub const TCP: u8 = 1;
+    /// Some UDP port of this VIP has a listener.
+    pub const UDP: u8 = 2;
+}
+
+/// (VIP, port, protocol).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// The VIP.
+    pub addr: AddressKey,
+    /// Network byte order.
+    pub port: [u8; 2],
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// Who serves a [`ServiceKey`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// The listener.
+    pub listener: ListenerId,
+    /// Port at the endpoint (port mapping applied), network byte order.
+    pub endpoint_port: [u8; 2],
+}
+
+/// What packets must know of a listener.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listener {
+    /// Whose egress addresses its flows take.
+    pub instance: InstanceId,
+    /// Idle timeout in seconds (RFC 5382 calls it the idle-timeout of the mapping).
+    pub idle_timeout_s: u16,
+    /// [`Listener::SOURCE_IP`], [`Listener::IN_USE`].
+    pub flags: u32,
+    /// Stable hash of (instance, listener name): survives restarts and reordering.
+    pub identity: u64,
+}
+
+impl Listener {
+    /// Client affinity by source IP: the hash takes source and destination address only.
+    pub const SOURCE_IP: u32 = 1;
+    /// The entry belongs to the running plan.
+    pub const IN_USE: u32 = 2;
+}
+
+/// What packets must know of an endpoint.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub addr: AddressKey,
+    /// Whose endpoint it is.
+    pub listener: ListenerId,
+    /// Zero.
+    pub pad: u16,
+    /// [`Endpoint::IN_USE`] or [`Endpoint::RETIRED`].
+    pub flags: u32,
+    /// Stable hash of (instance, listener, group, type, address).
+    pub identity: u64,
+}
+
+impl Endpoint {
+    /// The entry belongs to the running plan.
+    pub const IN_USE: u32 = 1;
+    /// The entry was in use once; its id is not given away while flows may name it.
+    pub const RETIRED: u32 = 2;
+}
+
+/// An instance's egress addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Egress {
+    /// How many of `v4` are set.
+    pub count4: u16,
+    /// How many of `v6` are set.
+    pub count6: u16,
+    /// Zero.
+    pub pad: u32,
+    /// IPv4 addresses.
+    pub v4: [[u8; 4]; MAX_EGRESS],
+    /// IPv6 addresses.
+    pub v6: [[u8; 16]; MAX_EGRESS],
+}
+
+/// A next hop; never changed while an endpoint names it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hop {
+    /// The neighbour's MAC address.
+    pub dst_mac: [u8; 6],
+    /// The MAC address of our interface.
+    pub src_mac: [u8; 6],
+    /// Our interface.
+    pub ifindex: u32,
+}
+
+/// The one record that holds for all packets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// [`ABI_VERSION`](super::limits::ABI_VERSION) of whoever made the maps.
+    pub abi: u32,
+    /// CPUs that share the NAT ports.
+    pub cpus: u32,
+    /// Key of the one hash; equal on all edges of a fleet.
+    pub seed: [u64; 2],
+    /// The plan that is running.
+    pub generation: u64,
+    /// Slots of the IPv4 flow table minus one (a power of two minus one).
+    pub flow4_mask: u32,
+    /// Slots of the IPv6 flow table minus one.
+    pub flow6_mask: u32,
+    /// First NAT port.
+    pub nat_first: u16,
+    /// NAT ports of one CPU: port = first + n * cpus + cpu, n below this.
+    pub nat_span: u16,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// What is counted for an endpoint, on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointCounters {
+    /// Packets from clients.
+    pub forward_packets: u64,
+    /// Bytes of frames from clients.
+    pub forward_bytes: u64,
+    /// Packets to clients.
+    pub return_packets: u64,
+    /// Bytes of frames to clients.
+    pub return_bytes: u64,
+    /// Flows that chose this endpoint.
+    pub new_flows: u64,
+}
+
+/// One selection table.
+pub type SelectionTable = [EndpointId; super::limits::TABLE_SIZE];
+
+const _: () = {
+    assert!(size_of::<Address>() == 4);
+    assert!(size_of::<ServiceKey>() == 20);
+    assert!(size_of::<Service>() == 4);
+    assert!(size_of::<Listener>() == 16);
+    assert!(size_of::<Endpoint>() == 32);
+    assert!(size_of::<Egress>() == 168);
+    assert!(size_of::<Hop>() == 16);
+    assert!(size_of::<Settings>() == 48);
+    assert!(size_of::<EndpointCounters>() == 40);
+};

@@ -1,0 +1,55 @@
+//! Why a packet was dropped or passed: one list for the kernel, the metrics, the CLI and the tests.
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* #[doc = $text] $variant),* }
+
+        impl $name {
+            /// All of them, in the order of their counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The word used in metrics, JSON and on the command line.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word),* }
+            }
+
+            /// One sentence for people.
+            pub const fn explain(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet for a listener, or of a flow, was dropped.
+    Drop {
+        Malformed = "malformed", "headers contradict each other or the frame is shorter than they say";
+        Fragment = "fragment", "IP fragments are not supported on listeners";
+        NoFlow = "no_flow", "a TCP segment other than SYN that belongs to no known flow";
+        NoEndpoint = "no_endpoint", "the listener has no endpoint that may receive traffic";
+        NoEgress = "no_egress", "the instance has no egress address of the endpoint's family";
+        NoPort = "no_port", "no free NAT port towards the endpoint was found within the retries";
+        FlowTableFull = "flow_table_full", "no free or expired slot in the flow table groups of this packet";
+        NoNextHop = "no_next_hop", "the next hop's MAC address is not known yet";
+        TtlExpired = "ttl_expired", "TTL or hop limit would become zero";
+        UdpChecksumMissing = "udp_checksum_missing", "UDP over IPv6 without a checksum (RFC 8200 section 8.1)";
+        NotReady = "not_ready", "the settings map is not filled yet";
+    }
+}
+
+reasons! {
+    /// Why a packet was passed to the host untouched.
+    Pass {
+        NotIp = "not_ip", "neither IPv4 nor IPv6";
+        NotOurs = "not_ours", "the destination is neither a VIP nor an egress address";
+        OtherProtocol = "other_protocol", "neither TCP nor UDP";
+        NoListener = "no_listener", "no listener has this VIP, protocol and port";
+        NoReturnFlow = "no_return_flow", "to an egress address, but of no known flow: the host's own traffic";
+    }
+}

@@ -1,0 +1,9 @@
+//! The agent: intent (`config` → `model` → `plan` → `maps`), and what happened (counters → `status` → `metrics`, `admin`, `cli`).
+//!
+//! Arrows point one way: `model` imports nobody of ours; `config` imports `model`; `plan` imports `model` and `ga-common`;
+//! `maps` and `program` import `plan` and `ga-common`; `metrics` and `admin` import `status`; `agent` and `cli` import, nobody
+//! imports them. Only `maps` writes BPF maps.
+
+pub mod config;
+pub mod model;
+pub mod plan;

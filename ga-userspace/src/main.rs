@@ -1,0 +1,3 @@
+//! The `ga` command.
+
+fn main() {}

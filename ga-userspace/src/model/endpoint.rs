@@ -1,0 +1,83 @@
+//! Endpoint groups and endpoints (specification §1.4, §1.7, §1.11, §1.16).
+
+use std::{fmt, net::IpAddr};
+
+use super::{Name, PortMapping};
+
+/// 0–255, 255 by default; the share of an endpoint is its weight over the sum of the group's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight(pub u8);
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self(255)
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What an endpoint is. All kinds of this version are reached by IP address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointKind {
+    /// `ip`: a public address off the cloud.
+    Ip,
+    /// `public_ip`: a public address of the cloud; the same to a self-hosted edge.
+    PublicIp,
+    /// `private_ip`: any address, treated as private.
+    PrivateIp,
+}
+
+impl EndpointKind {
+    /// The TOML word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::PublicIp => "public_ip",
+            Self::PrivateIp => "private_ip",
+        }
+    }
+}
+
+/// Where new flows may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// What it is.
+    pub kind: EndpointKind,
+    /// Where it is.
+    pub address: IpAddr,
+    /// Its part of the traffic.
+    pub weight: Weight,
+}
+
+/// Which family the edge speaks to endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendIpVersion {
+    /// IPv4 only.
+    #[default]
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+    /// The family of the client.
+    Affinity,
+}
+
+/// The endpoints of one region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointGroup {
+    /// Its name, unique in the listener.
+    pub name: Name,
+    /// The region's label.
+    pub region: String,
+    /// Free text.
+    pub description: String,
+    /// Family towards the endpoints.
+    pub backend_ip_version: BackendIpVersion,
+    /// Listener port to endpoint port.
+    pub port_mapping: PortMapping,
+    /// 1 to `limits.endpoints_per_group`, in file order, each address once.
+    pub endpoints: Vec<Endpoint>,
+}

@@ -1,0 +1,59 @@
+//! The documented limits (specification §2.2) and the rules that a profile chooses.
+
+/// Which generation of the product's quotas applies by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Pay-as-you-go, the widest.
+    #[default]
+    Payg,
+    /// Subscription.
+    Subscription,
+    /// The generation of 2021.
+    Legacy2021,
+}
+
+/// Which characters a name may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameRule {
+    /// 2–128 characters: letters, digits, `_`, `-`.
+    #[default]
+    Seed,
+    /// 1–128 characters: `.` too.
+    Extended,
+}
+
+/// Limits that this version checks. Each is a key of `[limits]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Where the defaults come from.
+    pub profile: Profile,
+    /// Rule for names.
+    pub name_rule: NameRule,
+    /// Instances a file may have.
+    pub instances: u32,
+    /// Listeners an instance may have.
+    pub listeners_per_instance: u32,
+    /// Single ports of a TCP or UDP listener.
+    pub ports_per_l4_listener: u32,
+    /// Default endpoint groups of a listener. More than one is not supported yet.
+    pub default_groups_per_listener: u32,
+    /// Endpoints of a group.
+    pub endpoints_per_group: u32,
+    /// Port mappings of a group.
+    pub port_mappings_per_group: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            profile: Profile::Payg,
+            name_rule: NameRule::Seed,
+            instances: 10,
+            listeners_per_instance: 50,
+            ports_per_l4_listener: 30,
+            default_groups_per_listener: 2,
+            endpoints_per_group: 4,
+            port_mappings_per_group: 5,
+        }
+    }
+}

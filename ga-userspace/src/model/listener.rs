@@ -1,0 +1,61 @@
+//! Listeners (specification §1.2, §1.3).
+
+use std::time::Duration;
+
+use super::{EndpointGroup, Name, Ports};
+
+/// What clients speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// The TOML word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// IANA protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+/// Whether flows of one client go to one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Affinity {
+    /// Each flow by its 5-tuple.
+    #[default]
+    None,
+    /// All flows of one source address, whatever port or protocol.
+    SourceIp,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name, unique in the instance.
+    pub name: Name,
+    /// Free text.
+    pub description: String,
+    /// What clients speak.
+    pub protocol: Protocol,
+    /// Where clients connect.
+    pub ports: Ports,
+    /// Whether clients stick.
+    pub affinity: Affinity,
+    /// TCP 10–900 s (900), UDP 10–20 s (20).
+    pub idle_timeout: Duration,
+    /// The default endpoint group.
+    pub group: EndpointGroup,
+}

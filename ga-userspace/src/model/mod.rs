@@ -1,0 +1,37 @@
+//! Validated nouns: what the operator wants, in a form in which wrong values cannot be built.
+//!
+//! Nothing here reads a clock, a file or a socket, and nothing here knows TOML.
+
+mod endpoint;
+mod instance;
+mod limits;
+mod listener;
+mod name;
+mod node;
+mod port;
+
+pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Weight};
+pub use instance::Instance;
+pub use limits::{Limits, NameRule, Profile};
+pub use listener::{Affinity, Listener, Protocol};
+pub use name::{Name, NameError};
+pub use node::{Node, Seed, XdpMode};
+pub use port::{Port, PortError, PortMapping, Ports};
+
+/// Everything one file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// This host.
+    pub node: Node,
+    /// The limits in force when the file was checked.
+    pub limits: Limits,
+    /// In file order.
+    pub instances: Vec<Instance>,
+}
+
+impl Intent {
+    /// Every listener with its instance, in file order.
+    pub fn listeners(&self) -> impl Iterator<Item = (&Instance, &Listener)> {
+        self.instances.iter().flat_map(|instance| instance.listeners.iter().map(move |listener| (instance, listener)))
+    }
+}
