@@ -4,13 +4,13 @@ use aya_ebpf::programs::XdpContext;
 use ga_common::wire::frame::{Frame, MAX_OFFSET};
 
 /// The packet of one invocation.
-pub struct XdpFrame<'a> {
+pub(crate) struct XdpFrame<'a> {
     ctx: &'a XdpContext,
 }
 
 impl<'a> XdpFrame<'a> {
     #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Self {
+    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
         Self { ctx }
     }
 }

@@ -28,7 +28,7 @@ use crate::{frame::XdpFrame, tables::KernelTables};
 
 /// Every packet of every interface.
 #[xdp]
-pub fn ga(ctx: XdpContext) -> u32 {
+pub(crate) fn ga(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
     let outcome = path::packet(&mut frame, &KernelTables);
     match outcome.verdict {
@@ -48,7 +48,7 @@ pub fn ga(ctx: XdpContext) -> u32 {
 
 /// Passes everything: attached to interfaces whose driver delivers redirected frames only to an interface with a program.
 #[xdp]
-pub fn ga_pass(_ctx: XdpContext) -> u32 {
+pub(crate) fn ga_pass(_ctx: XdpContext) -> u32 {
     XDP_PASS
 }
 

@@ -17,38 +17,38 @@ use ga_common::abi::{
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
-pub static SETTINGS: Array<Settings, 1> = Array::new();
+pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
-pub static ADDRESSES: HashMap<AddressKey, Address, { MAX_ADDRESSES as usize }> = HashMap::new();
+pub(crate) static ADDRESSES: HashMap<AddressKey, Address, { MAX_ADDRESSES as usize }> = HashMap::new();
 #[btf_map]
-pub static SERVICES: HashMap<ServiceKey, Service, { MAX_SERVICES as usize }> = HashMap::new();
+pub(crate) static SERVICES: HashMap<ServiceKey, Service, { MAX_SERVICES as usize }> = HashMap::new();
 #[btf_map]
-pub static LISTENERS: Array<Listener, { MAX_LISTENERS as usize }> = Array::new();
+pub(crate) static LISTENERS: Array<Listener, { MAX_LISTENERS as usize }> = Array::new();
 /// Table of (listener, family): one aligned word, so that switching is one store.
 #[btf_map]
-pub static ACTIVE: Array<u32, { MAX_LISTENERS as usize * 2 }> = Array::new();
+pub(crate) static ACTIVE: Array<u32, { MAX_LISTENERS as usize * 2 }> = Array::new();
 #[btf_map]
-pub static TABLES: ArrayOfMaps<Array<SelectionTable, 1>, { MAX_TABLES as usize }> = ArrayOfMaps::new();
+pub(crate) static TABLES: ArrayOfMaps<Array<SelectionTable, 1>, { MAX_TABLES as usize }> = ArrayOfMaps::new();
 /// Digest of each table: what a restarted agent recognises them by.
 #[btf_map]
-pub static DIGESTS: Array<u64, { MAX_TABLES as usize }> = Array::new();
+pub(crate) static DIGESTS: Array<u64, { MAX_TABLES as usize }> = Array::new();
 #[btf_map]
-pub static ENDPOINTS: Array<Endpoint, { MAX_ENDPOINTS as usize }> = Array::new();
+pub(crate) static ENDPOINTS: Array<Endpoint, { MAX_ENDPOINTS as usize }> = Array::new();
 /// Next hop of each endpoint: one aligned word.
 #[btf_map]
-pub static ENDPOINT_HOPS: Array<u32, { MAX_ENDPOINTS as usize }> = Array::new();
+pub(crate) static ENDPOINT_HOPS: Array<u32, { MAX_ENDPOINTS as usize }> = Array::new();
 #[btf_map]
-pub static HOPS: Array<Hop, { MAX_HOPS as usize }> = Array::new();
+pub(crate) static HOPS: Array<Hop, { MAX_HOPS as usize }> = Array::new();
 #[btf_map]
-pub static EGRESS: Array<Egress, { MAX_INSTANCES as usize }> = Array::new();
+pub(crate) static EGRESS: Array<Egress, { MAX_INSTANCES as usize }> = Array::new();
 #[btf_map]
-pub static FLOWS4: Array<FlowSlot4, 1, MMAPABLE> = Array::new();
+pub(crate) static FLOWS4: Array<FlowSlot4, 1, MMAPABLE> = Array::new();
 #[btf_map]
-pub static FLOWS6: Array<FlowSlot6, 1, MMAPABLE> = Array::new();
+pub(crate) static FLOWS6: Array<FlowSlot6, 1, MMAPABLE> = Array::new();
 #[btf_map]
-pub static COUNTERS: PerCpuArray<EndpointCounters, { MAX_ENDPOINTS as usize }> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<EndpointCounters, { MAX_ENDPOINTS as usize }> = PerCpuArray::new();
 /// By listener (the last row is "no listener") and reason.
 #[btf_map]
-pub static DROPS: PerCpuArray<u64, { (MAX_LISTENERS as usize + 1) * Drop::COUNT }> = PerCpuArray::new();
+pub(crate) static DROPS: PerCpuArray<u64, { (MAX_LISTENERS as usize + 1) * Drop::COUNT }> = PerCpuArray::new();
 #[btf_map]
-pub static PASSES: PerCpuArray<u64, { Pass::COUNT }> = PerCpuArray::new();
+pub(crate) static PASSES: PerCpuArray<u64, { Pass::COUNT }> = PerCpuArray::new();

@@ -17,7 +17,7 @@ use ga_common::{
 use crate::maps;
 
 /// All maps.
-pub struct KernelTables;
+pub(crate) struct KernelTables;
 
 impl FlowMemory<1, 6> for KernelTables {
     #[inline(always)]
