@@ -207,6 +207,3 @@ fn notes(sorted: &Sorted<'_>, overrides: &Overrides, listeners: &[ListenerView])
     }
     notes
 }
-
-#[cfg(test)]
-mod tests;

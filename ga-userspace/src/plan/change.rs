@@ -128,12 +128,6 @@ fn whole(action: Action, object: Object, name: String, about: String) -> Change 
     Change { action, object, name, field: String::new(), from, to }
 }
 
-fn field(object: Object, name: &str, field: &str, from: String, to: String) -> Option<Change> {
-    let change =
-        |(from, to)| Change { action: Action::Changed, object, name: name.to_owned(), field: field.to_owned(), from, to };
-    (from != to).then_some((from, to)).map(change)
-}
-
 fn instances(old: &[InstanceView], new: &[InstanceView], changes: &mut Vec<Change>) {
     pairs(
         old,
@@ -169,60 +163,77 @@ fn listeners(old: &[ListenerView], new: &[ListenerView], changes: &mut Vec<Chang
             (Some(old), Some(new)) => changes.extend(listener_fields(old, new)),
             (None, None) => {}
         }
-        let of = |listener: Option<&'_ ListenerView>| listener.map_or_else(Vec::new, |listener| listener.endpoints.clone());
-        endpoints(&of(old), &of(new), changes);
+        endpoints(old.map_or(&[], |old| &old.endpoints), new.map_or(&[], |new| &new.endpoints), changes);
     });
 }
 
 fn listener_fields(old: &ListenerView, new: &ListenerView) -> Vec<Change> {
-    let name = new.path();
-    let mapping = |listener: &ListenerView| {
-        let pairs: Vec<_> = listener.port_mapping.iter().map(|(from, to)| format!("{from}:{to}")).collect();
-        if pairs.is_empty() { "none".to_owned() } else { pairs.join(",") }
+    let values = |listener: &ListenerView| {
+        let mapping: Vec<_> = listener.port_mapping.iter().map(|(from, to)| format!("{from}:{to}")).collect();
+        let affinity = match listener.affinity {
+            Affinity::None => "none",
+            Affinity::SourceIp => "source_ip",
+        };
+        [
+            ("protocol", listener.protocol.word().to_owned()),
+            ("ports", listener.ports.to_string()),
+            ("client_affinity", affinity.to_owned()),
+            ("idle_timeout", format!("{} s", listener.idle_timeout_s)),
+            ("endpoint_group", listener.group.to_string()),
+            ("region", listener.region.clone()),
+            ("port_mapping", if mapping.is_empty() { "none".to_owned() } else { mapping.join(",") }),
+        ]
     };
-    let affinity = |listener: &ListenerView| match listener.affinity {
-        Affinity::None => "none".to_owned(),
-        Affinity::SourceIp => "source_ip".to_owned(),
+    fields(Object::Listener, &new.path(), values(old), values(new))
+}
+
+fn endpoint_fields(old: &EndpointView, new: &EndpointView) -> Vec<Change> {
+    let values = |endpoint: &EndpointView| {
+        [("weight", endpoint.weight.to_string()), ("drained", endpoint.drained.to_string()), ("share", percent(endpoint.share))]
     };
-    let values: [(&str, &dyn Fn(&ListenerView) -> String); 7] = [
-        ("protocol", &|listener| listener.protocol.word().to_owned()),
-        ("ports", &|listener| listener.ports.to_string()),
-        ("client_affinity", &affinity),
-        ("idle_timeout", &|listener| format!("{} s", listener.idle_timeout_s)),
-        ("endpoint_group", &|listener| listener.group.to_string()),
-        ("region", &|listener| listener.region.clone()),
-        ("port_mapping", &mapping),
-    ];
-    values.into_iter().filter_map(|(key, value)| field(Object::Listener, &name, key, value(old), value(new))).collect()
+    fields(Object::Endpoint, &new.name.to_string(), values(old), values(new))
+}
+
+/// A line for every field whose value differs.
+fn fields<const N: usize>(
+    object: Object,
+    name: &str,
+    old: [(&'static str, String); N],
+    new: [(&'static str, String); N],
+) -> Vec<Change> {
+    let differing = old.into_iter().zip(new).filter(|(old, new)| old != new);
+    let line = |((field, from), (_, to)): ((&str, String), (&str, String))| Change {
+        action: Action::Changed,
+        object,
+        name: name.to_owned(),
+        field: field.to_owned(),
+        from,
+        to,
+    };
+    differing.map(line).collect()
 }
 
 fn endpoints(old: &[EndpointView], new: &[EndpointView], changes: &mut Vec<Change>) {
-    let percent = |share: f64| format!("{:.1} %", share * 100.0);
-    let weight = |endpoint: &EndpointView| {
+    let about = |endpoint: &EndpointView| {
         let drained = if endpoint.drained { ", drained" } else { "" };
         format!("weight {}, {}{drained}", endpoint.weight, percent(endpoint.share))
     };
+    let line = |action, endpoint: &EndpointView| whole(action, Object::Endpoint, endpoint.name.to_string(), about(endpoint));
     pairs(
         old,
         new,
         |endpoint| &endpoint.name,
         |old, new| match (old, new) {
-            (None, Some(new)) => changes.push(whole(Action::Added, Object::Endpoint, new.name.to_string(), weight(new))),
-            (Some(old), None) => changes.push(whole(Action::Removed, Object::Endpoint, old.name.to_string(), weight(old))),
-            (Some(old), Some(new)) => {
-                let name = new.name.to_string();
-                let values: [(&str, &dyn Fn(&EndpointView) -> String); 3] = [
-                    ("weight", &|endpoint| endpoint.weight.to_string()),
-                    ("drained", &|endpoint| endpoint.drained.to_string()),
-                    ("share", &|endpoint| percent(endpoint.share)),
-                ];
-                changes.extend(
-                    values.into_iter().filter_map(|(key, value)| field(Object::Endpoint, &name, key, value(old), value(new))),
-                );
-            }
+            (None, Some(new)) => changes.push(line(Action::Added, new)),
+            (Some(old), None) => changes.push(line(Action::Removed, old)),
+            (Some(old), Some(new)) => changes.extend(endpoint_fields(old, new)),
             (None, None) => {}
         },
     );
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
 }
 
 /// Every listener and family that had somebody to choose before and is still there.
@@ -263,6 +274,3 @@ fn expected(old: &Selection, new: &Selection) -> f64 {
     let same = |identity: u64| old.fraction(identity) * new.fraction(identity);
     1.0 - old.candidates().iter().map(|candidate| same(candidate.identity)).sum::<f64>()
 }
-
-#[cfg(test)]
-mod tests;

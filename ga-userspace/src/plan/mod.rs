@@ -25,9 +25,7 @@ mod text;
 mod view;
 
 #[cfg(test)]
-mod fixtures;
-#[cfg(test)]
-mod properties;
+mod tests;
 
 pub use build::build;
 pub use change::{Action, Change, Changes, Moved, Object, compare};

@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::{
-    Overrides, State,
-    build::build_sized,
-    fixtures::{SIZE, instance, intent, listener},
-    steps,
+use super::fixtures::{SIZE, instance, intent, listener};
+use crate::{
+    model::{Affinity, Instance, Intent, Listener, Port, Protocol},
+    plan::{Overrides, State, build::build_sized, steps},
 };
-use crate::model::{Affinity, Instance, Intent, Listener, Port, Protocol};
 
 /// Few names, ports and addresses, so that two intents have much in common.
 fn any_listener(index: usize) -> impl Strategy<Value = Option<Listener>> {

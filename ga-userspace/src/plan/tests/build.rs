@@ -1,17 +1,18 @@
 //! What a plan keeps, and what it refuses.
 
+use std::collections::BTreeMap;
+
 use ga_common::abi::{
-    entry::{Address, ServiceKey},
+    entry::{Address, Endpoint, ServiceKey},
+    id::{EndpointId, Generation, TableId},
     limits::MAX_EGRESS,
 };
 
-use super::*;
+use super::fixtures::{SIZE, instance, intent, listener, shop};
 use crate::{
-    model::{Port, Protocol},
+    model::{Intent, Port, Protocol, Weight},
     plan::{
-        Override,
-        fixtures::{SIZE, instance, intent, listener, shop},
-        steps,
+        EndpointName, Family, Note, Override, Overrides, Plan, PlanError, State, address_key, build, build::build_sized, steps,
     },
 };
 
@@ -127,7 +128,6 @@ fn the_last_endpoint_that_leaves_leaves_the_empty_state() {
     );
 }
 
-// proves: D03
 #[test]
 fn services_carry_the_mapped_port() {
     let mut intent = shop();

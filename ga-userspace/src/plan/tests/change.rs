@@ -1,13 +1,9 @@
 //! What the report says.
 
-use super::*;
+use super::fixtures::{SIZE, listener, shop};
 use crate::{
-    model::{Intent, Protocol, Weight},
-    plan::{
-        Overrides, State,
-        build::build_sized,
-        fixtures::{SIZE, listener, shop},
-    },
+    model::{Affinity, Intent, Protocol, Weight},
+    plan::{Action, Changes, Overrides, Plan, State, build::build_sized, compare},
 };
 
 fn plan(intent: &Intent, running: &State) -> Plan {
