@@ -5,6 +5,7 @@
 //! imports them. Only `maps` writes BPF maps.
 
 pub mod config;
+pub mod maps;
 pub mod model;
 pub mod net;
 pub mod plan;
