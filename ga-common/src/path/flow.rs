@@ -105,7 +105,7 @@ pub fn put<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     now: u32,
 ) -> Result<u32, PutError> {
     let mask = FlowMemory::<K, W>::mask(tables, settings);
-    let mut free = NO_SLOT;
+    let (mut free, mut free_state) = (NO_SLOT, State::NEVER);
     for n in 0..2 * FLOW_WAYS {
         let index = place(hash, n, mask);
         let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return Err(PutError::Full) };
@@ -115,27 +115,29 @@ pub fn put<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
                 return Err(PutError::Taken);
             }
         } else if free == NO_SLOT {
-            free = index;
+            (free, free_state) = (index, state);
         }
         if state == State::NEVER {
             break;
         }
     }
-    claim(tables, free, flow, peer, now)
+    claim(tables, free, free_state, flow, peer, now)
 }
+
+/// Takes the slot at `index` if it still is as it was when it was judged free: another CPU may have been there since.
 
 #[inline(always)]
 fn claim<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     index: u32,
+    judged: State,
     flow: &Flow<K>,
     peer: u32,
     now: u32,
 ) -> Result<u32, PutError> {
     let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return Err(PutError::Full) };
-    let old = slot.state();
-    let claimed = old.claimed();
-    if old.is_busy() || !tables.swap(slot.state_cell(), old.0, claimed.0) {
+    let claimed = judged.claimed();
+    if !tables.swap(slot.state_cell(), judged.0, claimed.0) {
         return Err(PutError::Full);
     }
     slot.store(flow);

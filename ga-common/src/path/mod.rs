@@ -9,6 +9,8 @@ pub mod parse;
 pub mod rewrite;
 pub mod select;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod verdict;
 
 use self::{

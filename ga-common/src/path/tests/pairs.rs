@@ -1,0 +1,1 @@
+//! Pairs: opened, kept and closed together, whatever packets come in whatever order.
