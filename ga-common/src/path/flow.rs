@@ -162,6 +162,23 @@ pub fn release<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, 
     }
 }
 
+/// Frees both halves of a pair.
+#[inline(always)]
+pub fn release_pair<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, found: &Found<K>) {
+    if peer_of(memory, found).is_some() {
+        release(memory, found.peer);
+    }
+    release(memory, found.index);
+}
+
+/// The slot of the other half, if it still is the other half.
+#[inline(always)]
+fn peer_of<'a, const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &'a M, found: &Found<K>) -> Option<&'a FlowSlot<K, W>> {
+    let slot = memory.slot(found.peer)?;
+    let state = slot.state();
+    if state.is_live() && state.peer() == found.index { Some(slot) } else { None }
+}
+
 /// Takes note of a packet of a known flow: TCP state, acknowledgement number, timeouts (RFC 5382 §5).
 #[inline(always)]
 pub fn note<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
@@ -210,13 +227,21 @@ fn closing<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     if flags & flag::FIN != 0 {
         flow.flags |= Flow::<K>::FIN;
     }
-    if let Some(peer_slot) = FlowMemory::<K, W>::slot(tables, found.peer) {
-        let mut peer = peer_slot.load();
-        if flags & flag::RST != 0 || peer.flags & flow.flags & Flow::<K>::FIN != 0 {
+    let is_reset = flags & flag::RST != 0;
+    match peer_of::<K, W, T>(tables, found) {
+        Some(peer_slot) => {
+            let mut peer = peer_slot.load();
+            if is_reset || peer.flags & flow.flags & Flow::<K>::FIN != 0 {
+                flow.flags |= Flow::<K>::CLOSED;
+                peer.flags |= Flow::<K>::CLOSED;
+                peer_slot.set_meta(&peer);
+                peer_slot.set_timeout(&peer, CLOSING_TIMEOUT_S);
+                slot.set_timeout(&flow, CLOSING_TIMEOUT_S);
+            }
+        }
+        // Nothing can come back any more.
+        None => {
             flow.flags |= Flow::<K>::CLOSED;
-            peer.flags |= Flow::<K>::CLOSED;
-            peer_slot.set_meta(&peer);
-            peer_slot.set_timeout(&peer, CLOSING_TIMEOUT_S);
             slot.set_timeout(&flow, CLOSING_TIMEOUT_S);
         }
     }
