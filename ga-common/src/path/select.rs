@@ -121,6 +121,10 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
     let (Some(to), Some(listener)) = (tables.endpoint(endpoint), tables.listener(service.listener)) else {
         return Err(Drop::NoEndpoint);
     };
+    // An array map has an entry for every id; one that was never put is all zero.
+    if to.flags == 0 {
+        return Err(Drop::NoEndpoint);
+    }
     let Some(egress) = tables.egress(listener.instance) else { return Err(Drop::NoEgress) };
     let tuple = packet.tuple;
     let timeout_s = if tuple.protocol == TCP { SYN_TIMEOUT_S } else { listener.idle_timeout_s };
