@@ -26,16 +26,17 @@ use crate::{
         id::{EndpointId, ListenerId},
         reason::{Drop, Pass},
     },
-    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, TCP, ether_type, macs, set_macs},
+    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, TCP, ether_type, is_to_group, macs, set_macs},
 };
 
 /// Decides about one packet, and rewrites it when it is to be sent.
 #[inline(always)]
 pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let Some(eth) = frame.window::<ETH_LEN>(0) else { return Outcome::pass(Pass::NotIp) };
-    let outcome = match ether_type(eth) {
-        ETHERTYPE_IPV4 => packet4(frame, tables),
-        ETHERTYPE_IPV6 => packet6(frame, tables),
+    let outcome = match (ether_type(eth), is_to_group(eth)) {
+        (ETHERTYPE_IPV4, false) => packet4(frame, tables),
+        (ETHERTYPE_IPV6, false) => packet6(frame, tables),
+        (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, true) => Err(Outcome::pass(Pass::NotOurs)),
         _ => Err(Outcome::pass(Pass::NotIp)),
     };
     match outcome {
