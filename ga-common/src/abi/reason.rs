@@ -51,5 +51,6 @@ reasons! {
         OtherProtocol = "other_protocol", "neither TCP nor UDP";
         NoListener = "no_listener", "no listener has this VIP, protocol and port";
         NoReturnFlow = "no_return_flow", "to an egress address, but of no known flow: the host's own traffic";
+        Martian = "martian", "to a listener, but from an address that is ours or no host's: the host's stack judges it";
     }
 }

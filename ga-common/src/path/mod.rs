@@ -103,10 +103,16 @@ fn new_flow<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables
         return Err(Outcome::pass(Pass::NoReturnFlow));
     }
     let [_, _, p0, p1] = packet.tuple.ports;
-    let key = ServiceKey { addr: packet.dst, port: [p0, p1], protocol: packet.tuple.protocol, pad: 0 };
+    let mut key = ServiceKey { addr: packet.dst, port: [p0, p1], protocol: packet.tuple.protocol, pad: 0 };
     let Some(service) = tables.service(&key) else { return Err(Outcome::pass(Pass::NoListener)) };
     let id = service.listener;
     let Some(listener) = tables.listener(id) else { return Err(Outcome::pass(Pass::NoListener)) };
+    // From ourselves, a flow would be answered to ourselves: two packets of such a kind go round for ever.
+    // (The key is used again, because the kernel's stack has no room for another.)
+    key.addr = A::source(packet.tuple.addrs);
+    if !A::is_host(packet.tuple.addrs) || tables.address(&key.addr).is_some() {
+        return Err(Outcome::pass(Pass::Martian));
+    }
     if packet.tuple.protocol == TCP && packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
         return Err(Outcome::drop(Drop::NoFlow, id));
     }
