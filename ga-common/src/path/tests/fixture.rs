@@ -7,7 +7,7 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use crate::{
     abi::{
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, mapped},
-        flow::Flow,
+        flow::{Flow, FlowSlot},
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::{MAX_EGRESS, TABLE_SIZE},
     },
@@ -197,7 +197,7 @@ pub(super) fn send(sim: &Sim, src: End, dst: End, kind: Kind, ifindex: u32) -> R
 
 /// Every half that is live names a peer that is live and names it, one of the two is the return half, and what one expects the
 /// other makes. No tuple is there twice.
-pub(super) fn check_pairs<const K: usize>(live: &[(u32, Flow<K>)], peer_of: impl Fn(u32) -> u32) {
+fn check_pairs<const K: usize>(live: &[(u32, Flow<K>)], peer_of: impl Fn(u32) -> u32) {
     let mut tuples = std::collections::BTreeSet::new();
     for (index, flow) in live {
         let tuple = flow.tuple;
@@ -210,4 +210,19 @@ pub(super) fn check_pairs<const K: usize>(live: &[(u32, Flow<K>)], peer_of: impl
         let turned = |p: [u8; 4]| [p[2], p[3], p[0], p[1]];
         assert_eq!(flow.new_ports, turned(other.tuple.ports), "what {index} makes, {peer} expects the answer to");
     }
+}
+
+/// [`check_pairs`] for both families, over what is alive: silent pairs may be in the middle of being replaced.
+pub(super) fn check(sim: &Sim) {
+    check_pairs(&alive(&sim.flows4, sim.tick.get()), |index| sim.flows4[index as usize].state().peer());
+    check_pairs(&alive(&sim.flows6, sim.tick.get()), |index| sim.flows6[index as usize].state().peer());
+}
+
+fn alive<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], now: u32) -> Vec<(u32, Flow<K>)> {
+    let is_alive = |index: u32, slot: &FlowSlot<K, W>| {
+        let peer = slots.get(slot.state().peer() as usize);
+        let is_heard = |peer: &FlowSlot<K, W>| peer.state().is_live() && peer.state().peer() == index && !peer.is_silent(now);
+        slot.state().is_live() && (!slot.is_silent(now) || peer.is_some_and(is_heard))
+    };
+    (0..).zip(slots).filter(|(index, slot)| is_alive(*index, slot)).map(|(index, slot)| (index, slot.load())).collect()
 }

@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
 };
 
-use super::fixture::{CLIENT_SIDE, ENDPOINT_SIDE, End, Kind, check_pairs, client, edge, frame, read, send, vip};
+use super::fixture::{CLIENT_SIDE, ENDPOINT_SIDE, End, Kind, check, client, edge, frame, read, send, vip};
 use crate::{
     abi::{
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
@@ -155,9 +155,4 @@ fn meddle(family: Family, ours: End, theirs: End, at: u32) -> bool {
 fn replies_reach(sim: &Sim, (src, dst): (End, End), client: End, at: u32) {
     let reply = send(sim, dst, src, Kind::Tcp(flag::SYN | flag::ACK), ENDPOINT_SIDE);
     assert_eq!(reply.map(|(_, to)| to), Ok(client), "meddled with at look {at}");
-}
-
-fn check(sim: &Sim) {
-    check_pairs(&sim.live4(), |index| sim.flows4[index as usize].state().peer());
-    check_pairs(&sim.live6(), |index| sim.flows6[index as usize].state().peer());
 }
