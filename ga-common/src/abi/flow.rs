@@ -264,16 +264,28 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
         self.set_timeout(flow, flow.timeout_s);
     }
 
-    /// Writes the flags of `flow` back.
     #[inline(always)]
-    pub fn set_meta(&self, flow: &Flow<K>) {
+    fn set_meta(&self, flow: &Flow<K>) {
         self.words[Self::META].store(meta(flow.tuple.ports, flow.tuple.protocol, flow.flags, flow.endpoint));
     }
 
-    /// Changes the timeout of the half whose copy is `flow`.
     #[inline(always)]
-    pub fn set_timeout(&self, flow: &Flow<K>, timeout_s: u16) {
+    fn set_timeout(&self, flow: &Flow<K>, timeout_s: u16) {
         self.words[Self::DST_MAC].store(mac_word(flow.dst_mac, timeout_s));
+    }
+
+    /// Which cell changes from what to what when the flags of the half whose copy is `flow` become `flags`.
+    #[inline(always)]
+    pub fn flags_change(&self, flow: &Flow<K>, flags: u8) -> (&Word, u64, u64) {
+        let word = |flags| meta(flow.tuple.ports, flow.tuple.protocol, flags, flow.endpoint);
+        (&self.words[Self::META], word(flow.flags), word(flags))
+    }
+
+    /// The same for its timeout.
+    #[inline(always)]
+    pub fn timeout_change(&self, flow: &Flow<K>, timeout_s: u16) -> (&Word, u64, u64) {
+        let word = |timeout_s| mac_word(flow.dst_mac, timeout_s);
+        (&self.words[Self::DST_MAC], word(flow.timeout_s), word(timeout_s))
     }
 
     /// What the slot is.

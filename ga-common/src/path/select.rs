@@ -1,7 +1,7 @@
 //! A new flow: which endpoint, which egress address and port, and both halves of the pair.
 
 use super::{
-    flow::{NO_SLOT, PutError, hash, introduce, put, release},
+    flow::{NO_SLOT, PutError, hash, put, release},
     parse::Parsed,
     tables::{Family, FlowMemory, Tables},
 };
@@ -200,10 +200,7 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
         timeout_s,
     };
     match put(tables, settings, flow_hash, &forward, back_index, now) {
-        Ok(index) => {
-            introduce::<K, W, T>(tables, back_index, index);
-            Ok(forward)
-        }
+        Ok(_) => Ok(forward),
         Err(PutError::Taken | PutError::Full) => {
             release::<K, W, T>(tables, back_index);
             Err(Drop::FlowTableFull)

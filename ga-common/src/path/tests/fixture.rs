@@ -12,7 +12,8 @@ use crate::{
         limits::{MAX_EGRESS, TABLE_SIZE},
     },
     path::{
-        tables::Family,
+        packet,
+        tables::{Family, Tables},
         verdict::{Outcome, Verdict},
     },
     sim::{Bytes, Sim},
@@ -112,7 +113,7 @@ pub(super) enum Kind {
     Udp,
 }
 
-pub(super) fn frame(src: End, dst: End, kind: Kind) -> Vec<u8> {
+fn frame(src: End, dst: End, kind: Kind) -> Vec<u8> {
     use super::super::parse::flag;
     let builder = PacketBuilder::ethernet2(CLIENT_MAC, OUR_MAC);
     let builder = match (src.0, dst.0) {
@@ -145,7 +146,7 @@ pub(super) fn frame(src: End, dst: End, kind: Kind) -> Vec<u8> {
 }
 
 /// What a frame says, and whether its sums are right, by etherparse.
-pub(super) fn read(bytes: &[u8]) -> (End, End) {
+fn read(bytes: &[u8]) -> (End, End) {
     let sliced = SlicedPacket::from_ethernet(bytes).unwrap();
     let (src, dst, good) = match (sliced.net.unwrap(), sliced.transport.as_ref().unwrap()) {
         (NetSlice::Ipv4(ip), transport) => {
@@ -182,10 +183,15 @@ pub(super) fn read(bytes: &[u8]) -> (End, End) {
     ((src, src_port), (dst, dst_port))
 }
 
-/// Runs a packet of the client side; the ends it was sent with, if it was sent.
+/// Runs a packet that comes in by `ifindex`; the ends it was sent with, if it was sent.
 pub(super) fn send(sim: &Sim, src: End, dst: End, kind: Kind, ifindex: u32) -> Result<(End, End), Outcome> {
+    send_over(sim, src, dst, kind, ifindex)
+}
+
+/// The same over other tables.
+pub(super) fn send_over<T: Tables>(tables: &T, src: End, dst: End, kind: Kind, ifindex: u32) -> Result<(End, End), Outcome> {
     let mut bytes = Bytes { bytes: frame(src, dst, kind), ifindex };
-    let outcome = sim.run(&mut bytes);
+    let outcome = packet(&mut bytes, tables);
     match outcome.verdict {
         Verdict::Send(to) => {
             assert_eq!(to, if ifindex == CLIENT_SIDE { ENDPOINT_SIDE } else { CLIENT_SIDE });

@@ -94,7 +94,7 @@ fn happen(sim: &Sim, owners: &mut Owners, event: Event) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     /// No two living flows expect the same tuple, halves live and die together, replies reach the client that owns them, sums
     /// are right: in plenty, with few ports, and with few slots.
