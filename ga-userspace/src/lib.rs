@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod status;
