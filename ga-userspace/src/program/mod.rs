@@ -9,7 +9,7 @@ mod preflight;
 
 use std::{io, path::PathBuf};
 
-pub use attach::{Attached, attach, detach_stale};
+pub use attach::{Attached, attach, detach_stale, verify};
 pub use load::{Loaded, Sizes, load, unpin};
 pub use preflight::{PinLock, preflight};
 
