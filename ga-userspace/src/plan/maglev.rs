@@ -307,7 +307,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(ProptestConfig::with_cases(16))]
 
         #[test]
         fn order_does_not_matter(weights in prop::collection::vec(0_u64..=255, 1..30)) {
