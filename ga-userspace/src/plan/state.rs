@@ -94,7 +94,7 @@ pub struct State {
     pub addresses: BTreeMap<AddressKey, Address>,
     /// Which listener serves what.
     pub services: BTreeMap<ServiceKey, Service>,
-    /// Listeners in use.
+    /// Listeners in use; entries without [`Listener::IN_USE`] are left out.
     pub listeners: BTreeMap<ListenerId, Listener>,
     /// The table each listener chooses from, by family; [`TableId::EMPTY`] when nobody may be chosen.
     pub active: BTreeMap<(ListenerId, Family), TableId>,

@@ -84,6 +84,30 @@ fn a_listener_that_goes_and_one_that_comes_leave_the_others_alone() {
 }
 
 #[test]
+fn a_removed_listeners_number_is_not_given_away_while_entries_name_it() {
+    let first = plan(&shop(), &State::default());
+    let highest = first.listeners.last().unwrap();
+    assert_eq!((highest.path().as_str(), highest.id.0), ("shop/https", 2));
+    let mut changed = shop();
+    changed.instances[0].listeners.remove(0);
+    let second = plan(&changed, &first.target);
+    changed.instances[0].listeners.push(listener("other", Protocol::Tcp, "443", &[("10.0.0.1", 200)]));
+    let third = plan(&changed, &second.target);
+    assert_eq!(third.listeners.last().map(|listener| listener.id.0), Some(3));
+}
+
+#[test]
+fn an_instance_that_takes_over_the_addresses_of_another_gets_its_own_number() {
+    let first = plan(&shop(), &State::default());
+    let mut changed = shop();
+    changed.instances[1] = instance("mail", &["192.0.2.2"], &["192.0.2.2"], vec![]);
+    let second = plan(&changed, &first.target);
+    let id = |plan: &Plan, name: &str| plan.instances.iter().find(|instance| instance.name.as_str() == name).unwrap().id.0;
+    assert_eq!((id(&first, "post"), id(&first, "shop"), id(&second, "shop"), id(&second, "mail")), (0, 1, 1, 2));
+    assert!(plan(&changed, &second.target).is_noop(), "an instance without listeners keeps its number too");
+}
+
+#[test]
 fn only_tables_whose_shares_change_are_filled() {
     let first = plan(&shop(), &State::default());
     let mut changed = shop();
