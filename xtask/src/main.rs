@@ -56,7 +56,7 @@ enum Chore {
     },
     /// Print which feature of the checklist is proven by which test
     ///
-    /// A proof is a line `// proves: A01, C03` directly above a #[test], or `# proves: A05` in a corpus file.
+    /// A proof is a line `// proves: A01, C03` directly above a `#[test]`, or `# proves: A05` in a corpus file.
     #[command(
         after_help = "Examples:\n  cargo xtask features | grep missing\n  cargo xtask features --write    # after adding a proof"
     )]

@@ -15,7 +15,7 @@ pub(crate) fn run(name: &str, args: &[String]) -> Result<()> {
         bail!("package {TESTS} has no feature `{PRIVILEGED}` yet, and with it no program `{name}`");
     }
     let features = format!("{TESTS}/{PRIVILEGED}");
-    println!("→ build {name} and the agent in release (minutes the first time, then seconds)");
+    eprintln!("→ build {name} and the agent in release (minutes the first time, then seconds)");
     let built = artifacts::build(&["build", "--release", "--package", AGENT, "--package", TESTS, "--features", &features])?;
     let program = artifacts::pick(&built, "bin", name)?;
     let agent = artifacts::pick(&built, "bin", "ga")?;
@@ -23,6 +23,6 @@ pub(crate) fn run(name: &str, args: &[String]) -> Result<()> {
     let mut command = root
         .command(&program.path)
         .with_context(|| format!("`{name}` makes network namespaces, which needs root, and `sudo` is missing or refuses"))?;
-    println!("→ {name} {}\n", args.join(" "));
+    eprintln!("→ {name} {}\n", args.join(" "));
     show(command.args(args).current_dir(shell::root()).env(AGENT_VARIABLE, &agent.path))
 }

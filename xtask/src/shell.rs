@@ -1,4 +1,5 @@
-//! Commands of other programs: where they run, how their progress is shown, how root is asked for.
+//! Commands of other programs: where they run, how their progress is shown (on stderr, so that stdout can be redirected), how root is
+//! asked for.
 
 use std::{
     env,
@@ -88,7 +89,7 @@ pub(crate) struct Step<'a> {
 impl Step<'_> {
     /// Runs `command` with its output in a log; shows that it is at work; on failure shows the end of the log.
     pub(crate) fn run(&self, command: &mut Command) -> Result<()> {
-        println!("→ {} (about {} s)\n    {}", self.what, self.about_secs, self.why);
+        eprintln!("→ {} (about {} s)\n    {}", self.what, self.about_secs, self.why);
         let log = self.log_path();
         if let Some(dir) = log.parent() {
             fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -100,19 +101,19 @@ impl Step<'_> {
         if !status.success() {
             bail!("{} failed ({status}); the end of {}:\n{}", self.what, log.display(), tail(&log));
         }
-        println!("  done in {} s", started.elapsed().as_secs());
+        eprintln!("  done in {} s", started.elapsed().as_secs());
         Ok(())
     }
 
     fn wait(&self, command: &mut Command, started: Instant) -> Result<ExitStatus> {
-        let terminal = std::io::stdout().is_terminal();
+        let terminal = std::io::stderr().is_terminal();
         let every = HEARTBEAT[usize::from(!terminal)];
         let mut child = command.spawn().with_context(|| format!("{}: cannot start {:?}", self.what, command.get_program()))?;
         let mut said = started;
         loop {
             if let Some(status) = child.try_wait()? {
                 if terminal {
-                    print!("\r\x1b[K");
+                    eprint!("\r\x1b[K");
                 }
                 return Ok(status);
             }
@@ -120,9 +121,9 @@ impl Step<'_> {
             if said.elapsed() >= every {
                 said = Instant::now();
                 let ending = if terminal { "\r" } else { "\n" };
-                print!("    … {} s of about {}{ending}", started.elapsed().as_secs(), self.about_secs);
+                eprint!("    … {} s of about {}{ending}", started.elapsed().as_secs(), self.about_secs);
                 // A terminal that went away is no reason to stop the work.
-                drop(std::io::stdout().flush());
+                drop(std::io::stderr().flush());
             }
         }
     }
@@ -141,7 +142,8 @@ fn tail(path: &Path) -> String {
 
 /// Runs a command whose output belongs on the screen; fails unless it succeeds.
 pub(crate) fn show(command: &mut Command) -> Result<()> {
-    let line = format!("{command:?}").replace('"', "");
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let line = [program].into_iter().chain(command.get_args()).map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
     let status = command.status().with_context(|| format!("cannot start {line}"))?;
     if !status.success() {
         bail!("{line} failed ({status})");

@@ -46,7 +46,7 @@ pub(super) fn install(root: Root, packages: &[String], why: &str, about_secs: u6
     let once = || -> Result<()> { step.run(apt(root)?.args(["install", "--yes", "--no-install-recommends"]).args(packages)) };
     let quiet = QuietServices::begin(root)?;
     if let Err(first) = once() {
-        println!("  that failed; once more with fresh lists");
+        eprintln!("  that failed; once more with fresh lists");
         update(root).context(first)?;
         once().with_context(|| format!("install by hand what is missing: apt-get install {}", packages.join(" ")))?;
     }

@@ -2,7 +2,7 @@
 
 use std::{env, path::Path, process::Command};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 use super::{apt, have};
 use crate::{
@@ -23,7 +23,7 @@ pub(super) fn ensure(root: Root) -> Result<()> {
     }
     let compiler = match toolchain::detect() {
         Some(compiler) => compiler,
-        None => packaged_compiler(root).with_context(|| format!("no compiler for the kernel program\n\n{HOWTO}"))?,
+        None => packaged_compiler(root).map_err(|cause| unable("compiler for the kernel program", &cause))?,
     };
     if ready(compiler) {
         return Ok(());
@@ -31,12 +31,17 @@ pub(super) fn ensure(root: Root) -> Result<()> {
     let Err(error) = linker(root, compiler) else { return confirm(compiler) };
     // A nightly newer than any LLVM that can be had here: the packaged compiler comes with an LLVM of its own age.
     if compiler == KernelToolchain::Nightly && apt::is_here() {
-        println!("  bpf-linker for the nightly compiler: {error:#}\n  trying the packaged compiler instead");
-        let compiler = packaged_compiler(root).with_context(|| format!("no compiler for the kernel program\n\n{HOWTO}"))?;
-        linker(root, compiler).with_context(|| format!("no bpf-linker\n\n{HOWTO}"))?;
+        eprintln!("  bpf-linker for the nightly compiler: {error:#}\n  trying the packaged compiler instead");
+        let compiler = packaged_compiler(root).map_err(|cause| unable("compiler for the kernel program", &cause))?;
+        linker(root, compiler).map_err(|cause| unable("bpf-linker", &cause))?;
         return confirm(compiler);
     }
-    Err(error.context(format!("no bpf-linker\n\n{HOWTO}")))
+    Err(unable("bpf-linker", &error))
+}
+
+/// What is missing, why setup could not get it, and how a person can.
+fn unable(what: &str, cause: &Error) -> Error {
+    anyhow!("no {what}: {cause:#}\n\n{HOWTO}")
 }
 
 /// Whether compiler and linker are there and fit; says so.
@@ -88,7 +93,7 @@ fn linker(root: Root, compiler: KernelToolchain) -> Result<()> {
     };
     if let Some(present) = toolchain::bpf_linker() {
         let built = present.llvm_major.map_or_else(|| "an unknown".to_owned(), |built| built.to_string());
-        println!("  {} was built with LLVM {built}, the compiler has {major}: it is built anew", present.path.display());
+        eprintln!("  {} was built with LLVM {built}, the compiler has {major}: it is built anew", present.path.display());
     }
     let bin = format!("/usr/lib/llvm-{major}/bin");
     if !Path::new(&bin).join("llvm-config").is_file() {
@@ -101,7 +106,7 @@ fn linker(root: Root, compiler: KernelToolchain) -> Result<()> {
     let path = env::join_paths([bin.into()].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())))
         .context("PATH cannot be extended")?;
     let feature = format!("llvm-{major}");
-    let step = Step { what: "build bpf-linker", why: "it turns the compiler's output into a BPF object", about_secs: 60 };
+    let step = Step { what: "build bpf-linker", why: "it turns the compiler's output into a BPF object", about_secs: 90 };
     step.run(
         cargo().env("PATH", path).args(["install", "bpf-linker", "--force", "--locked", "--version", LINKER_VERSION]).args([
             "--no-default-features",

@@ -34,11 +34,11 @@ pub(crate) fn run(scope: Scope) -> Result<()> {
         tools::components()?;
         tools::cargo_deny()?;
     }
-    println!("setup: ready in {:.1} s\n", started.elapsed().as_secs_f64());
+    eprintln!("setup: ready in {:.1} s\n", started.elapsed().as_secs_f64());
     Ok(())
 }
 
 /// A thing that is there already.
 fn have(what: &str, detail: &str) {
-    println!("✓ {what}: {detail}");
+    eprintln!("✓ {what}: {detail}");
 }

@@ -83,7 +83,7 @@ pub(super) fn components() -> Result<()> {
             have(component, "installed");
             continue;
         }
-        println!("→ add {component} (about 5 s)");
+        eprintln!("→ add {component} (about 5 s)");
         show(Command::new("rustup").args(["component", "add", component]))?;
     }
     Ok(())
