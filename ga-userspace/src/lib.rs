@@ -4,6 +4,7 @@
 //! `maps` and `program` import `plan` and `ga-common`; `metrics` and `admin` import `status`; `agent` and `cli` import, nobody
 //! imports them. Only `maps` writes BPF maps.
 
+pub mod cli;
 pub mod config;
 pub mod model;
 pub mod plan;

@@ -1,0 +1,4 @@
+//! One file per verb; prints, never decides.
+
+pub mod check;
+pub mod schema;
