@@ -80,9 +80,6 @@ fn instances(document: &Table<'_>, cx: &mut Context<'_>) -> Option<Vec<Instance>
         let draft = Draft::new(Kind::Quota, message).help(format!("raise `limits.instances`, up to {}", limits::INSTANCES.end()));
         cx.problems.push(excess.span.clone(), &excess.path, draft);
     }
-    if tables.is_empty() {
-        value.problem(Draft::new(Kind::MissingKey, "there is no instance").help("add `[[instance]]`"), &mut cx.problems);
-    }
     let mut ids = BTreeMap::new();
     let read = |(index, table): (usize, &Table<'_>)| instance::read(index, table, &mut ids, cx);
     // All of them first: what one lacks does not hide what is wrong with the next.

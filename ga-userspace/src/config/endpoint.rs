@@ -30,9 +30,6 @@ pub(super) fn read_all(
     let help = "a group has 1 to 4 endpoints: add `[[instance.listener.endpoint_group.endpoint]]`";
     let value = group.required("endpoint", help, &mut cx.problems)?;
     let tables = value.tables(&keys::ENDPOINT, &mut cx.problems)?;
-    if tables.is_empty() {
-        value.problem(Draft::new(Kind::MissingKey, "there is no endpoint").help(help), &mut cx.problems);
-    }
     let limit = cx.limits.endpoints_per_group as usize;
     if let Some(excess) = tables.get(limit) {
         let draft = Draft::new(Kind::Quota, format!("{} endpoints; `limits.endpoints_per_group` allows {limit}", tables.len()))

@@ -31,14 +31,11 @@ pub(super) fn read_all(
 ) -> Option<EndpointGroup> {
     let value = listener.required("endpoint_group", "add `[[instance.listener.endpoint_group]]`", &mut cx.problems)?;
     let tables = value.tables(&keys::GROUP, &mut cx.problems)?;
-    if tables.is_empty() {
-        value.problem(Draft::new(Kind::MissingKey, "there is no endpoint group"), &mut cx.problems);
-    }
     number_of_groups(&tables, cx);
     unique_regions(&tables, cx);
     let read = |table: &Table<'_>| read(table, around, protocol, ports, cx);
     let mut groups = tables.iter().map(read).collect::<Vec<_>>();
-    // With more than one there is a problem already.
+    // With more than one there is a problem already; with none, what stands here are no tables.
     if groups.is_empty() { None } else { groups.swap_remove(0) }
 }
 

@@ -124,9 +124,6 @@ fn egress_for_every_family(value: &Value<'_>, egress_ips: &[IpAddr], first_endpo
 fn listeners(table: &Table<'_>, around: &Surroundings, cx: &mut Context<'_>) -> Option<Vec<Listener>> {
     let value = table.required("listener", "add `[[instance.listener]]`", &mut cx.problems)?;
     let tables = value.tables(&keys::LISTENER, &mut cx.problems)?;
-    if tables.is_empty() {
-        value.problem(Draft::new(Kind::MissingKey, "there is no listener"), &mut cx.problems);
-    }
     let limit = cx.limits.listeners_per_instance as usize;
     if let Some(excess) = tables.get(limit) {
         let draft =

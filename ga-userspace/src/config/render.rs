@@ -124,7 +124,8 @@ impl SourceCode for Snippet<'_> {
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
         let place = &self.problem.place;
         let whole = SourceSpan::from((0, self.line.len()));
-        let contents = MietteSpanContents::new_named(place.file.clone(), self.line.as_bytes(), whole, place.line - 1, 0, 1);
+        let contents =
+            MietteSpanContents::new_named(place.file.clone(), self.line.as_bytes(), whole, place.line - 1, place.column - 1, 1);
         Ok(Box::new(contents))
     }
 }

@@ -135,11 +135,16 @@ impl<'d> Value<'d> {
         Some(self.elements(elements.iter()))
     }
 
-    /// The tables of an array of tables, `[[…]]`.
+    /// The tables of an array of tables, `[[…]]`; at least one.
     pub(super) fn tables(&self, keys: &'static Keys, problems: &mut Problems<'_>) -> Option<Vec<Table<'d>>> {
         let DeValue::Array(elements) = self.value else {
             return self.wrong_type(&format!("an array of tables: {}", keys.table), problems);
         };
+        if elements.is_empty() {
+            let what = self.key().unwrap_or_default();
+            self.problem(Draft::new(Kind::MissingKey, format!("at least one `{what}` is needed")), problems);
+            return None;
+        }
         let elements = self.elements(elements.iter());
         Some(elements.into_iter().filter_map(|element| element.table(keys, problems)).collect())
     }
