@@ -38,6 +38,9 @@ pub(super) struct Seen {
 
 /// Reads the whole file.
 pub(super) fn read(file_name: &str, text: &str) -> Result<Loaded, Report> {
+    if let Some(report) = syntax::too_large(file_name, text) {
+        return Err(report);
+    }
     let mut problems = Problems::new(file_name, text);
     let Some(document) = syntax::read(&mut problems) else {
         return Err(problems.finish());

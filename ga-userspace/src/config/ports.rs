@@ -33,10 +33,11 @@ impl PortList {
 pub(super) fn read(value: &Value<'_>, cx: &mut Context<'_>) -> Option<PortList> {
     let text = value.string(&mut cx.problems)?;
     let before = cx.problems.count();
+    let parts = value.parts(&cx.problems);
     let mut items = Vec::new();
     let mut start = 0;
     for text in text.split(',') {
-        let span = trimmed(value, start, text, &cx.problems);
+        let span = parts.place(trimmed(start, text));
         start += text.len() + 1;
         match item(text) {
             Ok((first, last)) => items.push(Item { span, first, last }),
@@ -105,9 +106,10 @@ fn twice(items: &[Item], path: &str, problems: &mut Problems<'_>) {
     }
 }
 
-/// The place of an item without the spaces around it; an empty item keeps its comma.
-fn trimmed(value: &Value<'_>, start: usize, text: &str, problems: &Problems<'_>) -> Range<usize> {
-    let left = start + (text.len() - text.trim_start().len());
-    let right = start + text.trim_end().len();
-    if right <= left { value.part(start, start + text.len(), problems) } else { value.part(left, right, problems) }
+/// The bytes of an item without the spaces around it; of an empty item, the spaces.
+fn trimmed(start: usize, text: &str) -> Range<usize> {
+    if text.trim().is_empty() {
+        return start..start + text.len();
+    }
+    start + (text.len() - text.trim_start().len())..start + text.trim_end().len()
 }

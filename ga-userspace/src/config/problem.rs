@@ -1,6 +1,6 @@
 //! What is wrong with a file, where, and how to mend it.
 
-use std::ops::Range;
+use std::{cell::Cell, ops::Range};
 
 use serde::Serialize;
 
@@ -229,13 +229,15 @@ pub(super) struct Problems<'t> {
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
     omitted: usize,
+    /// Offset and column of the last place: the next one is often further right on the same, possibly endless, line.
+    last: Cell<(usize, usize)>,
 }
 
 impl<'t> Problems<'t> {
     pub(super) fn new(file: &'t str, text: &'t str) -> Self {
         let lines =
             std::iter::once(0).chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1)).collect();
-        Self { file, text, lines, errors: Vec::new(), warnings: Vec::new(), omitted: 0 }
+        Self { file, text, lines, errors: Vec::new(), warnings: Vec::new(), omitted: 0, last: Cell::new((0, 1)) }
     }
 
     /// Adds an error at `span`.
@@ -276,12 +278,20 @@ impl<'t> Problems<'t> {
         let end = floor(self.text, span.end).max(start);
         let line = self.line(start);
         // `line` is at least 1: the first line begins at 0, which is never above `start`.
-        let column = self.text[self.lines[line - 1]..start].chars().count() + 1;
+        let column = self.column(self.lines[line - 1], start);
         let mut text: String = self.text[start..end].chars().take(MAX_TEXT + 1).collect();
         if text.chars().count() > MAX_TEXT {
             text = text.chars().take(MAX_TEXT - 1).chain(['…']).collect();
         }
         Place { file: self.file.to_owned(), line, column, offset: start, len: end - start, path: path.to_owned(), text }
+    }
+
+    fn column(&self, line_start: usize, offset: usize) -> usize {
+        let (known, column) = self.last.get();
+        let (from, column) = if (line_start..=offset).contains(&known) { (known, column) } else { (line_start, 1) };
+        let column = column + self.text[from..offset].chars().count();
+        self.last.set((offset, column));
+        column
     }
 
     /// Ends the collection.

@@ -4,19 +4,25 @@ use std::collections::BTreeSet;
 
 use toml::{Spanned, de::DeTable};
 
-use super::problem::{Draft, Kind, Problems};
+use super::problem::{Draft, Kind, Problems, Report};
 
-/// A file above this size is refused unread: a full one (16,384 endpoints) is a tenth of it.
-pub(super) const MAX_BYTES: usize = 16 << 20;
+/// A file above this size is refused unread: one that fills the data path (16,384 endpoints) has half of it.
+const MAX_BYTES: usize = 4 << 20;
+
+/// The report on a file that is too large to be looked at.
+pub(super) fn too_large(file_name: &str, text: &str) -> Option<Report> {
+    if text.len() <= MAX_BYTES {
+        return None;
+    }
+    let mut problems = Problems::new(file_name, "");
+    let message = format!("the file has {} bytes; {MAX_BYTES} is the limit", text.len());
+    problems.push(0..0, "", Draft::new(Kind::Capacity, message));
+    Some(problems.finish())
+}
 
 /// The document; `None` when it cannot be trusted to be what was meant.
 pub(super) fn read<'t>(problems: &mut Problems<'t>) -> Option<Spanned<DeTable<'t>>> {
     let text = problems.text();
-    if text.len() > MAX_BYTES {
-        let message = format!("the file has {} bytes; {MAX_BYTES} is the limit", text.len());
-        problems.push(0..0, "", Draft::new(Kind::Capacity, message));
-        return None;
-    }
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut readable = true;
     // One slip often confuses the parser more than once: the first word about a line is the one that helps.

@@ -159,14 +159,11 @@ impl<'d> Value<'d> {
         Some(table)
     }
 
-    /// The place of a part of this text: `start..end` are bytes of the text. Where escapes make that unclear, the whole value.
-    pub(super) fn part(&self, start: usize, end: usize, problems: &Problems<'_>) -> Range<usize> {
+    /// Where the bytes of this text stand in the file, for places within it.
+    pub(super) fn parts(&self, problems: &Problems<'_>) -> Parts {
         let raw = problems.text().get(self.span.clone()).unwrap_or_default();
-        let plain = self.value.as_str().filter(|text| raw.get(1..raw.len().saturating_sub(1)) == Some(*text));
-        match plain {
-            Some(_) => self.span.start + 1 + start..self.span.start + 1 + end,
-            None => self.span.clone(),
-        }
+        let plain = self.value.as_str().is_some_and(|text| raw.get(1..raw.len().saturating_sub(1)) == Some(text));
+        Parts { whole: self.span.clone(), plain }
     }
 
     fn elements(&self, elements: impl Iterator<Item = &'d Spanned<DeValue<'d>>>) -> Vec<Value<'d>> {
@@ -199,6 +196,21 @@ impl<'d> Value<'d> {
     /// The last part of the path, if it is a key and not an index.
     fn key(&self) -> Option<&str> {
         self.path.rsplit('.').next().filter(|key| !key.is_empty() && !key.ends_with(']'))
+    }
+}
+
+/// The places within a text.
+pub(super) struct Parts {
+    whole: Range<usize>,
+    /// Between single quotation marks and without escapes: byte by byte what stands in the file.
+    plain: bool,
+}
+
+impl Parts {
+    /// The place of `part`, in bytes of the text. Where that is unclear, the whole text.
+    pub(super) fn place(&self, part: Range<usize>) -> Range<usize> {
+        let first = self.whole.start + 1;
+        if self.plain { first + part.start..first + part.end } else { self.whole.clone() }
     }
 }
 
