@@ -5,6 +5,7 @@
 //! imports them. Only `maps` writes BPF maps.
 
 pub mod admin;
+pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod maps;

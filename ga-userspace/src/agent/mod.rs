@@ -147,7 +147,7 @@ fn read(path: &Path) -> Result<Read, Error> {
 }
 
 fn parse(file: &str, text: String) -> Result<Read, Error> {
-    let hash = format!("{:016x}", plan::digest(text.as_bytes()));
+    let hash = format!("{:016x}", plan::fingerprint(&text));
     match config::parse(file, &text) {
         Ok(loaded) => Ok(Read { loaded, hash }),
         Err(report) => Err(Error::Config { report: Box::new(report), text }),

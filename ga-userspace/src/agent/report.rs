@@ -130,10 +130,10 @@ impl Agent {
     fn counters(&self, id: ga_common::abi::id::EndpointId) -> Result<Counters, Error> {
         let counted = self.data_path.counters().endpoint(id)?;
         Ok(Counters {
-            packets_forward: counted.forward_packets,
-            bytes_forward: counted.forward_bytes,
-            packets_return: counted.return_packets,
-            bytes_return: counted.return_bytes,
+            forward_packets: counted.forward_packets,
+            forward_bytes: counted.forward_bytes,
+            return_packets: counted.return_packets,
+            return_bytes: counted.return_bytes,
             new_flows: counted.new_flows,
         })
     }

@@ -5,6 +5,7 @@ mod client;
 mod drops;
 mod endpoints;
 mod exit;
+mod file;
 mod output;
 pub mod plan;
 mod reload;

@@ -33,11 +33,11 @@ pub async fn run(args: &PlanArgs, context: &Context) -> anyhow::Result<Exit> {
         Some(other) => against(&file::load(other, context)?.intent, &file::load(&args.file, context)?.intent)?,
         None => {
             let text = file::read(&args.file)?;
-            let planned = context.client().plan(&args.file.display().to_string(), &text).await?;
+            let planned = context.client().plan(args.file.display().to_string(), text).await?;
             serde_json::from_value(planned.report)?
         }
     };
-    context.output.view(&changes, |style| changes.render(style.colour))?;
+    context.output.view(&changes, |style| changes.render(style.color))?;
     Ok(if args.exit_code && !changes.noop { Exit::Negative } else { Exit::Ok })
 }
 

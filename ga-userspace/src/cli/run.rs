@@ -1,10 +1,12 @@
 //! `ga run`: the agent.
 
-use std::path::PathBuf;
+use std::{io::IsTerminal as _, path::PathBuf};
 
 use clap::Args;
+use tracing_subscriber::EnvFilter;
 
 use super::{Context, Exit, Failure};
+use crate::{admin::BindError, agent, config::render, program};
 
 pub(super) const EXAMPLES: &str = "Examples:
   ga run --config /etc/ga/ga.toml
@@ -35,6 +37,42 @@ impl RunArgs {
 }
 
 /// Runs the agent until it is told to stop. It builds its own runtime.
-pub fn run(_args: &RunArgs, _context: &Context) -> anyhow::Result<Exit> {
-    Err(Failure::new(Exit::Internal, "the agent is not built in yet").into())
+pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Exit> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_env_filter(EnvFilter::try_from_env("GA_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
+        .init();
+    let options = agent::Options {
+        config: args.config.clone(),
+        admin_socket: args.socket(context).clone(),
+        pin_dir: args.pin_dir.clone(),
+        state_dir: args.state_dir.clone(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    match runtime.block_on(agent::run(options)) {
+        Ok(()) => Ok(Exit::Ok),
+        Err(error) => Err(failure(&error).into()),
+    }
+}
+
+fn failure(error: &agent::Error) -> Failure {
+    let exit = match error {
+        agent::Error::Config { report, text } => {
+            let mut message = String::from("the configuration has problems; nothing was touched\n");
+            // Writing to a String cannot fail.
+            render::report(&mut message, report, text, render::Style::Plain).unwrap_or_default();
+            return Failure::new(Exit::Negative, message);
+        }
+        agent::Error::Plan(_) | agent::Error::NeedsRestart { .. } => Exit::Negative,
+        agent::Error::Read { .. } => Exit::Usage,
+        agent::Error::Program(program::Error::Foreign { .. }) => Exit::Conflict,
+        agent::Error::Program(program::Error::Locked { .. }) | agent::Error::Admin(BindError::Live { .. }) => Exit::Locked,
+        agent::Error::Program(program::Error::NoInterface { .. }) => Exit::Negative,
+        agent::Error::Admin(BindError::NotASocket { .. }) | agent::Error::Metrics { .. } => Exit::Conflict,
+        agent::Error::Program(_) | agent::Error::Maps(_) | agent::Error::Net(_) | agent::Error::System { .. } => Exit::Kernel,
+        agent::Error::Admin(BindError::Io { .. }) | agent::Error::State { .. } => Exit::Kernel,
+    };
+    Failure::new(exit, error.to_string())
 }

@@ -33,6 +33,7 @@ pub use change::{Action, Change, Changes, Object, compare};
 pub use check::Violation;
 pub use diff::steps;
 pub use error::PlanError;
+pub use identity::fingerprint;
 pub use maglev::{Candidate, Selection};
 pub use moved::Moved;
 pub use overrides::{EndpointName, EndpointNameError, Override, Overrides};

@@ -1,0 +1,112 @@
+//! IP addresses that packets can be sent to.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use super::{
+    document::Context,
+    problem::{Draft, Kind},
+    tree::{Value, shorten},
+};
+
+/// The two families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(super) const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    pub(super) fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// A usable unicast address; `what` begins the message.
+pub(super) fn read(value: &Value<'_>, what: &str, cx: &mut Context<'_>) -> Option<IpAddr> {
+    let text = value.string(&mut cx.problems)?;
+    let Ok(address) = text.parse::<IpAddr>() else {
+        let draft = Draft::new(Kind::BadValue, format!("{:?} is not an IP address", shorten(text)));
+        value.problem(draft.help(why_not_an_address(text)), &mut cx.problems);
+        return None;
+    };
+    match unusable(address) {
+        None => Some(address),
+        Some(why) => {
+            value.problem(Draft::new(Kind::BadValue, format!("{what} cannot be {address}: {why}")), &mut cx.problems);
+            None
+        }
+    }
+}
+
+fn why_not_an_address(text: &str) -> &'static str {
+    if text.parse::<std::net::SocketAddr>().is_ok() {
+        "leave the port away: it is the listener's, or `port_mapping` says it"
+    } else if text.contains('/') {
+        "one address, without a prefix length"
+    } else if text.contains('%') {
+        "one address, without a zone"
+    } else if text.contains(|c: char| c.is_ascii_alphabetic()) && text.contains('.') {
+        "endpoints and our own addresses are IP literals; names are not supported yet in this version"
+    } else {
+        "write it as in \"198.51.100.10\" or \"2001:db8::10\""
+    }
+}
+
+/// Why packets cannot have this address.
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(v4) => unusable_v4(v4),
+        IpAddr::V6(v6) => unusable_v6(v6),
+    }
+}
+
+fn unusable_v4(address: Ipv4Addr) -> Option<&'static str> {
+    if address.octets()[0] == 0 {
+        Some("it is unspecified")
+    } else if address.is_loopback() {
+        Some("loopback addresses never leave a host")
+    } else if address.is_link_local() {
+        // RFC 3927 §2.7: a router must not forward it.
+        Some("link-local addresses are not forwarded")
+    } else if address.is_multicast() {
+        Some("it is a multicast address")
+    } else if address.octets()[0] >= 240 {
+        Some("it is a broadcast or reserved address")
+    } else {
+        None
+    }
+}
+
+fn unusable_v6(address: Ipv6Addr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        Some("it is unspecified")
+    } else if address.is_loopback() {
+        Some("loopback addresses never leave a host")
+    } else if address.is_unicast_link_local() {
+        // RFC 4291 §2.5.6: a router must not forward it.
+        Some("link-local addresses are not forwarded")
+    } else if address.is_multicast() {
+        Some("it is a multicast address")
+    } else if address.to_ipv4_mapped().is_some() {
+        Some("it is an IPv4 address in IPv6 form; write it as IPv4")
+    } else {
+        None
+    }
+}
