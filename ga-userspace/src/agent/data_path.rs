@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::{Ebpf, programs::Xdp};
+use aya::Ebpf;
 use ga_common::abi::id::EndpointId;
 use tokio::time::sleep;
 
@@ -173,12 +173,7 @@ impl DataPath {
     /// Attaches to every interface or to none.
     pub(super) async fn attach(&mut self, node: &Node, net: &Net) -> Result<(), Error> {
         let interfaces = interfaces(node, net).await?;
-        let program: &mut Xdp = self
-            .ebpf
-            .program_mut("ga")
-            .and_then(|program| program.try_into().ok())
-            .ok_or(program::Error::Kernel { what: "find the program in the object".to_owned(), message: "ga is missing".to_owned() })?;
-        program::verify(program)?;
+        let program = program::program(&mut self.ebpf)?;
         for interface in &interfaces {
             match program::attach(program, interface, node.xdp_mode, Some(&self.pin_dir)) {
                 Ok(attached) => {

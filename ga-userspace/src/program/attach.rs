@@ -27,11 +27,6 @@ pub struct Attached {
     pub adopted: bool,
 }
 
-/// Gives the program to the kernel's verifier.
-pub fn verify(program: &mut Xdp) -> Result<(), Error> {
-    program.load().map_err(|error| Error::kernel("accept the program", error))
-}
-
 /// Attaches `program` to `interface`. The pin, when there is a directory for it, keeps it attached after we are gone.
 pub fn attach(program: &mut Xdp, interface: &Interface, mode: XdpMode, pin_dir: Option<&Path>) -> Result<Attached, Error> {
     let pin = pin_dir.map(|dir| dir.join("links").join(&interface.name));

@@ -8,6 +8,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, MapInfo},
+    programs::Xdp,
 };
 use ga_common::abi::{entry::Settings, limits::ABI_VERSION};
 
@@ -84,7 +85,11 @@ pub fn load(pin_dir: Option<&Path>, sizes: Sizes) -> Result<Loaded, Error> {
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }
-    let ebpf = loader.load(OBJECT).map_err(|error| Error::kernel("create the maps of the program", error));
+    // The verifier reads the maps by their descriptors, so it comes before anybody takes them out.
+    let ebpf = loader
+        .load(OBJECT)
+        .map_err(|error| Error::kernel("create the maps of the program", error))
+        .and_then(|mut ebpf| program(&mut ebpf)?.load().map(|()| ebpf).map_err(|error| Error::kernel("accept the program", error)));
     match ebpf {
         Ok(ebpf) => Ok(Loaded { ebpf, adopted, rebuilt }),
         Err(error) => {
@@ -94,6 +99,12 @@ pub fn load(pin_dir: Option<&Path>, sizes: Sizes) -> Result<Loaded, Error> {
             Err(error)
         }
     }
+}
+
+/// The program in a loaded object.
+pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
+    let missing = || Error::Kernel { what: "find the program in the object".to_owned(), message: "ga is missing".to_owned() };
+    ebpf.program_mut("ga").and_then(|program| program.try_into().ok()).ok_or_else(missing)
 }
 
 enum Pinned {

@@ -9,8 +9,8 @@ mod preflight;
 
 use std::{io, path::PathBuf};
 
-pub use attach::{Attached, attach, detach_stale, verify};
-pub use load::{Loaded, Sizes, load, unpin};
+pub use attach::{Attached, attach, detach_stale};
+pub use load::{Loaded, Sizes, load, program, unpin};
 pub use preflight::{PinLock, preflight};
 
 /// What can go wrong, and how to mend it.
