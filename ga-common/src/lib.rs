@@ -12,3 +12,4 @@ mod pod;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod wire;
+pub mod word;

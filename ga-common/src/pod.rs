@@ -1,1 +1,14 @@
-//! Pod.
+//! Leave for aya to copy the map types byte by byte.
+
+use crate::abi::entry::{Address, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings};
+use crate::abi::id::EndpointId;
+
+macro_rules! pod {
+    ($($name:ident),*) => {
+        // SAFETY: `repr(C)` or `repr(transparent)`, only integers and byte arrays, no implicit padding (sizes are asserted where
+        // the types are declared), so every byte pattern is a value and every value is plain bytes.
+        $(unsafe impl aya::Pod for $name {})*
+    };
+}
+
+pod!(Address, Egress, Endpoint, EndpointCounters, EndpointId, Hop, Listener, Service, ServiceKey, Settings);

@@ -1,1 +1,223 @@
-//! Sim.
+//! The tables and frames of a packet's way in ordinary memory: tests, fuzzing and explanations run what the kernel runs.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    vec::Vec,
+};
+
+use crate::{
+    abi::{
+        entry::{Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings},
+        flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6},
+        id::{EndpointId, InstanceId, ListenerId, TableId},
+    },
+    path::{
+        tables::{Direction, Family, FlowMemory, Tables},
+        verdict::Outcome,
+    },
+    wire::frame::{Frame, MAX_OFFSET},
+    word::Word,
+};
+
+/// A frame in a vector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    /// From the destination MAC on.
+    pub bytes: Vec<u8>,
+    /// Interface it came in by.
+    pub ifindex: u32,
+}
+
+impl Frame for Bytes {
+    fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        self.bytes.get_mut(offset..offset + N)?.try_into().ok()
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+}
+
+/// All maps, ordered, plus the clock and the CPU.
+#[derive(Debug)]
+pub struct Sim {
+    /// What holds for all packets.
+    pub settings: Settings,
+    /// The coarse clock.
+    pub tick: Cell<u32>,
+    /// The CPU that runs the next packet.
+    pub cpu: Cell<u32>,
+    /// Our addresses.
+    pub addresses: BTreeMap<AddressKey, Address>,
+    /// VIP, port, protocol.
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// Listeners.
+    pub listeners: BTreeMap<ListenerId, Listener>,
+    /// Tables in use, by [`Family::active_index`].
+    pub active: BTreeMap<u32, TableId>,
+    /// Table contents.
+    pub tables: BTreeMap<TableId, Vec<EndpointId>>,
+    /// Endpoints.
+    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// Egress addresses.
+    pub egress: BTreeMap<InstanceId, Egress>,
+    /// Next hops.
+    pub hops: BTreeMap<EndpointId, Hop>,
+    /// IPv4 flows.
+    pub flows4: Vec<FlowSlot4>,
+    /// IPv6 flows.
+    pub flows6: Vec<FlowSlot6>,
+    /// What was counted.
+    pub counters: RefCell<BTreeMap<EndpointId, EndpointCounters>>,
+}
+
+impl Sim {
+    /// Empty tables with room for `slots` flow halves of each family, a power of two.
+    pub fn new(slots: usize, seed: [u64; 2]) -> Self {
+        assert!(slots.is_power_of_two(), "flow tables have a power of two of slots");
+        let mask = slots as u32 - 1;
+        let settings = Settings {
+            abi: crate::abi::limits::ABI_VERSION,
+            cpus: 1,
+            seed,
+            flow4_mask: mask,
+            flow6_mask: mask,
+            nat_first: 1024,
+            nat_span: 31_744,
+            ..Settings::default()
+        };
+        Self {
+            settings,
+            tick: Cell::new(1),
+            cpu: Cell::new(0),
+            addresses: BTreeMap::new(),
+            services: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            active: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            egress: BTreeMap::new(),
+            hops: BTreeMap::new(),
+            flows4: (0..slots).map(|_| FlowSlot4::free()).collect(),
+            flows6: (0..slots).map(|_| FlowSlot6::free()).collect(),
+            counters: RefCell::new(BTreeMap::new()),
+        }
+    }
+
+    /// Runs one packet.
+    pub fn run(&self, frame: &mut Bytes) -> Outcome {
+        crate::path::packet(frame, self)
+    }
+
+    /// All living IPv4 halves with their slot index.
+    pub fn live4(&self) -> Vec<(u32, Flow<1>)> {
+        live(&self.flows4)
+    }
+
+    /// All living IPv6 halves with their slot index.
+    pub fn live6(&self) -> Vec<(u32, Flow<4>)> {
+        live(&self.flows6)
+    }
+}
+
+fn live<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> Vec<(u32, Flow<K>)> {
+    let is_live = |slot: &FlowSlot<K, W>| slot.state().is_live();
+    (0..).zip(slots).filter(|(_, slot)| is_live(slot)).map(|(index, slot)| (index, slot.load())).collect()
+}
+
+impl FlowMemory<1, 6> for Sim {
+    fn slot(&self, index: u32) -> Option<&FlowSlot4> {
+        self.flows4.get(index as usize)
+    }
+
+    fn mask(&self, settings: &Settings) -> u32 {
+        settings.flow4_mask
+    }
+}
+
+impl FlowMemory<4, 14> for Sim {
+    fn slot(&self, index: u32) -> Option<&FlowSlot6> {
+        self.flows6.get(index as usize)
+    }
+
+    fn mask(&self, settings: &Settings) -> u32 {
+        settings.flow6_mask
+    }
+}
+
+impl Tables for Sim {
+    fn settings(&self) -> Option<&Settings> {
+        (self.settings.abi != 0).then_some(&self.settings)
+    }
+
+    fn tick(&self) -> u32 {
+        self.tick.get()
+    }
+
+    fn cpu(&self) -> u32 {
+        self.cpu.get()
+    }
+
+    fn address(&self, key: &AddressKey) -> Option<Address> {
+        self.addresses.get(key).copied()
+    }
+
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        self.services.get(key).copied()
+    }
+
+    fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        self.listeners.get(&id)
+    }
+
+    fn active(&self, listener: ListenerId, family: Family) -> TableId {
+        self.active.get(&family.active_index(listener)).copied().unwrap_or(TableId::EMPTY)
+    }
+
+    fn choose(&self, table: TableId, slot: u32) -> Option<EndpointId> {
+        self.tables.get(&table)?.get(slot as usize).copied()
+    }
+
+    fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(&id)
+    }
+
+    fn egress(&self, id: InstanceId) -> Option<&Egress> {
+        self.egress.get(&id)
+    }
+
+    fn hop(&self, id: EndpointId) -> Option<Hop> {
+        self.hops.get(&id).copied()
+    }
+
+    fn swap(&self, cell: &Word, old: u64, new: u64) -> bool {
+        cell.swap(old, new)
+    }
+
+    fn count(&self, id: EndpointId, direction: Direction, bytes: u64) {
+        let mut counters = self.counters.borrow_mut();
+        let entry = counters.entry(id).or_default();
+        match direction {
+            Direction::Forward => {
+                entry.forward_packets += 1;
+                entry.forward_bytes += bytes;
+            }
+            Direction::Return => {
+                entry.return_packets += 1;
+                entry.return_bytes += bytes;
+            }
+        }
+    }
+
+    fn count_flow(&self, id: EndpointId) {
+        self.counters.borrow_mut().entry(id).or_default().new_flows += 1;
+    }
+}

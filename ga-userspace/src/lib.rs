@@ -4,7 +4,14 @@
 //! `maps` and `program` import `plan` and `ga-common`; `metrics` and `admin` import `status`; `agent` and `cli` import, nobody
 //! imports them. Only `maps` writes BPF maps.
 
+pub mod admin;
+pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod maps;
+pub mod metrics;
 pub mod model;
+pub mod net;
 pub mod plan;
+pub mod program;
+pub mod status;

@@ -1,1 +1,142 @@
-//! Way of one packet.
+//! The way of one packet. The order of the stages stands here and nowhere else:
+//! parse → flow → (listener → select → open) → rewrite → emit.
+//!
+//! A packet that is not ours costs one look at the addresses; a packet of a known flow one look at flow memory; only a new
+//! flow asks for listener, table and endpoint.
+
+pub mod flow;
+pub mod parse;
+pub mod rewrite;
+pub mod select;
+pub mod tables;
+pub mod verdict;
+
+use self::{
+    parse::{Parsed, flag},
+    select::{Addresses, Origin, V4, V6},
+    tables::{Direction, FlowMemory, Tables},
+    verdict::{Outcome, Verdict},
+};
+use crate::{
+    abi::{
+        entry::{Address, Hop, ServiceKey, Settings},
+        flow::Flow,
+        id::{EndpointId, ListenerId},
+        reason::{Drop, Pass},
+    },
+    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, TCP, ether_type, macs, set_macs},
+};
+
+/// Decides about one packet, and rewrites it when it is to be sent.
+#[inline(always)]
+pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
+    let Some(eth) = frame.window::<ETH_LEN>(0) else { return Outcome::pass(Pass::NotIp) };
+    let outcome = match ether_type(eth) {
+        ETHERTYPE_IPV4 => packet4(frame, tables),
+        ETHERTYPE_IPV6 => packet6(frame, tables),
+        _ => Err(Outcome::pass(Pass::NotIp)),
+    };
+    match outcome {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+#[inline(always)]
+fn packet4<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Outcome, Outcome> {
+    let packet = parse::v4(frame, tables)?;
+    let flow = known_or_new::<1, 6, V4, F, T>(frame, tables, &packet)?;
+    let hop = next_hop(tables, &flow)?;
+    rewrite::v4(frame, &packet, &flow).ok_or(TRUNCATED)?;
+    emit(frame, tables, &flow, hop)
+}
+
+#[inline(always)]
+fn packet6<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Outcome, Outcome> {
+    let packet = parse::v6(frame, tables)?;
+    let flow = known_or_new::<4, 14, V6, F, T>(frame, tables, &packet)?;
+    let hop = next_hop(tables, &flow)?;
+    rewrite::v6(frame, &packet, &flow).ok_or(TRUNCATED)?;
+    emit(frame, tables, &flow, hop)
+}
+
+/// A window that was there during parsing is gone: cannot happen, and is dropped under a name if it does.
+const TRUNCATED: Outcome = Outcome::drop(Drop::Malformed, ListenerId::NONE);
+
+/// The half of a pair that `packet` belongs to.
+#[inline(always)]
+fn known_or_new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
+    frame: &mut F,
+    tables: &T,
+    packet: &Parsed<K>,
+) -> Result<Flow<K>, Outcome> {
+    let Some(settings) = tables.settings() else { return Err(Outcome::drop(Drop::NotReady, ListenerId::NONE)) };
+    let hash = flow::hash(settings, &packet.tuple);
+    let now = tables.tick();
+    if let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) {
+        let reopened = found.flow.flags & (Flow::<K>::CLOSED | Flow::<K>::RETURN) == Flow::<K>::CLOSED
+            && packet.flags & (flag::SYN | flag::ACK) == flag::SYN;
+        if !reopened {
+            if packet.ttl <= 1 {
+                return Err(Outcome::drop(Drop::TtlExpired, ListenerId::NONE));
+            }
+            flow::note::<K, W, T>(tables, &found, packet, now);
+            return Ok(found.flow);
+        }
+        flow::release::<K, W, T>(tables, found.peer);
+        flow::release::<K, W, T>(tables, found.index);
+    }
+    new_flow::<K, W, A, F, T>(frame, tables, settings, hash, packet)
+}
+
+/// A packet without a flow: for a listener, or the host's.
+#[inline(always)]
+fn new_flow<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
+    frame: &mut F,
+    tables: &T,
+    settings: &Settings,
+    hash: u64,
+    packet: &Parsed<K>,
+) -> Result<Flow<K>, Outcome> {
+    if packet.address.roles & Address::VIP == 0 {
+        return Err(Outcome::pass(Pass::NoReturnFlow));
+    }
+    let [_, _, p0, p1] = packet.tuple.ports;
+    let key = ServiceKey { addr: packet.dst, port: [p0, p1], protocol: packet.tuple.protocol, pad: 0 };
+    let Some(service) = tables.service(&key) else { return Err(Outcome::pass(Pass::NoListener)) };
+    let id = service.listener;
+    let Some(listener) = tables.listener(id) else { return Err(Outcome::pass(Pass::NoListener)) };
+    if packet.tuple.protocol == TCP && packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
+        return Err(Outcome::drop(Drop::NoFlow, id));
+    }
+    if packet.ttl <= 1 {
+        return Err(Outcome::drop(Drop::TtlExpired, id));
+    }
+    let dropped = |reason| Outcome::drop(reason, id);
+    let endpoint = select::endpoint::<K, A, T>(tables, settings, id, listener, hash, packet).map_err(dropped)?;
+    let ifindex = frame.ifindex();
+    let Some(eth) = frame.window::<ETH_LEN>(0) else { return Err(TRUNCATED) };
+    let (our_mac, client_mac) = macs(eth);
+    let origin = Origin { ifindex, client_mac, our_mac };
+    let flow = select::open::<K, W, A, T>(tables, settings, service, endpoint, hash, packet, origin).map_err(dropped)?;
+    tables.count_flow(endpoint);
+    Ok(flow)
+}
+
+/// Where a packet of `flow` goes: back where the client's packets came from, or by the endpoint's next hop.
+#[inline(always)]
+fn next_hop<const K: usize, T: Tables>(tables: &T, flow: &Flow<K>) -> Result<Hop, Outcome> {
+    if flow.flags & Flow::<K>::RETURN != 0 {
+        return Ok(Hop { dst_mac: flow.dst_mac, src_mac: flow.src_mac, ifindex: flow.ifindex });
+    }
+    tables.hop(EndpointId(flow.endpoint)).ok_or(Outcome::drop(Drop::NoNextHop, ListenerId::NONE))
+}
+
+/// New MAC addresses, the endpoint's counters, and out.
+#[inline(always)]
+fn emit<const K: usize, F: Frame, T: Tables>(frame: &mut F, tables: &T, flow: &Flow<K>, hop: Hop) -> Result<Outcome, Outcome> {
+    let bytes = frame.len() as u64;
+    set_macs(frame.window::<ETH_LEN>(0).ok_or(TRUNCATED)?, hop.dst_mac, hop.src_mac);
+    let direction = if flow.flags & Flow::<K>::RETURN == 0 { Direction::Forward } else { Direction::Return };
+    tables.count(EndpointId(flow.endpoint), direction, bytes);
+    Ok(Outcome { verdict: Verdict::Send(hop.ifindex), listener: ListenerId::NONE })
+}

@@ -1,1 +1,4 @@
-//! Bytes on the cable.
+//! Bytes on the cable, no policy.
+
+pub mod checksum;
+pub mod frame;

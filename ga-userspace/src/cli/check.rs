@@ -1,15 +1,12 @@
 //! `ga check FILE`: every problem of a file, and what it would cost; changes nothing.
 
-use std::{
-    env, fs,
-    io::{self, IsTerminal as _, Read as _, Write as _},
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{io::Read as _, path::PathBuf};
 
 use anyhow::Context as _;
+use clap::Args;
 use serde::Serialize;
 
+use super::{Context, Exit, Format, Style as OutputStyle, file};
 use crate::{
     config::{
         self,
@@ -17,67 +14,47 @@ use crate::{
         render::{self, Style},
     },
     model::Intent,
+    program::Sizes,
 };
 
-/// The file has problems.
-const EXIT_PROBLEMS: u8 = 1;
-/// The file cannot be read; also what clap returns for wrong usage.
-const EXIT_UNREADABLE: u8 = 2;
+pub(super) const EXAMPLES: &str = "Examples:
+  ga check /etc/ga/ga.toml
+  ga check - < ga.toml
+  ga check --output json ga.toml | jq .problems";
 
-/// Check a configuration file: prints every problem in it, changes nothing.
-///
-/// Exit status: 0 the file is good, 1 it has problems, 2 it cannot be read.
-#[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  ga check /etc/ga/ga.toml\n  ga check --output json ga.toml | jq .problems")]
-pub struct Args {
-    /// The file; `-` for standard input.
+/// Arguments of `ga check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// The file; `-` for standard input
     pub file: PathBuf,
-    /// For people or for programs.
-    #[arg(long, short, value_enum, default_value_t = Output::Human)]
-    pub output: Output,
 }
 
-/// Form of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// Snippets and sentences.
-    Human,
-    /// One JSON document.
-    Json,
-}
-
-/// Checks the file and prints the answer.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let text = match read(&args.file) {
-        Ok(text) => text,
-        Err(error) => {
-            writeln!(io::stderr(), "ga check: {}: {error}", args.file.display()).context("cannot write to standard error")?;
-            return Ok(ExitCode::from(EXIT_UNREADABLE));
-        }
-    };
-    let colour = io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let style = if colour { Style::Colour } else { Style::Plain };
-    let (answer, good) = answer(&args.file.display().to_string(), &text, args.output, style)?;
-    io::stdout().write_all(answer.as_bytes()).context("cannot write to standard output")?;
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_PROBLEMS) })
-}
-
-fn read(file: &Path) -> io::Result<String> {
-    if file == Path::new("-") {
+/// Checks the file and prints the answer: 0 good, 1 problems, 2 cannot be read.
+pub fn run(args: &CheckArgs, context: &Context) -> anyhow::Result<Exit> {
+    let text = if args.file.as_os_str() == "-" {
         let mut text = String::new();
-        io::stdin().read_to_string(&mut text)?;
-        return Ok(text);
-    }
-    fs::read_to_string(file)
+        std::io::stdin().read_to_string(&mut text)?;
+        text
+    } else {
+        file::read(&args.file)?
+    };
+    let (answer, good) = answer(&args.file.display().to_string(), &text, context.output.format, style(&context.output.style))?;
+    context.output.text(&answer)?;
+    Ok(if good { Exit::Ok } else { Exit::Negative })
+}
+
+/// How problems are drawn.
+fn style(style: &OutputStyle) -> Style {
+    if style.color { Style::Colour } else { Style::Plain }
 }
 
 /// What is printed, and whether the file is good.
-fn answer(file: &str, text: &str, output: Output, style: Style) -> anyhow::Result<(String, bool)> {
+fn answer(file: &str, text: &str, output: Format, style: Style) -> anyhow::Result<(String, bool)> {
     let checked = config::parse(file, text);
     let good = checked.is_ok();
     let answer = match output {
-        Output::Human => human(file, text, checked, style)?,
-        Output::Json => json(file, checked)?,
+        Format::Table => human(file, text, checked, style)?,
+        Format::Json => json(file, checked)?,
     };
     Ok((answer, good))
 }
@@ -140,7 +117,7 @@ impl Summary {
     /// Counts what `intent` holds.
     pub fn of(intent: &Intent) -> Self {
         // A flow takes an entry for each direction; above half load the search for a free slot grows long.
-        let flow_slots = (u64::from(intent.node.flows) * 4).next_power_of_two();
+        let flow_slots = u64::from(Sizes::for_flows(intent.node.flows).flows4);
         Self {
             instances: intent.instances.len(),
             listeners: intent.listeners().count(),
@@ -181,7 +158,7 @@ mod tests {
     // proves: L01
     #[test]
     fn a_good_file_is_answered_with_what_it_holds_and_costs() {
-        let (answer, good) = answer("ga.toml", GOOD, Output::Human, Style::Plain).unwrap();
+        let (answer, good) = answer("ga.toml", GOOD, Format::Table, Style::Plain).unwrap();
         assert!(good);
         assert_eq!(
             answer,
@@ -193,7 +170,7 @@ mod tests {
     #[test]
     fn all_problems_of_a_file_are_printed_and_counted() {
         let text = GOOD.replace("ports = ", "wieght = 1\nports = ").replace("address = \"10.", "address = \"x10.");
-        let (answer, good) = answer("ga.toml", &text, Output::Human, Style::Plain).unwrap();
+        let (answer, good) = answer("ga.toml", &text, Format::Table, Style::Plain).unwrap();
         assert!(!good);
         assert!(answer.ends_with("ga.toml: 3 problems\n"), "{answer}");
     }
@@ -201,7 +178,7 @@ mod tests {
     #[test]
     fn json_names_the_place_of_each_problem() {
         let text = GOOD.replace("ports = \"", "ports = \"0,");
-        let (answer, good) = answer("ga.toml", &text, Output::Json, Style::Plain).unwrap();
+        let (answer, good) = answer("ga.toml", &text, Format::Json, Style::Plain).unwrap();
         assert!(!good);
         let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
         let problem = &answer["problems"][0];
@@ -209,11 +186,5 @@ mod tests {
         assert_eq!(problem["path"], "instance[0].listener[0].ports");
         assert_eq!(problem["text"], "0");
         assert!(problem["line"].is_u64() && problem["column"].is_u64());
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_is_exit_status_2() {
-        let args = Args { file: PathBuf::from("/nonexistent/ga.toml"), output: Output::Human };
-        assert_eq!(run(&args).unwrap(), ExitCode::from(2));
     }
 }

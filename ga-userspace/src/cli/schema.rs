@@ -1,24 +1,19 @@
 //! `ga config schema`: prints the JSON Schema of the configuration.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
-
 use anyhow::Context as _;
 
+use super::{Context, Exit};
 use crate::config::schema;
 
-/// Print the JSON Schema (draft-07) of the configuration, for editors.
-///
-/// A file whose first line is `#:schema ./ga.schema.json` is then completed and checked while it is written.
-#[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Example:\n  ga config schema > ga.schema.json")]
-pub struct Args {}
+pub(super) const EXAMPLES: &str = "Examples:
+  ga config schema > ga.schema.json    and `#:schema ./ga.schema.json` as the first line of ga.toml";
 
-/// Prints the schema.
-pub fn run(Args {}: &Args) -> anyhow::Result<ExitCode> {
-    let text = schema::text().context("cannot write the schema")?;
-    io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
-    Ok(ExitCode::SUCCESS)
+/// Arguments of `ga config schema`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SchemaArgs {}
+
+/// Prints the schema (draft-07), for editors.
+pub fn run(SchemaArgs {}: &SchemaArgs, context: &Context) -> anyhow::Result<Exit> {
+    context.output.text(&schema::text().context("cannot write the schema")?)?;
+    Ok(Exit::Ok)
 }

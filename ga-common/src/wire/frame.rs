@@ -1,0 +1,93 @@
+//! Packet bytes are reached only through windows of a fixed size: the one form in which the verifier follows them.
+
+use core::mem::offset_of;
+
+use network_types::{
+    eth::EthHdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+    udp::UdpHdr,
+};
+
+/// A packet that is being forwarded.
+pub trait Frame {
+    /// `N` bytes from `offset`, or none when the frame is shorter. Offsets above [`MAX_OFFSET`] are never in a frame.
+    fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
+
+    /// Length in bytes, Ethernet header included.
+    fn len(&self) -> usize;
+
+    /// Whether there are no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Interface the packet came in by.
+    fn ifindex(&self) -> u32;
+}
+
+/// Headers end below this offset: Ethernet 14, IPv4 with all options 60, TCP 20.
+pub const MAX_OFFSET: usize = 127;
+
+/// Length of an Ethernet header.
+pub const ETH_LEN: usize = 14;
+/// EtherType of IPv4, as it lies on the cable (IEEE 802).
+pub const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+/// IANA number of TCP.
+pub const TCP: u8 = 6;
+/// IANA number of UDP.
+pub const UDP: u8 = 17;
+/// IANA number of the IPv6 fragment header.
+pub const IPV6_FRAGMENT: u8 = 44;
+
+/// The EtherType of an Ethernet header. `EthHdr` itself wants two-byte alignment, which a window does not promise.
+#[inline(always)]
+pub fn ether_type(eth: &[u8; ETH_LEN]) -> [u8; 2] {
+    const AT: usize = offset_of!(EthHdr, ether_type);
+    [eth[AT], eth[AT + 1]]
+}
+
+/// Rewrites both MAC addresses of an Ethernet header.
+#[inline(always)]
+pub fn set_macs(eth: &mut [u8; ETH_LEN], dst: [u8; 6], src: [u8; 6]) {
+    eth[offset_of!(EthHdr, dst_addr)..][..6].copy_from_slice(&dst);
+    eth[offset_of!(EthHdr, src_addr)..][..6].copy_from_slice(&src);
+}
+
+/// Both MAC addresses of an Ethernet header: destination, source.
+#[inline(always)]
+pub fn macs(eth: &[u8; ETH_LEN]) -> ([u8; 6], [u8; 6]) {
+    ([eth[0], eth[1], eth[2], eth[3], eth[4], eth[5]], [eth[6], eth[7], eth[8], eth[9], eth[10], eth[11]])
+}
+
+macro_rules! overlay {
+    ($(#[$doc:meta])* $function:ident -> $header:ty) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $function<F: Frame>(frame: &mut F, offset: usize) -> Option<&mut $header> {
+            const { assert!(align_of::<$header>() == 1) };
+            let window = frame.window::<{ size_of::<$header>() }>(offset)?;
+            // SAFETY: the header is `repr(C)`, made of bytes only (alignment 1, asserted above), and as long as the window.
+            Some(unsafe { &mut *core::ptr::from_mut(window).cast::<$header>() })
+        }
+    };
+}
+
+overlay!(
+    /// The IPv4 header at `offset` (RFC 791).
+    ipv4 -> Ipv4Hdr
+);
+overlay!(
+    /// The IPv6 header at `offset` (RFC 8200).
+    ipv6 -> Ipv6Hdr
+);
+overlay!(
+    /// The TCP header at `offset` (RFC 9293).
+    tcp -> TcpHdr
+);
+overlay!(
+    /// The UDP header at `offset` (RFC 768).
+    udp -> UdpHdr
+);

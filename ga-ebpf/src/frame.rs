@@ -1,0 +1,42 @@
+//! A frame in the driver's memory.
+
+use aya_ebpf::programs::XdpContext;
+use ga_common::wire::frame::{Frame, MAX_OFFSET};
+
+/// The packet of one invocation.
+pub(crate) struct XdpFrame<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> XdpFrame<'a> {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+}
+
+impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let start = self.ctx.data() + offset;
+        if start + N > self.ctx.data_end() {
+            return None;
+        }
+        // SAFETY: the N bytes from `start` end before `data_end`, the driver leaves the packet to us while we run, and `&mut
+        // self` keeps windows from overlapping.
+        Some(unsafe { &mut *(start as *mut [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.data_end() - self.ctx.data()
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.ctx.ingress_ifindex() as u32
+    }
+}

@@ -1,0 +1,54 @@
+//! The maps, by name. Sizes of the flow tables are set when the object is loaded.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    macros::btf_map,
+};
+use ga_common::abi::{
+    entry::{Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, SelectionTable, Service, ServiceKey, Settings},
+    flow::{FlowSlot4, FlowSlot6},
+    limits::{
+        MAX_ADDRESSES, MAX_ENDPOINTS, MAX_HOPS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES,
+    },
+    reason::{Drop, Pass},
+};
+
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+
+#[btf_map]
+pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+pub(crate) static ADDRESSES: HashMap<AddressKey, Address, { MAX_ADDRESSES as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static SERVICES: HashMap<ServiceKey, Service, { MAX_SERVICES as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static LISTENERS: Array<Listener, { MAX_LISTENERS as usize }> = Array::new();
+/// Table of (listener, family): one aligned word, so that switching is one store.
+#[btf_map]
+pub(crate) static ACTIVE: Array<u32, { MAX_LISTENERS as usize * 2 }> = Array::new();
+#[btf_map]
+pub(crate) static TABLES: ArrayOfMaps<Array<SelectionTable, 1>, { MAX_TABLES as usize }> = ArrayOfMaps::new();
+/// Digest of each table: what a restarted agent recognises them by.
+#[btf_map]
+pub(crate) static DIGESTS: Array<u64, { MAX_TABLES as usize }> = Array::new();
+#[btf_map]
+pub(crate) static ENDPOINTS: Array<Endpoint, { MAX_ENDPOINTS as usize }> = Array::new();
+/// Next hop of each endpoint: one aligned word.
+#[btf_map]
+pub(crate) static ENDPOINT_HOPS: Array<u32, { MAX_ENDPOINTS as usize }> = Array::new();
+#[btf_map]
+pub(crate) static HOPS: Array<Hop, { MAX_HOPS as usize }> = Array::new();
+#[btf_map]
+pub(crate) static EGRESS: Array<Egress, { MAX_INSTANCES as usize }> = Array::new();
+#[btf_map]
+pub(crate) static FLOWS4: Array<FlowSlot4, 1, MMAPABLE> = Array::new();
+#[btf_map]
+pub(crate) static FLOWS6: Array<FlowSlot6, 1, MMAPABLE> = Array::new();
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<EndpointCounters, { MAX_ENDPOINTS as usize }> = PerCpuArray::new();
+/// By listener (the last row is "no listener") and reason.
+#[btf_map]
+pub(crate) static DROPS: PerCpuArray<u64, { (MAX_LISTENERS as usize + 1) * Drop::COUNT }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static PASSES: PerCpuArray<u64, { Pass::COUNT }> = PerCpuArray::new();

@@ -1,0 +1,141 @@
+//! The tables of a packet's way, over BPF maps.
+
+use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns};
+use ga_common::{
+    abi::{
+        entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
+        flow::{FlowSlot4, FlowSlot6, TICK_SHIFT},
+        id::{EndpointId, InstanceId, ListenerId, TableId},
+        limits::TABLE_SIZE,
+    },
+    path::tables::{Direction, Family, FlowMemory, Tables},
+    word::Word,
+};
+
+use crate::maps;
+
+/// All maps.
+pub(crate) struct KernelTables;
+
+impl FlowMemory<1, 6> for KernelTables {
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<&FlowSlot4> {
+        maps::FLOWS4.get(index)
+    }
+
+    #[inline(always)]
+    fn mask(&self, settings: &Settings) -> u32 {
+        settings.flow4_mask
+    }
+}
+
+impl FlowMemory<4, 14> for KernelTables {
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<&FlowSlot6> {
+        maps::FLOWS6.get(index)
+    }
+
+    #[inline(always)]
+    fn mask(&self, settings: &Settings) -> u32 {
+        settings.flow6_mask
+    }
+}
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        maps::SETTINGS.get(0).filter(|settings| settings.abi != 0)
+    }
+
+    #[inline(always)]
+    fn tick(&self) -> u32 {
+        // SAFETY: a helper call without pointers.
+        (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn cpu(&self) -> u32 {
+        // SAFETY: a helper call without pointers.
+        unsafe { bpf_get_smp_processor_id() }
+    }
+
+    #[inline(always)]
+    fn address(&self, key: &AddressKey) -> Option<Address> {
+        // SAFETY: the value is copied at once; the map is preallocated and an entry is never reused for another address while
+        // this program runs (removal waits for a grace period).
+        unsafe { maps::ADDRESSES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        // SAFETY: as for addresses.
+        unsafe { maps::SERVICES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        maps::LISTENERS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn active(&self, listener: ListenerId, family: Family) -> TableId {
+        TableId(maps::ACTIVE.get(family.active_index(listener)).copied().unwrap_or(0))
+    }
+
+    #[inline(always)]
+    fn choose(&self, table: TableId, slot: u32) -> Option<EndpointId> {
+        let entries = maps::TABLES.get_value(table.0, &0)?;
+        let slot = slot as usize;
+        if slot < TABLE_SIZE { Some(entries[slot]) } else { None }
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        maps::ENDPOINTS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn egress(&self, id: InstanceId) -> Option<&Egress> {
+        maps::EGRESS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn hop(&self, id: EndpointId) -> Option<Hop> {
+        let hop = *maps::ENDPOINT_HOPS.get(u32::from(id.0))?;
+        if hop == 0 { None } else { maps::HOPS.get(hop).copied() }
+    }
+
+    #[inline(always)]
+    fn swap(&self, cell: &Word, old: u64, new: u64) -> bool {
+        // SAFETY: `cell` is a live, aligned word of a map value.
+        unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(cell.as_ptr(), old, new).1 }
+    }
+
+    #[inline(always)]
+    fn count(&self, id: EndpointId, direction: Direction, bytes: u64) {
+        if let Some(counters) = maps::COUNTERS.get_ptr_mut(u32::from(id.0)) {
+            // SAFETY: the pointer is into this CPU's copy of a map value, which nobody else writes.
+            let counters = unsafe { &mut *counters };
+            match direction {
+                Direction::Forward => {
+                    counters.forward_packets += 1;
+                    counters.forward_bytes += bytes;
+                }
+                Direction::Return => {
+                    counters.return_packets += 1;
+                    counters.return_bytes += bytes;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count_flow(&self, id: EndpointId) {
+        if let Some(counters) = maps::COUNTERS.get_ptr_mut(u32::from(id.0)) {
+            // SAFETY: as above.
+            unsafe { (*counters).new_flows += 1 };
+        }
+    }
+}

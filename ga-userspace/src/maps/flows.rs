@@ -1,0 +1,184 @@
+//! The flow tables, shared with packets: counted, aged and released by the agent without a system call.
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use aya::{Ebpf, maps::Map};
+use ga_common::abi::{
+    flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, unpack4, unpack6},
+    id::EndpointId,
+};
+use memmap2::{MmapOptions, MmapRaw};
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::Error;
+
+/// One flow table, mapped.
+#[derive(Debug)]
+struct Shared<const K: usize, const W: usize> {
+    memory: MmapRaw,
+    slots: usize,
+}
+
+impl<const K: usize, const W: usize> Shared<K, W> {
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
+        let Some(Map::Array(data)) = ebpf.take_map(name) else { return Err(Error::Missing(name)) };
+        let info = data.info().map_err(|source| Error::Map { map: name, source })?;
+        let slots = info.max_entries() as usize;
+        let bytes = slots * size_of::<FlowSlot<K, W>>();
+        let memory = MmapOptions::new()
+            .len(bytes)
+            .map_raw(data.fd().as_fd().as_raw_fd())
+            .map_err(|source| Error::Share { map: name, source })?;
+        Ok(Self { memory, slots })
+    }
+
+    fn slots(&self) -> &[FlowSlot<K, W>] {
+        // SAFETY: the mapping is page-aligned, `slots` values long, lives as long as `self`, and a slot is made of shared words
+        // only: every bit pattern is valid and every access by us is atomic, whatever packets do meanwhile.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast::<FlowSlot<K, W>>(), self.slots) }
+    }
+}
+
+/// Both flow tables.
+#[derive(Debug)]
+pub struct FlowTables {
+    v4: Shared<1, 6>,
+    v6: Shared<4, 14>,
+}
+
+/// Flows alive, by endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LiveFlows {
+    /// IPv4 flows.
+    pub v4: u64,
+    /// IPv6 flows.
+    pub v6: u64,
+    /// Of both families.
+    pub by_endpoint: BTreeMap<EndpointId, u64>,
+}
+
+/// A TCP flow that was idle for its timeout: what both sides must be told (RFC 5382 §5 leaves it to us; the specification
+/// wants both sides closed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// Where the client is.
+    pub client: (IpAddr, u16),
+    /// Where the client connected to.
+    pub vip: (IpAddr, u16),
+    /// What the endpoint saw as the client.
+    pub egress: (IpAddr, u16),
+    /// Where the endpoint is.
+    pub endpoint: (IpAddr, u16),
+    /// Sequence number the client expects next.
+    pub to_client: u32,
+    /// Sequence number the endpoint expects next.
+    pub to_endpoint: u32,
+}
+
+impl FlowTables {
+    /// Takes the maps out of a loaded object and maps them.
+    pub fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self { v4: Shared::take(ebpf, "FLOWS4")?, v6: Shared::take(ebpf, "FLOWS6")? })
+    }
+
+    /// The IPv4 slots.
+    pub fn slots4(&self) -> &[FlowSlot4] {
+        self.v4.slots()
+    }
+
+    /// The IPv6 slots.
+    pub fn slots6(&self) -> &[FlowSlot6] {
+        self.v6.slots()
+    }
+
+    /// Counts the living flows at tick `now`.
+    pub fn live(&self, now: u32) -> LiveFlows {
+        let mut live = LiveFlows::default();
+        live.v4 = count(self.slots4(), now, &mut live.by_endpoint);
+        live.v6 = count(self.slots6(), now, &mut live.by_endpoint);
+        live
+    }
+
+    /// Releases the pairs that both halves of were silent for their timeout, and tells which established TCP flows were among
+    /// them.
+    pub fn sweep(&self, now: u32) -> Vec<Idle> {
+        let mut idle = Vec::new();
+        sweep(self.slots4(), now, |forward, back| idle.push(tell(forward, back, |addrs| {
+            let (src, dst) = unpack4(addrs);
+            (src.into(), dst.into())
+        })));
+        sweep(self.slots6(), now, |forward, back| idle.push(tell(forward, back, |addrs| {
+            let (src, dst) = unpack6(addrs);
+            (src.into(), dst.into())
+        })));
+        idle
+    }
+}
+
+fn count<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], now: u32, by_endpoint: &mut BTreeMap<EndpointId, u64>) -> u64 {
+    let mut total = 0;
+    for (index, slot) in slots.iter().enumerate() {
+        if slot.state().is_live() && is_pair_alive(slots, index, slot, now) {
+            let flow = slot.load();
+            if flow.flags & Flow::<K>::RETURN == 0 {
+                total += 1;
+                *by_endpoint.entry(EndpointId(flow.endpoint)).or_default() += 1;
+            }
+        }
+    }
+    total
+}
+
+/// The same rule by which packets judge: either half was heard of, and they name each other.
+fn is_pair_alive<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], index: usize, slot: &FlowSlot<K, W>, now: u32) -> bool {
+    !slot.is_silent(now)
+        || slots.get(slot.state().peer() as usize).is_some_and(|peer| {
+            peer.state().is_live() && peer.state().peer() as usize == index && !peer.is_silent(now)
+        })
+}
+
+type Half<const K: usize> = (Flow<K>, u32);
+
+fn sweep<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], now: u32, mut tell: impl FnMut(Half<K>, Half<K>)) {
+    for (index, slot) in slots.iter().enumerate() {
+        let state = slot.state();
+        if !state.is_live() || !slot.is_silent(now) || is_pair_alive(slots, index, slot, now) {
+            continue;
+        }
+        let (flow, (_, ack)) = (slot.load(), slot.clock());
+        if !slot.state_cell().swap(state.0, state.freed().0) {
+            continue;
+        }
+        // The other half dies with it, if it still is the other half.
+        let Some(peer) = slots.get(state.peer() as usize) else { continue };
+        let (peer_state, other, (_, peer_ack)) = (peer.state(), peer.load(), peer.clock());
+        let is_peer = peer_state.is_live() && peer_state.peer() as usize == index;
+        if !is_peer || !peer.state_cell().swap(peer_state.0, peer_state.freed().0) {
+            continue;
+        }
+        let open = |flow: &Flow<K>| flow.flags & (Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED) == Flow::<K>::ESTABLISHED;
+        if flow.tuple.protocol == ga_common::wire::frame::TCP && open(&flow) && open(&other) {
+            if flow.flags & Flow::<K>::RETURN == 0 {
+                tell((flow, ack), (other, peer_ack));
+            } else {
+                tell((other, peer_ack), (flow, ack));
+            }
+        }
+    }
+}
+
+fn tell<const K: usize>(forward: Half<K>, back: Half<K>, addresses: impl Fn([u64; K]) -> (IpAddr, IpAddr)) -> Idle {
+    let (client, vip) = addresses(forward.0.tuple.addrs);
+    let (endpoint, egress) = addresses(back.0.tuple.addrs);
+    let ports = |p: [u8; 4]| (u16::from_be_bytes([p[0], p[1]]), u16::from_be_bytes([p[2], p[3]]));
+    let ((client_port, vip_port), (endpoint_port, egress_port)) = (ports(forward.0.tuple.ports), ports(back.0.tuple.ports));
+    Idle {
+        client: (client, client_port),
+        vip: (vip, vip_port),
+        egress: (egress, egress_port),
+        endpoint: (endpoint, endpoint_port),
+        // What one side acknowledged last is what it expects next.
+        to_client: forward.1,
+        to_endpoint: back.1,
+    }
+}

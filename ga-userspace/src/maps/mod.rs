@@ -1,0 +1,232 @@
+//! The maps of the data path: the only room that writes them. It makes no choice: steps come from the plan.
+//!
+//! One file per kind of memory: `flows` (shared with packets, word by word), `hops` (how to get to endpoints), `counters`
+//! (read only), and here the tables that a plan describes.
+
+mod counters;
+mod flows;
+mod hops;
+
+use std::sync::Arc;
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError},
+};
+use ga_common::abi::{
+    entry::{Address, AddressKey, Egress, Endpoint, Listener, SelectionTable, Service, ServiceKey, Settings},
+    id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
+    limits::{ABI_VERSION, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_TABLES},
+};
+
+pub use counters::{Counters, DropCount, PassCount};
+pub use flows::{FlowTables, Idle, LiveFlows};
+pub use hops::Hops;
+
+use crate::plan::{Family, State, Step, TableInfo};
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object does not have a map that we want.
+    #[error("the program has no map {0}")]
+    Missing(&'static str),
+    /// The kernel said no.
+    #[error("map {map}: {source}")]
+    Map {
+        /// Which map.
+        map: &'static str,
+        /// What it said.
+        source: MapError,
+    },
+    /// The flow tables could not be shared.
+    #[error("map {map} cannot be mapped into memory: {source}")]
+    Share {
+        /// Which map.
+        map: &'static str,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// No room.
+    #[error("all {limit} next hops are in use")]
+    HopsFull {
+        /// How many there are.
+        limit: u32,
+    },
+}
+
+/// Adds the map's name to an error.
+fn on<T>(map: &'static str, result: Result<T, MapError>) -> Result<T, Error> {
+    result.map_err(|source| Error::Map { map, source })
+}
+
+/// Takes a map out of the object.
+fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
+    on(name, T::try_from(ebpf.take_map(name).ok_or(Error::Missing(name))?))
+}
+
+/// An array map and its name.
+struct Cells<V: Pod> {
+    name: &'static str,
+    array: Array<MapData, V>,
+}
+
+impl<V: Pod> Cells<V> {
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
+        Ok(Self { name, array: take(ebpf, name)? })
+    }
+
+    fn get(&self, index: u32) -> Result<V, Error> {
+        on(self.name, self.array.get(&index, 0))
+    }
+
+    fn set(&mut self, index: u32, value: V) -> Result<(), Error> {
+        on(self.name, self.array.set(index, value, 0))
+    }
+}
+
+/// The settings that do not come from a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// Slots of the IPv4 flow table.
+    pub flows4: u32,
+    /// Slots of the IPv6 flow table.
+    pub flows6: u32,
+    /// CPUs that share the NAT ports.
+    pub cpus: u32,
+    /// First NAT port.
+    pub nat_first: u16,
+    /// Last NAT port.
+    pub nat_last: u16,
+}
+
+/// Every map that a plan describes.
+pub struct Maps {
+    settings: Cells<Settings>,
+    listeners: Cells<Listener>,
+    active: Cells<u32>,
+    digests: Cells<u64>,
+    endpoints: Cells<Endpoint>,
+    egress: Cells<Egress>,
+    tables: ArrayOfMaps<MapData, Array<MapData, SelectionTable>>,
+    addresses: HashMap<MapData, AddressKey, Address>,
+    services: HashMap<MapData, ServiceKey, Service>,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            settings: Cells::take(ebpf, "SETTINGS")?,
+            listeners: Cells::take(ebpf, "LISTENERS")?,
+            active: Cells::take(ebpf, "ACTIVE")?,
+            digests: Cells::take(ebpf, "DIGESTS")?,
+            endpoints: Cells::take(ebpf, "ENDPOINTS")?,
+            egress: Cells::take(ebpf, "EGRESS")?,
+            tables: take(ebpf, "TABLES")?,
+            addresses: take(ebpf, "ADDRESSES")?,
+            services: take(ebpf, "SERVICES")?,
+        })
+    }
+
+    /// Writes the settings that do not come from a plan; seed and generation stay.
+    pub fn set_fixed(&mut self, fixed: Fixed) -> Result<(), Error> {
+        let ports = u32::from(fixed.nat_last - fixed.nat_first) + 1;
+        let old = self.settings.get(0)?;
+        let new = Settings {
+            abi: ABI_VERSION,
+            cpus: fixed.cpus,
+            flow4_mask: fixed.flows4 - 1,
+            flow6_mask: fixed.flows6 - 1,
+            nat_first: fixed.nat_first,
+            nat_span: u16::try_from(ports / fixed.cpus.max(1)).unwrap_or(u16::MAX),
+            ..old
+        };
+        if new == old { Ok(()) } else { self.settings.set(0, new) }
+    }
+
+    /// Does one step.
+    pub fn apply(&mut self, step: &Step) -> Result<(), Error> {
+        match step {
+            Step::SetSeed(seed) => self.change_settings(|settings| settings.seed = *seed),
+            Step::SetGeneration(Generation(number)) => self.change_settings(|settings| settings.generation = *number),
+            Step::PutAddress(key, address) => on("ADDRESSES", self.addresses.insert(key, address, 0)),
+            Step::RemoveAddress(key) => on("ADDRESSES", self.addresses.remove(key)),
+            Step::PutService(key, service) => on("SERVICES", self.services.insert(key, service, 0)),
+            Step::RemoveService(key) => on("SERVICES", self.services.remove(key)),
+            Step::PutEgress(InstanceId(id), egress) => self.egress.set(u32::from(*id), *egress),
+            Step::RemoveEgress(InstanceId(id)) => self.egress.set(u32::from(*id), Egress::default()),
+            Step::PutListener(ListenerId(id), listener) => self.listeners.set(u32::from(*id), *listener),
+            Step::RemoveListener(ListenerId(id)) => self.listeners.set(u32::from(*id), Listener::default()),
+            Step::PutEndpoint(EndpointId(id), endpoint) => self.endpoints.set(u32::from(*id), *endpoint),
+            Step::RetireEndpoint(EndpointId(id)) => {
+                let endpoint = self.endpoints.get(u32::from(*id))?;
+                self.endpoints.set(u32::from(*id), Endpoint { flags: Endpoint::RETIRED, ..endpoint })
+            }
+            Step::FillTable { id, digest, slots } => self.fill(*id, *digest, slots),
+            Step::Activate { listener, family, table } => self.active.set(family.active_index(*listener), table.0),
+            // The table itself stays in the outer map until its id is used again; nobody points to it.
+            Step::ReleaseTable(TableId(id)) => self.digests.set(*id, 0),
+        }
+    }
+
+    fn change_settings(&mut self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
+        let mut settings = self.settings.get(0)?;
+        change(&mut settings);
+        self.settings.set(0, settings)
+    }
+
+    /// A new map for the table, put into the outer map only when it is full: packets never see it half filled.
+    fn fill(&mut self, id: TableId, digest: u64, slots: &Arc<[EndpointId]>) -> Result<(), Error> {
+        let mut inner = on("TABLES", Array::<MapData, SelectionTable>::create(1, 0))?;
+        let mut table: Box<[EndpointId]> = Box::from(&**slots);
+        if let Ok(table) = <&mut SelectionTable>::try_from(&mut *table) {
+            on("TABLES", inner.set(0, &*table, 0))?;
+        }
+        on("TABLES", self.tables.set(id.0, &inner, 0))?;
+        self.digests.set(id.0, digest)
+    }
+
+    /// What the maps hold: the running state that a plan starts from. Tables are known by their digests only.
+    pub fn read(&self) -> Result<State, Error> {
+        let settings = self.settings.get(0)?;
+        let mut state = State { generation: Generation(settings.generation), seed: settings.seed, ..State::default() };
+        for id in 0..MAX_LISTENERS as u16 {
+            let listener = self.listeners.get(u32::from(id))?;
+            if listener.flags & Listener::IN_USE != 0 {
+                state.listeners.insert(ListenerId(id), listener);
+                for family in Family::ALL {
+                    let table = TableId(self.active.get(family.active_index(ListenerId(id)))?);
+                    state.active.insert((ListenerId(id), family), table);
+                }
+            }
+        }
+        for id in 0..MAX_ENDPOINTS as u16 {
+            let endpoint = self.endpoints.get(u32::from(id))?;
+            if endpoint.flags != 0 {
+                state.endpoints.insert(EndpointId(id), endpoint);
+            }
+        }
+        for id in 1..MAX_TABLES {
+            let digest = self.digests.get(id)?;
+            if digest != 0 {
+                state.tables.insert(TableId(id), TableInfo { digest, slots: None });
+            }
+        }
+        for id in 0..MAX_INSTANCES as u16 {
+            let egress = self.egress.get(u32::from(id))?;
+            if egress != Egress::default() {
+                state.egress.insert(InstanceId(id), egress);
+            }
+        }
+        for entry in self.addresses.iter() {
+            let (key, address) = on("ADDRESSES", entry)?;
+            state.addresses.insert(key, address);
+        }
+        for entry in self.services.iter() {
+            let (key, service) = on("SERVICES", entry)?;
+            state.services.insert(key, service);
+        }
+        Ok(state)
+    }
+}

@@ -1,0 +1,209 @@
+//! Intent to plan: the one decision about what the data path shall hold.
+//!
+//! A pure function. From an empty state the same intent gives the same plan, whatever the order in the file; from a running
+//! one, everything that is known by its identity keeps its number, and a table whose shares did not change is not touched.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ga_common::abi::{
+    entry::{Endpoint, Listener as ListenerEntry},
+    id::{EndpointId, Generation, ListenerId, TableId},
+    limits::{MAX_ADDRESSES, MAX_SERVICES, MAX_TABLES, TABLE_SIZE},
+};
+
+use super::{
+    Candidate, EndpointName, EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection,
+    State, TableInfo, TableView, address_key, entries,
+    error::within,
+    identity,
+    ids::Pool,
+    numbers::{Numbers, Sorted},
+};
+use crate::model::{Affinity, Instance, Intent, Listener, Weight};
+
+/// Plans `intent` with what was set by hand, given what the maps hold. `seed` is the key of the hash, which the agent keeps.
+pub fn build(intent: &Intent, overrides: &Overrides, running: &State, seed: [u64; 2]) -> Result<Plan, PlanError> {
+    build_sized(intent, overrides, running, seed, TABLE_SIZE)
+}
+
+/// The same with tables of another prime size.
+pub(super) fn build_sized(
+    intent: &Intent,
+    overrides: &Overrides,
+    running: &State,
+    seed: [u64; 2],
+    table_size: usize,
+) -> Result<Plan, PlanError> {
+    let sorted = Sorted::new(&intent.instances);
+    let numbers = Numbers::new(&sorted, running)?;
+    let mut target = State {
+        generation: running.generation,
+        seed,
+        egress: entries::egress(&sorted, &numbers)?,
+        addresses: entries::addresses(&sorted, &numbers),
+        services: entries::services(&sorted, &numbers)?,
+        ..State::default()
+    };
+    fits(running, &target)?;
+    let mut listeners: Vec<_> =
+        sorted.listeners.iter().map(|(instance, listener)| view(instance, listener, overrides, &numbers)).collect();
+    for view in &listeners {
+        target.listeners.insert(view.id, listener_entry(view, &numbers));
+        target.endpoints.extend(view.endpoints.iter().map(|endpoint| (endpoint.id, endpoint_entry(view.id, endpoint))));
+    }
+    retire(running, &mut target);
+    tables(&mut listeners, running, &mut target, table_size)?;
+    let noop = target == *running;
+    if !noop {
+        target.generation = Generation(running.generation.0 + 1);
+    }
+    let notes = notes(&sorted, overrides, &listeners);
+    let instances = sorted.instances.iter().map(|instance| instance_view(instance, &numbers)).collect();
+    Ok(Plan { generation: target.generation, target, instances, listeners, notes, noop, table_size })
+}
+
+/// Old and new entries are in the maps together for a while.
+fn fits(running: &State, target: &State) -> Result<(), PlanError> {
+    let added = target.addresses.keys().filter(|key| !running.addresses.contains_key(*key)).count();
+    within("addresses", running.addresses.len() + added, MAX_ADDRESSES)?;
+    // Services that go are removed before new ones are added.
+    within("services (address, port and protocol)", target.services.len(), MAX_SERVICES)
+}
+
+fn instance_view(instance: &Instance, numbers: &Numbers) -> InstanceView {
+    let (mut vips, mut egress_ips) = (instance.vips.clone(), instance.egress_ips.clone());
+    vips.sort_unstable();
+    egress_ips.sort_unstable();
+    InstanceView { name: instance.id.clone(), id: numbers.instances[&instance.id], vips, egress_ips }
+}
+
+fn view(instance: &Instance, listener: &Listener, overrides: &Overrides, numbers: &Numbers) -> ListenerView {
+    let group = &listener.group;
+    let mut endpoints: Vec<_> = group
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            endpoint_view(EndpointName::new(instance, listener, group, endpoint), endpoint.weight, overrides, numbers)
+        })
+        .collect();
+    endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+    ListenerView {
+        instance: instance.id.clone(),
+        name: listener.name.clone(),
+        id: numbers.listeners[&identity::of_listener(instance.id.as_str(), listener.name.as_str())],
+        protocol: listener.protocol,
+        ports: listener.ports.clone(),
+        affinity: listener.affinity,
+        // The model allows 900 seconds at most.
+        idle_timeout_s: u16::try_from(listener.idle_timeout.as_secs()).unwrap_or(u16::MAX),
+        group: group.name.clone(),
+        region: group.region.clone(),
+        port_mapping: group.port_mapping.clone(),
+        endpoints,
+        tables: BTreeMap::new(),
+    }
+}
+
+fn endpoint_view(name: EndpointName, configured: Weight, overrides: &Overrides, numbers: &Numbers) -> EndpointView {
+    let set = overrides.endpoints.get(&name).copied().unwrap_or_default();
+    let identity = name.identity();
+    let (id, weight) = (numbers.endpoints[&identity], set.effective(configured));
+    // The share is known when the listener's table is.
+    EndpointView { name, id, identity, configured, weight, drained: set.drained, share: 0.0 }
+}
+
+fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
+    let affinity = match view.affinity {
+        Affinity::None => 0,
+        Affinity::SourceIp => ListenerEntry::SOURCE_IP,
+    };
+    ListenerEntry {
+        instance: numbers.instances[&view.instance],
+        idle_timeout_s: view.idle_timeout_s,
+        flags: ListenerEntry::IN_USE | affinity,
+        identity: identity::of_listener(view.instance.as_str(), view.name.as_str()),
+    }
+}
+
+fn endpoint_entry(listener: ListenerId, view: &EndpointView) -> Endpoint {
+    Endpoint { addr: address_key(view.name.address), listener, pad: 0, flags: Endpoint::IN_USE, identity: view.identity }
+}
+
+/// What the maps have and the plan has not stays as a retired entry: flows may name it.
+fn retire(running: &State, target: &mut State) {
+    for (id, endpoint) in &running.endpoints {
+        target.endpoints.entry(*id).or_insert(Endpoint { flags: Endpoint::RETIRED, ..*endpoint });
+    }
+}
+
+/// A table per listener and family: the running one where its content would be the same, else a new one.
+fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, size: usize) -> Result<(), PlanError> {
+    let mut pool = Pool::new(TableId::EMPTY.0 + 1, MAX_TABLES, running.tables.keys().map(|id| id.0), []);
+    let mut missing = 0;
+    for view in listeners {
+        for family in Family::ALL {
+            let members = || view.endpoints.iter().filter(|endpoint| Family::of(endpoint.name.address) == family);
+            let selection = Selection::new(members().map(|e| Candidate { identity: e.identity, share: u64::from(e.weight.0) }));
+            let digest = selection.digest(size);
+            let ids: BTreeMap<u64, EndpointId> = members().map(|endpoint| (endpoint.identity, endpoint.id)).collect();
+            let (id, info) = if selection.is_empty() {
+                (TableId::EMPTY, None)
+            } else if let Some((id, info)) = kept(running, view.id, family, digest, &selection, &ids) {
+                (id, Some(info))
+            } else if let Some(number) = pool.take() {
+                (TableId(number), Some(filled(&selection, digest, &ids, size)))
+            } else {
+                missing += 1;
+                continue;
+            };
+            target.active.insert((view.id, family), id);
+            target.tables.extend(info.map(|info| (id, info)));
+            for endpoint in view.endpoints.iter_mut().filter(|endpoint| Family::of(endpoint.name.address) == family) {
+                endpoint.share = selection.fraction(endpoint.identity);
+            }
+            view.tables.insert(family, TableView { id, digest, selection });
+        }
+    }
+    within("selection tables", pool.taken() + missing, MAX_TABLES - 1)
+}
+
+/// The table that the listener chooses from now, if every slot of it is right: same shares, same numbers.
+fn kept(
+    running: &State,
+    listener: ListenerId,
+    family: Family,
+    digest: u64,
+    selection: &Selection,
+    ids: &BTreeMap<u64, EndpointId>,
+) -> Option<(TableId, TableInfo)> {
+    let id = running.active.get(&(listener, family))?;
+    let info = running.tables.get(id).filter(|info| info.digest == digest)?;
+    let same = |identity: u64| running.endpoints.get(&ids[&identity]).is_some_and(|entry| entry.identity == identity);
+    selection.candidates().iter().all(|candidate| same(candidate.identity)).then(|| (*id, info.clone()))
+}
+
+fn filled(selection: &Selection, digest: u64, ids: &BTreeMap<u64, EndpointId>, size: usize) -> TableInfo {
+    let owners: Vec<_> = selection.candidates().iter().map(|candidate| ids[&candidate.identity]).collect();
+    let slots: Arc<[EndpointId]> = selection.slots(size).into_iter().map(|slot| owners[slot as usize]).collect();
+    TableInfo { digest, slots: Some(slots) }
+}
+
+fn notes(sorted: &Sorted<'_>, overrides: &Overrides, listeners: &[ListenerView]) -> Vec<Note> {
+    let known = |name: &EndpointName| listeners.iter().any(|l| l.endpoints.iter().any(|endpoint| endpoint.name == *name));
+    let unmatched = overrides.endpoints.keys().filter(|name| !known(name)).cloned().map(Note::OverrideUnmatched);
+    let mut notes: Vec<_> = unmatched.collect();
+    for family in Family::ALL {
+        let has = |ips: &[std::net::IpAddr]| ips.iter().any(|ip| Family::of(*ip) == family);
+        for instance in &sorted.instances {
+            let of_instance = || listeners.iter().filter(|listener| listener.instance == instance.id);
+            let empty = |listener: &&ListenerView| listener.tables.get(&family).is_none_or(|table| table.selection.is_empty());
+            if has(&instance.vips) {
+                notes.extend(of_instance().filter(empty).map(|listener| Note::NoEndpoint { listener: listener.path(), family }));
+            }
+            if !has(&instance.egress_ips) && !of_instance().all(|listener| empty(&listener)) {
+                notes.push(Note::NoEgress { instance: instance.id.clone(), family });
+            }
+        }
+    }
+    notes
+}

@@ -1,0 +1,95 @@
+//! Addresses, egress addresses and services of an intent.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ga_common::abi::{
+    entry::{Address, AddressKey, Egress, Service, ServiceKey},
+    id::InstanceId,
+    limits::MAX_EGRESS,
+};
+
+use super::{
+    Family, PlanError, address_key,
+    check::protocol_bit,
+    identity,
+    numbers::{Numbers, Sorted},
+};
+use crate::model::{Instance, Listener};
+
+/// Every address with its roles; one may have both.
+pub(super) fn addresses(sorted: &Sorted<'_>, numbers: &Numbers) -> BTreeMap<AddressKey, Address> {
+    let mut addresses: BTreeMap<AddressKey, Address> = BTreeMap::new();
+    let mut add = |ip: IpAddr, roles: u8, protocols: u8, instance: InstanceId| {
+        let address = addresses.entry(address_key(ip)).or_default();
+        *address = Address { roles: address.roles | roles, protocols: address.protocols | protocols, instance };
+    };
+    for instance in &sorted.instances {
+        let id = numbers.instances[&instance.id];
+        let protocols = instance.listeners.iter().fold(0, |bits, listener| bits | protocol_bit(listener.protocol.number()));
+        instance.vips.iter().for_each(|ip| add(*ip, Address::VIP, protocols, id));
+        instance.egress_ips.iter().for_each(|ip| add(*ip, Address::EGRESS, 0, id));
+    }
+    addresses
+}
+
+/// What each instance's flows leave by, in the order of the addresses.
+pub(super) fn egress(sorted: &Sorted<'_>, numbers: &Numbers) -> Result<BTreeMap<InstanceId, Egress>, PlanError> {
+    sorted.instances.iter().map(|instance| Ok((numbers.instances[&instance.id], egress_of(instance)?))).collect()
+}
+
+fn egress_of(instance: &Instance) -> Result<Egress, PlanError> {
+    let mut ips: Vec<_> = instance.egress_ips.iter().map(IpAddr::to_canonical).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    for family in Family::ALL {
+        let value = ips.iter().filter(|ip| Family::of(**ip) == family).count() as u64;
+        let limit = MAX_EGRESS as u64;
+        if value > limit {
+            return Err(PlanError::EgressAddresses { instance: instance.id.clone(), family, limit, value });
+        }
+    }
+    let mut egress = Egress::default();
+    for ip in ips {
+        match ip {
+            IpAddr::V4(v4) => {
+                egress.v4[usize::from(egress.count4)] = v4.octets();
+                egress.count4 += 1;
+            }
+            IpAddr::V6(v6) => {
+                egress.v6[usize::from(egress.count6)] = v6.octets();
+                egress.count6 += 1;
+            }
+        }
+    }
+    Ok(egress)
+}
+
+/// VIP × port × protocol of every listener.
+pub(super) fn services(sorted: &Sorted<'_>, numbers: &Numbers) -> Result<BTreeMap<ServiceKey, Service>, PlanError> {
+    let mut services = BTreeMap::new();
+    let mut owners: BTreeMap<ServiceKey, String> = BTreeMap::new();
+    for (instance, listener) in &sorted.listeners {
+        let path = format!("{}/{}", instance.id, listener.name);
+        let id = numbers.listeners[&identity::of_listener(instance.id.as_str(), listener.name.as_str())];
+        for (vip, port, key) in keys(instance, listener) {
+            let endpoint_port = listener.group.port_mapping.endpoint_port(port).to_be_bytes();
+            services.insert(key, Service { listener: id, endpoint_port });
+            if let Some(first) = owners.insert(key, path.clone()) {
+                return Err(PlanError::ServiceTwice { vip, port, protocol: listener.protocol, first, second: path });
+            }
+        }
+    }
+    Ok(services)
+}
+
+fn keys<'a>(
+    instance: &'a Instance,
+    listener: &'a Listener,
+) -> impl Iterator<Item = (IpAddr, crate::model::Port, ServiceKey)> + 'a {
+    instance.vips.iter().flat_map(move |&vip| {
+        listener.ports.iter().map(move |port| {
+            let protocol = listener.protocol.number();
+            (vip, port, ServiceKey { addr: address_key(vip), port: port.get().to_be_bytes(), protocol, pad: 0 })
+        })
+    })
+}

@@ -1,0 +1,203 @@
+//! What a plan keeps, and what it refuses.
+
+use std::collections::BTreeMap;
+
+use ga_common::abi::{
+    entry::{Address, Endpoint, ServiceKey},
+    id::{EndpointId, Generation, TableId},
+    limits::MAX_EGRESS,
+};
+
+use super::fixtures::{SIZE, instance, intent, listener, shop};
+use crate::{
+    model::{Intent, Port, Protocol, Weight},
+    plan::{
+        EndpointName, Family, Note, Override, Overrides, Plan, PlanError, State, address_key, build, build::build_sized, steps,
+    },
+};
+
+const SEED: [u64; 2] = [1, 2];
+
+fn plan(intent: &Intent, running: &State) -> Plan {
+    build_sized(intent, &Overrides::default(), running, SEED, SIZE).unwrap()
+}
+
+fn after(running: &State, plan: &Plan) -> State {
+    let mut state = running.clone();
+    for step in steps(running, &plan.target) {
+        state.apply(&step).unwrap();
+    }
+    state
+}
+
+fn id(plan: &Plan, address: &str) -> EndpointId {
+    let address: std::net::IpAddr = address.parse().unwrap();
+    plan.listeners.iter().flat_map(|l| &l.endpoints).find(|endpoint| endpoint.name.address == address).unwrap().id
+}
+
+#[test]
+fn the_order_in_the_file_does_not_matter() {
+    let mut shuffled = shop();
+    shuffled.instances.reverse();
+    for instance in &mut shuffled.instances {
+        instance.listeners.reverse();
+        instance.vips.reverse();
+        instance.listeners.iter_mut().for_each(|listener| listener.group.endpoints.reverse());
+    }
+    assert_eq!(plan(&shop(), &State::default()), plan(&shuffled, &State::default()));
+}
+
+#[test]
+fn the_same_intent_again_is_nothing_to_do_also_after_a_restart() {
+    let first = plan(&shop(), &State::default());
+    let mut state = after(&State::default(), &first);
+    assert_eq!((first.generation, first.is_noop()), (Generation(1), false));
+    assert_eq!(state, first.target);
+    state.forget_slots();
+    let second = plan(&shop(), &state);
+    assert_eq!((second.generation, second.is_noop()), (Generation(1), true));
+    assert!(steps(&state, &second.target).is_empty());
+}
+
+#[test]
+fn a_listener_that_goes_and_one_that_comes_leave_the_others_alone() {
+    let first = plan(&shop(), &State::default());
+    let mut changed = shop();
+    let gone = changed.instances[0].listeners.remove(1);
+    changed.instances[0].listeners.push(listener("aaa", Protocol::Tcp, "80", &[("10.0.0.9", 1)]));
+    let second = plan(&changed, &first.target);
+    let ids = |plan: &Plan| plan.listeners.iter().map(|l| (l.name.to_string(), l.id.0)).collect::<BTreeMap<_, _>>();
+    let (before, now) = (ids(&first), ids(&second));
+    assert_eq!((before["mail"], before["https"]), (now["mail"], now["https"]));
+    assert_eq!(now["aaa"], before.values().max().unwrap() + 1);
+    assert_eq!(second.target.endpoints[&id(&first, "10.0.0.3")].flags, Endpoint::RETIRED);
+    assert_eq!(id(&second, "10.0.0.9").0, 6);
+
+    changed.instances[0].listeners.push(gone);
+    let third = plan(&changed, &second.target);
+    assert_eq!(id(&third, "10.0.0.3"), id(&first, "10.0.0.3"));
+    assert_eq!(
+        ids(&third)["dns"],
+        now["aaa"] + 1,
+        "the number of a removed listener is not given again while retired entries name it"
+    );
+}
+
+#[test]
+fn a_removed_listeners_number_is_not_given_away_while_entries_name_it() {
+    let first = plan(&shop(), &State::default());
+    let highest = first.listeners.last().unwrap();
+    assert_eq!((highest.path().as_str(), highest.id.0), ("shop/https", 2));
+    let mut changed = shop();
+    changed.instances[0].listeners.remove(0);
+    let second = plan(&changed, &first.target);
+    changed.instances[0].listeners.push(listener("other", Protocol::Tcp, "443", &[("10.0.0.1", 200)]));
+    let third = plan(&changed, &second.target);
+    assert_eq!(third.listeners.last().map(|listener| listener.id.0), Some(3));
+}
+
+#[test]
+fn an_instance_that_takes_over_the_addresses_of_another_gets_its_own_number() {
+    let first = plan(&shop(), &State::default());
+    let mut changed = shop();
+    changed.instances[1] = instance("mail", &["192.0.2.2"], &["192.0.2.2"], vec![]);
+    let second = plan(&changed, &first.target);
+    let id = |plan: &Plan, name: &str| plan.instances.iter().find(|instance| instance.name.as_str() == name).unwrap().id.0;
+    assert_eq!((id(&first, "post"), id(&first, "shop"), id(&second, "shop"), id(&second, "mail")), (0, 1, 1, 2));
+    assert!(plan(&changed, &second.target).is_noop(), "an instance without listeners keeps its number too");
+}
+
+#[test]
+fn only_tables_whose_shares_change_are_filled() {
+    let first = plan(&shop(), &State::default());
+    let mut changed = shop();
+    changed.instances[0].listeners[0].group.endpoints[0].weight = Weight(10);
+    let second = plan(&changed, &first.target);
+    let filled: Vec<_> = steps(&first.target, &second.target).into_iter().map(|step| step.to_string()).collect();
+    assert_eq!(filled.iter().filter(|step| step.starts_with("fill")).count(), 1);
+    assert_eq!(filled.len(), 4, "fill, point, release, generation: {filled:?}");
+}
+
+// proves: C05
+#[test]
+fn a_drained_endpoint_gets_no_new_flow_and_keeps_its_entry_for_old_ones() {
+    let first = plan(&shop(), &State::default());
+    let name = first.listeners.iter().find(|l| l.name.as_str() == "dns").unwrap().endpoints[0].name.clone();
+    let drained = id(&first, &name.address.to_string());
+    let mut overrides = Overrides::default();
+    overrides.endpoints.insert(name, Override { weight: None, drained: true });
+    let second = build_sized(&shop(), &overrides, &first.target, SEED, SIZE).unwrap();
+    assert_eq!(second.target.endpoints, first.target.endpoints);
+    for (key, table) in &second.target.active {
+        let slots = second.target.tables.get(table).and_then(|info| info.slots.clone());
+        assert!(!slots.is_some_and(|slots| slots.contains(&drained)), "{key:?}");
+    }
+    assert_eq!(second.endpoint(drained).map(|endpoint| (endpoint.weight, endpoint.share)), Some((Weight(0), 0.0)));
+}
+
+#[test]
+fn the_last_endpoint_that_leaves_leaves_the_empty_state() {
+    let mut changed = shop();
+    changed.instances[1].listeners[0].group.endpoints[0].weight = Weight(0);
+    let second = plan(&changed, &plan(&shop(), &State::default()).target);
+    let mail = second.listeners.iter().find(|listener| listener.name.as_str() == "mail").unwrap();
+    assert_eq!(second.target.active[&(mail.id, Family::V4)], TableId::EMPTY);
+    let notes: Vec<_> = second.notes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        notes,
+        [
+            "post/mail has no ipv4 endpoint with a weight; new ipv4 flows are dropped",
+            "shop/dns has no ipv6 endpoint with a weight; new ipv6 flows are dropped"
+        ]
+    );
+}
+
+#[test]
+fn services_carry_the_mapped_port() {
+    let mut intent = shop();
+    assert!(intent.instances[0].listeners[0].group.port_mapping.insert(Port::new(443).unwrap(), 18_443));
+    let plan = plan(&intent, &State::default());
+    let port = |port: u16| {
+        let addr = address_key("192.0.2.1".parse().unwrap());
+        let service = plan.target.services[&ServiceKey { addr, port: port.to_be_bytes(), protocol: 6, pad: 0 }];
+        u16::from_be_bytes(service.endpoint_port)
+    };
+    assert_eq!([port(443), port(8_443)], [18_443, 8_443]);
+    assert_eq!(plan.target.services.len(), 2 * 3 + 1);
+}
+
+#[test]
+fn an_address_may_be_vip_and_egress() {
+    let address = plan(&shop(), &State::default()).target.addresses[&address_key("192.0.2.2".parse().unwrap())];
+    assert_eq!((address.roles, address.protocols), (Address::VIP | Address::EGRESS, Address::TCP));
+}
+
+#[test]
+fn overrides_for_nobody_are_reported() {
+    let mut overrides = Overrides::default();
+    let name: EndpointName = "shop/https/eu/ip/203.0.113.9".parse().unwrap();
+    overrides.endpoints.insert(name.clone(), Override::default());
+    let plan = build_sized(&shop(), &overrides, &State::default(), SEED, SIZE).unwrap();
+    assert!(plan.notes.contains(&Note::OverrideUnmatched(name)));
+}
+
+#[test]
+fn too_much_is_refused_with_limit_and_value() {
+    let egress: Vec<_> = (0..=MAX_EGRESS).map(|n| format!("198.51.100.{n}")).collect();
+    let egress: Vec<_> = egress.iter().map(String::as_str).collect();
+    let error =
+        build(&intent(vec![instance("a", &["192.0.2.1"], &egress, vec![])]), &Overrides::default(), &State::default(), SEED);
+    assert_eq!(error.unwrap_err().to_string(), "instance a has 9 ipv4 egress addresses, but the limit is 8");
+
+    let many = (0..65).map(|n| instance(&format!("i{n}"), &[&format!("192.0.2.{n}")], &[], vec![])).collect();
+    let error = build(&intent(many), &Overrides::default(), &State::default(), SEED);
+    assert_eq!(error.unwrap_err(), PlanError::Capacity { what: "instances", limit: 64, value: 65 });
+}
+
+#[test]
+fn one_port_for_two_listeners_is_refused() {
+    let twice = |text| listener(text, Protocol::Tcp, "80", &[("10.0.0.1", 1)]);
+    let intent = intent(vec![instance("a", &["192.0.2.1"], &["192.0.2.1"], vec![twice("l1"), twice("l2")])]);
+    let error = build(&intent, &Overrides::default(), &State::default(), SEED).unwrap_err();
+    assert_eq!(error.to_string(), "192.0.2.1 port 80 tcp belongs to both a/l1 and a/l2");
+}

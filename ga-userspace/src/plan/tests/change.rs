@@ -1,0 +1,82 @@
+//! What the report says.
+
+use super::fixtures::{SIZE, listener, shop};
+use crate::{
+    model::{Affinity, Intent, Protocol, Weight},
+    plan::{Action, Changes, Overrides, Plan, State, build::build_sized, compare},
+};
+
+fn plan(intent: &Intent, running: &State) -> Plan {
+    build_sized(intent, &Overrides::default(), running, [1, 2], SIZE).unwrap()
+}
+
+fn report(change: impl FnOnce(&mut Intent)) -> Changes {
+    let old = plan(&shop(), &State::default());
+    let mut intent = shop();
+    change(&mut intent);
+    compare(Some(&old), &plan(&intent, &old.target))
+}
+
+#[test]
+fn nothing_is_said_about_nothing() {
+    let changes = report(|_| {});
+    assert!(changes.noop && changes.changes.is_empty() && changes.moved.is_empty());
+    assert!(changes.render(false).starts_with("nothing to do: generation 1"));
+}
+
+#[test]
+fn a_weight_moves_its_share_of_the_flows() {
+    let changes = report(|intent| intent.instances[0].listeners[1].group.endpoints[0].weight = Weight(1));
+    assert_eq!(changes.moved.len(), 1);
+    let moved = &changes.moved[0];
+    assert_eq!((moved.listener.as_str(), moved.family.as_str()), ("shop/dns", "ipv4"));
+    assert!((moved.share - (0.5 - 1.0 / 256.0)).abs() < 0.02, "{}", moved.share);
+    assert!((changes.moved_total - moved.share / 4.0).abs() < 1e-9);
+    let text = changes.render(false);
+    assert!(text.contains("~ endpoint shop/dns/eu/ip/10.0.0.3: weight 255 → 1"), "{text}");
+    assert!(text.contains("~ endpoint shop/dns/eu/ip/10.0.0.4: share 0.4 % → 50.0 %"), "{text}");
+}
+
+#[test]
+fn listeners_and_addresses_that_come_and_go_are_named() {
+    let changes = report(|intent| {
+        intent.instances.remove(1);
+        intent.instances[0].vips.push("192.0.2.7".parse().unwrap());
+        intent.instances[0].listeners.push(listener("ssh", Protocol::Tcp, "22,2200~2202", &[("10.0.0.8", 9)]));
+    });
+    let text = changes.render(false);
+    for line in [
+        "- instance post",
+        "- vip post/192.0.2.2",
+        "- egress_ip post/192.0.2.2",
+        "- listener post/mail (tcp 25, 1 endpoints)",
+        "+ vip shop/192.0.2.7",
+        "+ listener shop/ssh (tcp 22,2200~2202, 1 endpoints)",
+        "+ endpoint shop/ssh/eu/ip/10.0.0.8 (weight 9, 100.0 %)",
+        "new flows that would choose another endpoint: 0.00 %",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn another_affinity_lets_all_flows_choose_anew() {
+    let changes = report(|intent| intent.instances[0].listeners[0].affinity = Affinity::SourceIp);
+    let https = changes.moved.iter().find(|moved| moved.family == "ipv4").unwrap();
+    assert!((https.share - 4.0 / 9.0).abs() < 1e-9, "{}", https.share);
+    assert_eq!(changes.changes.len(), 1);
+}
+
+#[test]
+fn without_an_old_plan_everything_is_new() {
+    let changes = compare(None, &plan(&shop(), &State::default()));
+    assert!(changes.changes.iter().all(|change| change.action == Action::Added));
+    assert_eq!((changes.from, changes.to, changes.moved_total), (None, 1, 0.0));
+}
+
+#[test]
+fn the_report_survives_its_json() {
+    let changes = report(|intent| intent.instances[0].listeners.truncate(1));
+    let json = serde_json::to_string(&changes).unwrap();
+    assert_eq!(serde_json::from_str::<Changes>(&json).unwrap(), changes);
+}

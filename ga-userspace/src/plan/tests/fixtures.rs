@@ -1,0 +1,68 @@
+//! Small intents for tests.
+
+use std::time::Duration;
+
+use crate::model::{
+    Affinity, BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Limits, Listener, Name, NameRule, Node,
+    PortMapping, Ports, Protocol, Weight, XdpMode,
+};
+
+/// A prime that leaves 2 when divided by 3; small, so that tests are quick.
+pub(super) const SIZE: usize = 251;
+
+pub(super) fn name(text: &str) -> Name {
+    Name::parse(text, NameRule::Extended).unwrap()
+}
+
+pub(super) fn intent(instances: Vec<Instance>) -> Intent {
+    let node = Node {
+        ap: "test".to_owned(),
+        interfaces: vec!["eth0".to_owned()],
+        xdp_mode: XdpMode::Auto,
+        flows: 65_536,
+        nat_ports: 1_024..=32_767,
+        hash_seed: None,
+        metrics: None,
+    };
+    Intent { node, limits: Limits::default(), instances }
+}
+
+pub(super) fn instance(id: &str, vips: &[&str], egress: &[&str], listeners: Vec<Listener>) -> Instance {
+    let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    Instance { id: name(id), vips: ips(vips), egress_ips: ips(egress), listeners }
+}
+
+pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &[(&str, u8)]) -> Listener {
+    let endpoints = endpoints
+        .iter()
+        .map(|(address, weight)| Endpoint { kind: EndpointKind::Ip, address: address.parse().unwrap(), weight: Weight(*weight) })
+        .collect();
+    let group = EndpointGroup {
+        name: name("eu"),
+        region: "eu-central-1".to_owned(),
+        description: String::new(),
+        backend_ip_version: BackendIpVersion::Affinity,
+        port_mapping: PortMapping::default(),
+        endpoints,
+    };
+    Listener {
+        name: name(text),
+        description: String::new(),
+        protocol,
+        ports: Ports::parse(ports).unwrap(),
+        affinity: Affinity::None,
+        idle_timeout: Duration::from_secs(900),
+        group,
+    }
+}
+
+/// Two instances, three listeners, both families and protocols.
+pub(super) fn shop() -> Intent {
+    let https = listener("https", Protocol::Tcp, "443,8443", &[("10.0.0.1", 200), ("10.0.0.2", 100), ("fd00::1", 50)]);
+    let dns = listener("dns", Protocol::Udp, "53", &[("10.0.0.3", 255), ("10.0.0.4", 1)]);
+    let mail = listener("mail", Protocol::Tcp, "25", &[("10.0.1.1", 10)]);
+    intent(vec![
+        instance("shop", &["192.0.2.1", "2001:db8::1"], &["198.51.100.1", "2001:db8::e"], vec![https, dns]),
+        instance("post", &["192.0.2.2"], &["192.0.2.2"], vec![mail]),
+    ])
+}

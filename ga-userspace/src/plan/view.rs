@@ -1,0 +1,151 @@
+//! The plan: the maps' target content, and the same with names.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
+
+use super::{EndpointName, Family, Selection, State};
+use crate::model::{Affinity, Name, PortMapping, Ports, Protocol, Weight};
+
+/// An immutable, numbered answer to "what shall the data path hold". Listeners and endpoints are in the order of their names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// One more than the running one's, or the same when there is nothing to do.
+    pub generation: Generation,
+    /// What the maps hold when all steps are done.
+    pub target: State,
+    /// Instances with names.
+    pub instances: Vec<InstanceView>,
+    /// Listeners with names.
+    pub listeners: Vec<ListenerView>,
+    /// What an operator may have overlooked.
+    pub notes: Vec<Note>,
+    pub(super) noop: bool,
+    pub(super) table_size: usize,
+}
+
+impl Plan {
+    /// The maps hold all of it already.
+    pub fn is_noop(&self) -> bool {
+        self.noop
+    }
+
+    /// Who has `id`, if this plan uses it.
+    pub fn endpoint(&self, id: EndpointId) -> Option<&EndpointView> {
+        self.listeners.iter().flat_map(|listener| &listener.endpoints).find(|endpoint| endpoint.id == id)
+    }
+}
+
+/// An instance of the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceView {
+    /// Its name.
+    pub name: Name,
+    /// Its number in the maps.
+    pub id: InstanceId,
+    /// What clients reach, in order.
+    pub vips: Vec<IpAddr>,
+    /// What endpoints see, in order.
+    pub egress_ips: Vec<IpAddr>,
+}
+
+/// A listener of the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerView {
+    /// The instance's name.
+    pub instance: Name,
+    /// Its own name.
+    pub name: Name,
+    /// Its number in the maps.
+    pub id: ListenerId,
+    /// What clients speak.
+    pub protocol: Protocol,
+    /// Where clients connect.
+    pub ports: Ports,
+    /// Whether clients stick.
+    pub affinity: Affinity,
+    /// In seconds.
+    pub idle_timeout_s: u16,
+    /// The group's name.
+    pub group: Name,
+    /// The group's region.
+    pub region: String,
+    /// Listener port to endpoint port.
+    pub port_mapping: PortMapping,
+    /// In the order of their names.
+    pub endpoints: Vec<EndpointView>,
+    /// What new flows of each family choose from.
+    pub tables: BTreeMap<Family, TableView>,
+}
+
+impl ListenerView {
+    /// `instance/listener`.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.instance, self.name)
+    }
+}
+
+/// An endpoint of the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointView {
+    /// Its name.
+    pub name: EndpointName,
+    /// Its number in the maps.
+    pub id: EndpointId,
+    /// Its stable number.
+    pub identity: u64,
+    /// The file's.
+    pub configured: Weight,
+    /// The one in force.
+    pub weight: Weight,
+    /// By hand.
+    pub drained: bool,
+    /// Its part of the new flows of its family, 0 to 1.
+    pub share: f64,
+}
+
+/// A selection of the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableView {
+    /// The table, or [`TableId::EMPTY`].
+    pub id: TableId,
+    /// Equal on all edges that choose alike.
+    pub digest: u64,
+    /// Who takes part.
+    pub selection: Selection,
+}
+
+/// Something that is allowed but hardly meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Set for an endpoint that the file does not have.
+    OverrideUnmatched(EndpointName),
+    /// Clients of that family reach the listener, and nobody can be chosen for them.
+    NoEndpoint {
+        /// `instance/listener`.
+        listener: String,
+        /// Of the clients.
+        family: Family,
+    },
+    /// Flows to endpoints of that family have no address to leave by.
+    NoEgress {
+        /// The instance.
+        instance: Name,
+        /// Of the endpoints.
+        family: Family,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OverrideUnmatched(name) => write!(f, "an override is set for {name}, which is not in the file"),
+            Self::NoEndpoint { listener, family } => {
+                write!(f, "{listener} has no {family} endpoint with a weight; new {family} flows are dropped")
+            }
+            Self::NoEgress { instance, family } => {
+                write!(f, "{instance} has {family} endpoints but no {family} egress address; their new flows are dropped")
+            }
+        }
+    }
+}

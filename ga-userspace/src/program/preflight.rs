@@ -1,0 +1,62 @@
+//! What must hold before anything is touched: capabilities, a BPF file system, and nobody else at work.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    thread::{CapabilitySet, capabilities},
+};
+
+use super::Error;
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Keeps other agents away from a pin directory as long as it lives.
+#[derive(Debug)]
+pub struct PinLock(#[expect(dead_code, reason = "held for its lock, which the kernel drops with the descriptor")] File);
+
+/// Checks capabilities and the BPF file system, makes the pin directory and takes its lock.
+pub fn preflight(pin_dir: &Path) -> Result<PinLock, Error> {
+    check_capabilities()?;
+    check_bpffs(pin_dir)?;
+    for dir in [pin_dir.to_owned(), pin_dir.join("maps"), pin_dir.join("links")] {
+        // Whoever can write a pin can replace the program: only the owner may.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|source| Error::Io { path: dir, source })?;
+    }
+    let dir = File::open(pin_dir).map_err(|source| Error::Io { path: pin_dir.to_owned(), source })?;
+    match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(PinLock(dir)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { path: pin_dir.to_owned() }),
+        Err(errno) => Err(Error::Io { path: pin_dir.to_owned(), source: io::Error::from(errno) }),
+    }
+}
+
+fn check_capabilities() -> Result<(), Error> {
+    let held = capabilities(None)
+        .map_err(|errno| Error::Kernel { what: "show this process's capabilities".to_owned(), message: errno.to_string() })?
+        .effective;
+    if held.contains(CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN) {
+        return Ok(());
+    }
+    let wanted = [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN")];
+    match wanted.into_iter().find(|(set, _)| !held.contains(*set)) {
+        Some((_, missing)) => Err(Error::Capability { missing }),
+        None => Ok(()),
+    }
+}
+
+fn check_bpffs(pin_dir: &Path) -> Result<(), Error> {
+    let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let stat = rustix::fs::statfs(existing)
+        .map_err(|errno| Error::Io { path: existing.to_owned(), source: io::Error::from(errno) })?;
+    // The width of the field differs between architectures.
+    #[expect(clippy::unnecessary_cast, reason = "the field is i64 here and narrower elsewhere")]
+    let magic = stat.f_type as i64;
+    if magic == BPF_FS_MAGIC { Ok(()) } else { Err(Error::NoBpffs { path: pin_dir.to_owned() }) }
+}
