@@ -1,5 +1,6 @@
 //! Every file under `tests/broken` has exactly the problems that its first lines announce:
 //! `# expect: LINE:COLUMN WORD`, the word being the documented code or, where there is none, the kind of problem.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 use std::{fs, path::Path};
 
@@ -36,7 +37,7 @@ fn difference(file: &Path) -> Option<String> {
     expected.sort();
     found.sort();
     if expected == found {
-        return every_problem_can_be_shown(&name, &report, &text);
+        return every_problem_helps_and_can_be_shown(&name, &report, &text);
     }
     Some(format!("{name}:\n  expected {expected:?}\n  found    {by_position:?}"))
 }
@@ -46,9 +47,12 @@ fn short(problem: &Problem) -> String {
     format!("{}:{} {word}", problem.place.line, problem.place.column)
 }
 
-fn every_problem_can_be_shown(name: &str, report: &config::problem::Report, text: &str) -> Option<String> {
+fn every_problem_helps_and_can_be_shown(name: &str, report: &config::problem::Report, text: &str) -> Option<String> {
     let mut out = String::new();
     render::report(&mut out, report, text, Style::Plain).unwrap();
+    if let Some(problem) = report.problems.iter().find(|problem| problem.help.is_empty()) {
+        return Some(format!("{name}: no help: {}", problem.message));
+    }
     let shown = |problem: &&Problem| out.contains(&format!("{name}:{}:{}", problem.place.line, problem.place.column));
     report.problems.iter().find(|problem| !shown(problem)).map(|problem| format!("{name}: not shown: {problem:?}\n{out}"))
 }

@@ -1,4 +1,5 @@
 //! Whole files: the shipped examples are good, the hostile ones are refused quickly, and no text makes the parser panic.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 use std::{
     collections::BTreeSet,
@@ -60,13 +61,16 @@ fn collect_keys(value: &toml::Value, keys: &mut BTreeSet<String>) {
     }
 }
 
+/// The promise is 2 seconds; code that is not optimised may take longer.
+const DEADLINE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 8 } else { 2 });
+
 /// What the reader of a report would have to bear, found in time.
 fn refused_quickly(text: &str) -> Report {
     let start = Instant::now();
     let report = config::parse("big.toml", text).unwrap_err();
     let mut out = String::new();
     render::report(&mut out, &report, text, Style::Plain).unwrap();
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(start.elapsed() < DEADLINE, "{:?}", start.elapsed());
     assert!(report.problems.len() <= MAX_PROBLEMS);
     assert!(out.len() < 100_000, "{} bytes", out.len());
     report
@@ -92,17 +96,16 @@ fn a_hundred_thousand_equal_instances_are_refused_and_counted() {
 #[test]
 fn a_hundred_thousand_equal_endpoints_are_refused_and_counted() {
     let text = example("minimal.toml");
-    let endpoint = "[[instance.listener.endpoint_group.endpoint]]\ntype = \"ip\"\naddress = \"10.0.0.11\"\n";
-    let report = refused_quickly(&(text + &endpoint.repeat(100_000)));
+    let (before, _) = text.split_once("region").unwrap();
+    let endpoint = "{ type = \"ip\", address = \"10.0.0.11\" },";
+    let report = refused_quickly(&format!("{before}region = \"here\"\nendpoint = [{}]\n", endpoint.repeat(100_000)));
     assert!(report.omitted > 90_000);
 }
 
 #[test]
 fn a_hundred_thousand_listeners_with_all_ports_are_refused() {
     let mut text = example("minimal.toml");
-    for index in 0..100_000 {
-        write!(text, "[[instance.listener]]\nname = \"web{index}\"\nports = \"1~65499\"\n").unwrap();
-    }
+    text += &"[[instance.listener]]\nports=\"1~65499\"\n".repeat(100_000);
     refused_quickly(&text);
 }
 

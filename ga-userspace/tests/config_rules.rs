@@ -1,5 +1,6 @@
 //! The rules of the configuration, from both sides: what is just accepted, what is just refused. Where in the file a refusal
 //! points is the business of `config_broken.rs`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 use std::{net::IpAddr, time::Duration};
 
@@ -199,7 +200,6 @@ fn the_extended_name_rule_allows_one_character_and_dots() {
     named("1a").refused("bad_value");
 }
 
-// proves: A12, A13, A14
 #[test]
 fn client_affinity_is_off_unless_set_and_is_there_for_both_protocols() {
     assert_eq!(file().first().affinity, Affinity::None);
@@ -254,7 +254,6 @@ fn a_description_has_200_characters_and_is_no_link() {
     assert_eq!(described("see https://x").first().group.description, "see https://x");
 }
 
-// proves: B02
 #[test]
 fn a_second_default_group_waits_for_a_later_version_and_a_third_exceeds_the_quota() {
     let more = |regions: &[&str]| {
@@ -280,7 +279,7 @@ fn a_virtual_group_on_udp_is_refused_for_good() {
     assert!(file().group("region = \"eu\"\nkind = \"default\"").first().group.name.as_str() == "default");
 }
 
-// proves: B10, L04
+// proves: L04
 #[test]
 fn profiles_bring_their_documented_limits_and_keys_override_them() {
     let limits = |text: &str| file().limit(text).loaded().intent.limits;
@@ -330,7 +329,6 @@ fn a_weight_is_0_to_255_and_255_when_omitted() {
     weighted("weight = -1").refused("out_of_range");
 }
 
-// proves: C05
 #[test]
 fn a_group_of_weight_0_alone_is_a_warning() {
     let loaded = file().endpoints(&["type = \"ip\"\naddress = \"192.0.2.11\"\nweight = 0"]).loaded();
@@ -339,7 +337,6 @@ fn a_group_of_weight_0_alone_is_a_warning() {
     assert!(file().endpoint("192.0.2.12", "weight = 0").loaded().warnings.is_empty());
 }
 
-// proves: C10, C16
 #[test]
 fn addresses_public_and_private_are_endpoints_of_every_ip_type() {
     let kinds = [("ip", EndpointKind::Ip), ("public_ip", EndpointKind::PublicIp), ("private_ip", EndpointKind::PrivateIp)];
@@ -360,7 +357,7 @@ fn an_alb_endpoint_under_udp_is_refused_for_good() {
     file().endpoints(&["type = \"alb\"\naddress = \"alb-1\""]).refused("not_supported_yet");
 }
 
-// proves: C15, D12
+// proves: C15
 #[test]
 fn an_oss_endpoint_with_ipv6_or_affinity_is_refused_for_good() {
     for version in ["ipv6", "affinity"] {
@@ -377,7 +374,8 @@ fn a_vswitch_endpoint_is_refused_under_a_standard_listener() {
 
 fn second_instance(id: &str, vip: &str, egress: &str) -> String {
     format!(
-        "[[instance]]\nid = \"{id}\"\nvips = [\"{vip}\"]\negress_ips = [\"{egress}\"]\n[[instance.listener]]\nname = \"web\"\nports = \"80\"\n{}",
+        "[[instance]]\nid = \"{id}\"\nvips = [\"{vip}\"]\negress_ips = [\"{egress}\"]\n\
+         [[instance.listener]]\nname = \"web\"\nports = \"80\"\n{}",
         group_text("region = \"eu\"", &["type = \"ip\"\naddress = \"192.0.2.11\"".to_owned()])
     )
 }
@@ -415,7 +413,6 @@ fn an_instance_has_8_egress_addresses_of_each_family() {
     list(9, 9).problems().iter().for_each(|word| assert_eq!(*word, "capacity"));
 }
 
-// proves: D03
 #[test]
 fn a_port_mapping_on_tcp_and_udp_changes_only_the_ports_it_names() {
     for protocol in ["tcp", "udp"] {
@@ -477,7 +474,6 @@ fn a_limit_beyond_its_documented_ceiling_is_refused() {
     assert_eq!(file().limit("port_max = 65499\ninstances = 40").loaded().intent.limits.instances, 40);
 }
 
-// proves: D10
 #[test]
 fn fixed_backend_versions_take_endpoints_of_their_family_only() {
     let v6 = "id = \"ga-demo\"\nvips = [\"2001:db8::10\"]\negress_ips = [\"2001:db8:1::5\"]";
@@ -489,7 +485,6 @@ fn fixed_backend_versions_take_endpoints_of_their_family_only() {
     file().instance(v6).group("region = \"eu\"").endpoints(&[endpoint]).refused("family");
 }
 
-// proves: D11
 #[test]
 fn protocol_affinity_takes_endpoints_of_both_families() {
     let listener = file().dual_stack().first();
@@ -500,7 +495,7 @@ fn protocol_affinity_takes_endpoints_of_both_families() {
 fn every_family_of_the_vips_needs_an_endpoint_and_the_refusal_says_how() {
     let file = file().dual_stack().endpoints(&["type = \"ip\"\naddress = \"192.0.2.11\""]);
     let report = config::parse("test.toml", &file.text()).unwrap_err();
-    let help = report.problems[0].help.clone().unwrap();
+    let help = &report.problems[0].help;
     assert!(help.contains("translation between families is not supported yet"), "{help}");
     assert!(help.contains("add an IPv6 endpoint"), "{help}");
 }
@@ -519,14 +514,12 @@ fn endpoints_need_an_egress_address_of_their_family() {
     file.refused("family");
 }
 
-// proves: F07
 #[test]
 fn preserving_the_client_address_is_off_and_may_be_said_so() {
     assert_eq!(file().group("region = \"eu\"\npreserve_client_ip = \"none\"").loaded().warnings.len(), 0);
     file().group("region = \"eu\"\npreserve_client_ip = \"transparent\"").refused("not_supported_yet");
 }
 
-// proves: F05
 #[test]
 fn proxy_protocol_under_udp_is_refused_for_good() {
     let udp = file().listener("name = \"dns\"\nprotocol = \"udp\"\nports = \"53\"");
@@ -543,7 +536,8 @@ fn the_node_has_documented_defaults() {
 
 #[test]
 fn the_node_says_everything_about_the_host() {
-    let text = "ap = \"fra1\"\ninterfaces = [\"eth0\", \"eth1\"]\nxdp_mode = \"native\"\nflows = 1_000_000\nnat_ports = \"2000 ~ 9999\"\n\
+    let text = "ap = \"fra1\"\ninterfaces = [\"eth0\", \"eth1\"]\nxdp_mode = \"native\"\nflows = 1_000_000\n\
+                nat_ports = \"2000 ~ 9999\"\n\
                 hash_seed = \"000000000000000A00000000000000ff\"\nmetrics = \"off\"";
     let node = file().node(text).loaded().intent.node;
     assert_eq!((node.ap.as_str(), node.interfaces.len(), node.xdp_mode), ("fra1", 2, XdpMode::Native));

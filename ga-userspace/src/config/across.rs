@@ -6,7 +6,7 @@ use ga_common::abi::limits::{MAX_ADDRESSES, MAX_ENDPOINTS};
 
 use super::{
     document::{Context, Ledger, Seen},
-    problem::{Draft, Kind, Problems},
+    problem::{Fault, Kind, Problems},
 };
 
 /// Judges what the walk has put into the ledger.
@@ -29,10 +29,11 @@ fn unique<'l>(all: &'l [Seen], what: &str, problems: &mut Problems<'_>) -> BTree
         };
         let line = problems.line(owner.span.start);
         let draft = if owner.instance == seen.instance {
-            Draft::new(Kind::Duplicate, format!("{what} {} is listed twice, first on line {line}", seen.address))
+            Fault::new(Kind::Duplicate, format!("{what} {} is listed twice, first on line {line}", seen.address))
+                .help("list it once")
         } else {
             let message = format!("{what} {} belongs to another instance, on line {line}", seen.address);
-            Draft::new(Kind::Conflict, message).help("no address is shared between instances")
+            Fault::new(Kind::Conflict, message).help("no address is shared between instances")
         };
         problems.push(seen.span.clone(), &seen.path, draft);
     }
@@ -48,7 +49,7 @@ fn vips_against_egress(ledger: &Ledger, egress_ips: &BTreeMap<IpAddr, &Seen>, pr
         problems.push(
             vip.span.clone(),
             &vip.path,
-            Draft::new(Kind::Conflict, message).help("no address is shared between instances"),
+            Fault::new(Kind::Conflict, message).help("no address is shared between instances"),
         );
     }
 }
@@ -68,7 +69,11 @@ fn endpoints_are_not_us(
         };
         let line = problems.line(owner.span.start);
         let message = format!("{} is {what} of this edge (line {line}); an endpoint must be another host", endpoint.address);
-        problems.push(endpoint.span.clone(), &endpoint.path, Draft::new(Kind::Conflict, message));
+        problems.push(
+            endpoint.span.clone(),
+            &endpoint.path,
+            Fault::new(Kind::Conflict, message).help("name the host behind this edge"),
+        );
     }
 }
 
@@ -80,7 +85,11 @@ fn capacities(ledger: &Ledger, problems: &mut Problems<'_>) {
     {
         if let Some(excess) = excess {
             let message = format!("an edge holds {limit} {what}; this is one more");
-            problems.push(excess.span.clone(), &excess.path, Draft::new(Kind::Capacity, message));
+            problems.push(
+                excess.span.clone(),
+                &excess.path,
+                Fault::new(Kind::Capacity, message).help("share them out to several edges"),
+            );
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     document::Context,
-    problem::{Draft, Kind},
+    problem::{Fault, Kind},
     tree::{Value, shorten},
 };
 
@@ -42,14 +42,15 @@ impl fmt::Display for Family {
 pub(super) fn read(value: &Value<'_>, what: &str, cx: &mut Context<'_>) -> Option<IpAddr> {
     let text = value.string(&mut cx.problems)?;
     let Ok(address) = text.parse::<IpAddr>() else {
-        let draft = Draft::new(Kind::BadValue, format!("{:?} is not an IP address", shorten(text)));
+        let draft = Fault::new(Kind::BadValue, format!("{:?} is not an IP address", shorten(text)));
         value.problem(draft.help(why_not_an_address(text)), &mut cx.problems);
         return None;
     };
     match unusable(address) {
         None => Some(address),
         Some(why) => {
-            value.problem(Draft::new(Kind::BadValue, format!("{what} cannot be {address}: {why}")), &mut cx.problems);
+            let fault = Fault::new(Kind::BadValue, format!("{what} cannot be {address}: {why}"));
+            value.problem(fault.help("use an address that other hosts send to: unicast, global or private"), &mut cx.problems);
             None
         }
     }

@@ -6,7 +6,7 @@
 
 use super::{
     ListenerPlaces, Loaded,
-    problem::{Draft, Kind, Problem, Severity},
+    problem::{Fault, Kind, Problem, Severity},
 };
 use crate::model::{Instance, Intent, Listener};
 
@@ -31,7 +31,7 @@ fn counterpart<'n>(instance: &Instance, listener: &Listener, new: &'n Intent) ->
 fn mapped_ports_stay(running: &Listener, next: &Listener, places: &ListenerPlaces, problems: &mut Vec<Problem>) {
     for (port, endpoint) in running.group.port_mapping.iter().filter(|(port, _)| !next.ports.contains(*port)) {
         let message = format!("port {port} cannot go: the running configuration maps it to endpoint port {endpoint}");
-        let draft = Draft::new(Kind::Change, message)
+        let draft = Fault::new(Kind::Change, message)
             .help(format!("first remove the mapping of port {port} and reload, then remove the port; or keep the port"));
         problems.push(draft.at(Severity::Error, places.ports.clone()));
     }
@@ -44,6 +44,6 @@ fn protocol_stays(running: &Listener, next: &Listener, places: &ListenerPlaces, 
     let (from, to) = (running.protocol.word(), next.protocol.word());
     let message =
         format!("the protocol cannot change from {from} to {to}: the running configuration maps ports of this listener");
-    let draft = Draft::new(Kind::Change, message).help("first remove the mappings and reload, then change the protocol");
+    let draft = Fault::new(Kind::Change, message).help("first remove the mappings and reload, then change the protocol");
     problems.push(draft.at(Severity::Error, places.protocol.clone()));
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, ops::Range};
 
 use super::{
     ListenerPlaces, Loaded, across, instance, keys, limits, node,
-    problem::{Draft, Kind, Problems, Report},
+    problem::{Fault, Kind, Problems, Report},
     syntax,
     tree::Table,
 };
@@ -70,7 +70,7 @@ fn version(document: &Table<'_>, cx: &mut Context<'_>) {
     let Some(version) = value.integer(0..=u32::MAX, &mut cx.problems) else { return };
     if version != 1 {
         let message = format!("this is a file of version {version}; this program reads version 1");
-        value.problem(Draft::new(Kind::OutOfRange, message), &mut cx.problems);
+        value.problem(Fault::new(Kind::OutOfRange, message).help("write `version = 1`"), &mut cx.problems);
     }
 }
 
@@ -80,7 +80,7 @@ fn instances(document: &Table<'_>, cx: &mut Context<'_>) -> Option<Vec<Instance>
     let limit = cx.limits.instances as usize;
     if let Some(excess) = tables.get(limit) {
         let message = format!("{} instances; `limits.instances` allows {limit}", tables.len());
-        let draft = Draft::new(Kind::Quota, message).help(format!("raise `limits.instances`, up to {}", limits::INSTANCES.end()));
+        let draft = Fault::new(Kind::Quota, message).help(format!("raise `limits.instances`, up to {}", limits::INSTANCES.end()));
         cx.problems.push(excess.span.clone(), &excess.path, draft);
     }
     let mut ids = BTreeMap::new();

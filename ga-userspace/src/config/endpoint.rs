@@ -7,7 +7,7 @@ use super::{
     document::{Context, Seen},
     instance::Surroundings,
     keys, limits,
-    problem::{Code, Draft, Kind},
+    problem::{Code, Fault, Kind},
     tree::{Table, Value, not_a_word},
 };
 use crate::model::{BackendIpVersion, Endpoint, EndpointKind, Protocol, Weight};
@@ -32,9 +32,9 @@ pub(super) fn read_all(
     let tables = value.tables(&keys::ENDPOINT, &mut cx.problems)?;
     let limit = cx.limits.endpoints_per_group as usize;
     if let Some(excess) = tables.get(limit) {
-        let draft = Draft::new(Kind::Quota, format!("{} endpoints; `limits.endpoints_per_group` allows {limit}", tables.len()))
-            .code(Code::QuotaExceededEndPoint)
-            .help(format!("raise the limit, up to {}", limits::ENDPOINTS_PER_GROUP.end()));
+        let draft = Fault::new(Kind::Quota, format!("{} endpoints; `limits.endpoints_per_group` allows {limit}", tables.len()))
+            .help(format!("raise the limit, up to {}", limits::ENDPOINTS_PER_GROUP.end()))
+            .code(Code::QuotaExceededEndPoint);
         cx.problems.push(excess.span.clone(), &excess.path, draft);
     }
     let mut addresses = BTreeMap::new();
@@ -88,9 +88,9 @@ fn kind(
         _ => None,
     };
     let draft = match not_allowed {
-        Some(why) => Draft::new(Kind::NotAllowed, why),
+        Some(why) => Fault::new(Kind::NotAllowed, why).help("use \"private_ip\" or \"public_ip\" with an IP address"),
         None if LATER.contains(&word) => {
-            let draft = Draft::new(Kind::NotSupportedYet, format!("{word} endpoints are not supported yet in this version"));
+            let draft = Fault::new(Kind::NotSupportedYet, format!("{word} endpoints are not supported yet in this version"));
             draft.help("use \"private_ip\" or \"public_ip\" with the IP address behind it")
         }
         None => not_a_word(word, KINDS.iter().map(|(word, _)| *word)),
@@ -112,7 +112,7 @@ fn address(
     cx.ledger.endpoints.push(seen);
     if let Some(first) = addresses.get(&address) {
         let message = format!("{address} is an endpoint of this group already, on line {first}");
-        let draft = Draft::new(Kind::Duplicate, message).help("give one endpoint the sum of the weights");
+        let draft = Fault::new(Kind::Duplicate, message).help("give one endpoint the sum of the weights");
         value.problem(draft, &mut cx.problems);
         return None;
     }
@@ -125,7 +125,7 @@ fn address(
         | (Some(BackendIpVersion::Ipv6), Family::V6)
         | (Some(BackendIpVersion::Affinity) | None, _) => return Some(address),
     };
-    let draft = Draft::new(Kind::Family, format!("an {family} endpoint in a group with `backend_ip_version = \"{word}\"`"))
+    let draft = Fault::new(Kind::Family, format!("an {family} endpoint in a group with `backend_ip_version = \"{word}\"`"))
         .help("set `backend_ip_version = \"affinity\"` for endpoints of both families (\"ipv4\" is the default)");
     value.problem(draft, &mut cx.problems);
     None

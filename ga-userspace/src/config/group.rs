@@ -8,7 +8,7 @@ use super::{
     endpoint,
     instance::Surroundings,
     keys, limits,
-    problem::{Code, Draft, Kind},
+    problem::{Code, Fault, Kind},
     text,
     tree::{Table, Value, not_a_word},
 };
@@ -47,11 +47,12 @@ fn number_of_groups(tables: &[Table<'_>], cx: &mut Context<'_>) {
     let limit = cx.limits.default_groups_per_listener as usize;
     for (index, table) in tables.iter().filter(|table| is_default(table)).enumerate() {
         if index == limit {
-            let draft = Draft::new(Kind::Quota, format!("`limits.default_groups_per_listener` allows {limit}; this is one more"))
+            let draft = Fault::new(Kind::Quota, format!("`limits.default_groups_per_listener` allows {limit}; this is one more"))
+                .help("move its endpoints into the first group, or into a listener of their own")
                 .code(Code::QuotaExceededEndpointGroup);
             cx.problems.push(table.span.clone(), &table.path, draft);
         } else if index == 1 {
-            let draft = Draft::new(Kind::NotSupportedYet, "a second default endpoint group is not supported yet in this version")
+            let draft = Fault::new(Kind::NotSupportedYet, "a second default endpoint group is not supported yet in this version")
                 .help("move its endpoints into the first group, or into a listener of their own");
             cx.problems.push(table.span.clone(), &table.path, draft);
         }
@@ -65,7 +66,8 @@ fn unique_regions(tables: &[Table<'_>], cx: &mut Context<'_>) {
         let line = cx.problems.line(value.span.start);
         if let Some(first) = regions.get(region) {
             let draft =
-                Draft::new(Kind::Duplicate, format!("the default endpoint group on line {first} is in this region already"))
+                Fault::new(Kind::Duplicate, format!("the default endpoint group on line {first} is in this region already"))
+                    .help("default endpoint groups of a listener are in different regions")
                     .code(Code::ExistEndpointGroup);
             value.problem(draft, &mut cx.problems);
         } else {
@@ -114,9 +116,12 @@ fn kind(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'
     let Some(word) = value.string(&mut cx.problems) else { return };
     let draft = match (word, protocol) {
         ("default", _) => return,
-        ("virtual", Some(Protocol::Udp)) => Draft::new(Kind::NotAllowed, "a UDP listener cannot have virtual endpoint groups"),
+        ("virtual", Some(Protocol::Udp)) => {
+            Fault::new(Kind::NotAllowed, "a UDP listener cannot have virtual endpoint groups").help("leave `kind` away")
+        }
         ("virtual", Some(Protocol::Tcp) | None) => {
-            Draft::new(Kind::NotSupportedYet, "virtual endpoint groups are not supported yet in this version")
+            Fault::new(Kind::NotSupportedYet, "virtual endpoint groups are not supported yet in this version")
+                .help("put their endpoints into the default group, or into a listener of their own")
         }
         _ => not_a_word(word, ["default", "virtual"].into_iter()),
     };
@@ -129,10 +134,11 @@ fn preserve_client_ip(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: 
     let draft = match (word, protocol) {
         ("none", _) => return,
         ("proxy_v1" | "proxy_v2" | "toa", Some(Protocol::Udp)) => {
-            Draft::new(Kind::NotAllowed, format!("`{word}` is for TCP listeners only"))
+            Fault::new(Kind::NotAllowed, format!("`{word}` is for TCP listeners only"))
+                .help("with \"none\", endpoints see the egress address")
         }
         ("transparent" | "proxy_v1" | "proxy_v2" | "toa", _) => {
-            Draft::new(Kind::NotSupportedYet, format!("`{word}` is not supported yet in this version"))
+            Fault::new(Kind::NotSupportedYet, format!("`{word}` is not supported yet in this version"))
                 .help("with \"none\", endpoints see the egress address")
         }
         _ => not_a_word(word, ["none", "transparent", "proxy_v1", "proxy_v2", "toa"].into_iter()),
@@ -145,9 +151,9 @@ fn mappings(value: &Value<'_>, ports: Option<&Ports>, cx: &mut Context<'_>) -> O
     let limit = cx.limits.port_mappings_per_group as usize;
     if let Some(excess) = elements.get(limit) {
         let message = format!("{} port mappings; `limits.port_mappings_per_group` allows {limit}", elements.len());
-        let draft = Draft::new(Kind::Quota, message)
-            .code(Code::QuotaExceededPortOverride)
-            .help(format!("raise the limit, up to {}", limits::PORT_MAPPINGS_PER_GROUP.end()));
+        let draft = Fault::new(Kind::Quota, message)
+            .help(format!("raise the limit, up to {}", limits::PORT_MAPPINGS_PER_GROUP.end()))
+            .code(Code::QuotaExceededPortOverride);
         excess.problem(draft, &mut cx.problems);
     }
     let mut mapping = PortMapping::default();
@@ -162,12 +168,12 @@ fn mappings(value: &Value<'_>, ports: Option<&Ports>, cx: &mut Context<'_>) -> O
         let Some(port) = from.integer(1..=u32::from(Port::MAX), &mut cx.problems).and_then(Port::new) else { continue };
         if ports.is_some_and(|ports| !ports.contains(port)) {
             let message = format!("the listener has no port {port}; a mapped port must be one of its `ports`");
-            let draft = Draft::new(Kind::Conflict, message).help("add the port to the listener, or remove the mapping");
+            let draft = Fault::new(Kind::Conflict, message).help("add the port to the listener, or remove the mapping");
             from.problem(draft, &mut cx.problems);
         } else if let Some(to) = to
             && !mapping.insert(port, to)
         {
-            let draft = Draft::new(Kind::Duplicate, format!("listener port {port} is mapped twice"));
+            let draft = Fault::new(Kind::Duplicate, format!("listener port {port} is mapped twice"));
             from.problem(draft.help("several listener ports may go to one endpoint port, not the reverse"), &mut cx.problems);
         }
     }
@@ -201,16 +207,24 @@ fn every_family_served(
                 let help = format!(
                     "translation between families is not supported yet in this version: {remedy}, or remove the {family} VIPs"
                 );
-                cx.problems.push(span.clone(), path, Draft::new(Kind::Family, message).help(help));
+                cx.problems.push(span.clone(), path, Fault::new(Kind::Family, message).help(help));
             }
             (None, true) => {
                 let message = format!("the instance has no {family} VIP: the {family} endpoints of this group get no traffic");
-                cx.problems.warn(table.span.clone(), &table.path, Draft::new(Kind::NoEffect, message));
+                cx.problems.warn(
+                    table.span.clone(),
+                    &table.path,
+                    Fault::new(Kind::NoEffect, message).help(format!("add an {family} VIP, or remove them")),
+                );
             }
             (Some(_), true) => {
                 if own.all(|endpoint| endpoint.weight == Weight(0)) {
                     let message = format!("all {family} endpoints of this group have weight 0: new {family} flows are refused");
-                    cx.problems.warn(table.span.clone(), &table.path, Draft::new(Kind::NoEffect, message));
+                    cx.problems.warn(
+                        table.span.clone(),
+                        &table.path,
+                        Fault::new(Kind::NoEffect, message).help("give one of them a weight of 1 to 255"),
+                    );
                 }
             }
             (None, false) => {}

@@ -9,7 +9,7 @@ use super::{
     document::{Context, Seen},
     keys, limits, listener,
     listener::PortOwners,
-    problem::{Code, Draft, Kind},
+    problem::{Code, Fault, Kind},
     text,
     tree::{Table, Value},
 };
@@ -50,7 +50,7 @@ fn id(value: &Value<'_>, ids: &mut BTreeMap<Name, usize>, cx: &mut Context<'_>) 
     let line = cx.problems.line(value.span.start);
     match ids.get(&id) {
         Some(first) => {
-            let draft = Draft::new(Kind::Duplicate, format!("instance id `{id}` is taken by the instance on line {first}"));
+            let draft = Fault::new(Kind::Duplicate, format!("instance id `{id}` is taken by the instance on line {first}"));
             value.problem(draft.help("ids are unique in a file"), &mut cx.problems);
             None
         }
@@ -75,7 +75,10 @@ fn addresses(value: &Value<'_>, instance: usize, role: Role, cx: &mut Context<'_
         Role::Egress => "an egress address",
     };
     if elements.is_empty() {
-        value.problem(Draft::new(Kind::MissingKey, format!("{what} is needed")), &mut cx.problems);
+        value.problem(
+            Fault::new(Kind::MissingKey, format!("{what} is needed")).help("the list is empty: add an address"),
+            &mut cx.problems,
+        );
         return None;
     }
     let mut found = Vec::new();
@@ -103,7 +106,10 @@ fn egress_capacity(elements: &[Value<'_>], cx: &mut Context<'_>) {
         if let Some(excess) = elements.iter().filter(of_family).nth(MAX_EGRESS) {
             let message =
                 format!("an instance holds {MAX_EGRESS} egress addresses of a family; this {family} address is one more");
-            excess.problem(Draft::new(Kind::Capacity, message), &mut cx.problems);
+            excess.problem(
+                Fault::new(Kind::Capacity, message).help("share the listeners out to several instances"),
+                &mut cx.problems,
+            );
         }
     }
 }
@@ -115,7 +121,7 @@ fn egress_for_every_family(value: &Value<'_>, egress_ips: &[IpAddr], first_endpo
         if egress_ips.iter().all(|address| Family::of(*address) != family) {
             let line = cx.problems.line(endpoint.span.start);
             let message = format!("no {family} egress address for the {family} endpoint on line {line}");
-            let draft = Draft::new(Kind::Family, message).help(format!("add an {family} address to `egress_ips`"));
+            let draft = Fault::new(Kind::Family, message).help(format!("add an {family} address to `egress_ips`"));
             value.problem(draft, &mut cx.problems);
         }
     }
@@ -127,9 +133,9 @@ fn listeners(table: &Table<'_>, around: &Surroundings, cx: &mut Context<'_>) -> 
     let limit = cx.limits.listeners_per_instance as usize;
     if let Some(excess) = tables.get(limit) {
         let draft =
-            Draft::new(Kind::Quota, format!("{} listeners; `limits.listeners_per_instance` allows {limit}", tables.len()))
-                .code(Code::QuotaExceededListener)
-                .help(format!("raise the limit, up to {}", limits::LISTENERS_PER_INSTANCE.end()));
+            Fault::new(Kind::Quota, format!("{} listeners; `limits.listeners_per_instance` allows {limit}", tables.len()))
+                .help(format!("raise the limit, up to {}", limits::LISTENERS_PER_INSTANCE.end()))
+                .code(Code::QuotaExceededListener);
         cx.problems.push(excess.span.clone(), &excess.path, draft);
     }
     let mut names = BTreeMap::new();

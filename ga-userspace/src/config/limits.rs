@@ -7,7 +7,7 @@ use ga_common::abi::limits::{MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS};
 use super::{
     document::Context,
     keys,
-    problem::{Draft, Kind},
+    problem::{Fault, Kind},
     tree::Table,
 };
 use crate::model::{Limits, NameRule, Port, Profile};
@@ -66,7 +66,7 @@ fn fixed_port_max(table: &Table<'_>, cx: &mut Context<'_>) {
     let Some(value) = table.optional("port_max") else { return };
     let Some(number) = value.integer(0..=u32::MAX, &mut cx.problems) else { return };
     if number != u32::from(Port::MAX) {
-        let draft = Draft::new(Kind::NotAllowed, format!("`port_max` is fixed at {}", Port::MAX)).help("remove the key");
+        let draft = Fault::new(Kind::NotAllowed, format!("`port_max` is fixed at {}", Port::MAX)).help("remove the key");
         value.problem(draft, &mut cx.problems);
     }
 }

@@ -10,7 +10,7 @@ use super::{
     group,
     instance::Surroundings,
     ports::{self, PortList},
-    problem::{Code, Draft, Kind},
+    problem::{Code, Fault, Kind},
     text,
     tree::{Table, Value, not_a_word, shorten},
 };
@@ -92,7 +92,8 @@ pub(super) fn read(
 fn capacity(table: &Table<'_>, cx: &mut Context<'_>) {
     cx.ledger.listeners += 1;
     if cx.ledger.listeners == MAX_LISTENERS + 1 {
-        let draft = Draft::new(Kind::Capacity, format!("an edge holds {MAX_LISTENERS} listeners; this is one more"));
+        let draft = Fault::new(Kind::Capacity, format!("an edge holds {MAX_LISTENERS} listeners; this is one more"))
+            .help("share them out to several edges");
         cx.problems.push(table.span.clone(), &table.path, draft);
     }
 }
@@ -102,7 +103,7 @@ fn name(value: &Value<'_>, names: &mut BTreeMap<Name, usize>, cx: &mut Context<'
     let line = cx.problems.line(value.span.start);
     match names.get(&name) {
         Some(first) => {
-            let draft = Draft::new(Kind::Duplicate, format!("listener name `{name}` is taken by the listener on line {first}"));
+            let draft = Fault::new(Kind::Duplicate, format!("listener name `{name}` is taken by the listener on line {first}"));
             value.problem(draft.help("names are unique in an instance"), &mut cx.problems);
             None
         }
@@ -117,7 +118,8 @@ fn routing(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Routing> {
     match value.string(&mut cx.problems)? {
         "standard" => Some(Routing::Standard),
         "custom_routing" => {
-            let draft = Draft::new(Kind::NotSupportedYet, "custom routing listeners are not supported yet in this version");
+            let draft = Fault::new(Kind::NotSupportedYet, "custom routing listeners are not supported yet in this version")
+                .help("a standard listener balances the traffic over its endpoints");
             value.problem(draft, &mut cx.problems);
             Some(Routing::NotYet)
         }
@@ -135,7 +137,7 @@ fn protocol(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Protocol> {
         return Some(*protocol);
     }
     let draft = match word.as_str() {
-        "http" | "https" => Draft::new(Kind::NotSupportedYet, format!("{word} listeners are not supported yet in this version"))
+        "http" | "https" => Fault::new(Kind::NotSupportedYet, format!("{word} listeners are not supported yet in this version"))
             .help("a tcp listener passes the same bytes through"),
         _ => not_a_word(text, ["tcp", "udp"].into_iter()).code(Code::ProtocalIllegalListener),
     };
@@ -151,7 +153,7 @@ fn services(value: &Value<'_>, list: &PortList, around: &Surroundings, cx: &mut 
     let limit = u64::from(MAX_SERVICES);
     if before <= limit && cx.ledger.services > limit {
         let message = format!("an edge holds {limit} pairs of VIP and port; this listener brings them to {}", cx.ledger.services);
-        value.problem(Draft::new(Kind::Capacity, message), &mut cx.problems);
+        value.problem(Fault::new(Kind::Capacity, message).help("share the listeners out to several edges"), &mut cx.problems);
     }
 }
 
@@ -175,9 +177,9 @@ fn conflicts(value: &Value<'_>, list: &PortList, protocol: Protocol, name: &str,
         let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
         let owner = shorten(&owner);
         let message = format!("{} port {port}{more} belongs to listener `{owner}` on line {line}", protocol.word());
-        let draft = Draft::new(Kind::Conflict, message)
-            .code(Code::PortConflictListener)
-            .help("a port belongs to one listener of an instance; a tcp and a udp listener may share it");
+        let draft = Fault::new(Kind::Conflict, message)
+            .help("a port belongs to one listener of an instance; a tcp and a udp listener may share it")
+            .code(Code::PortConflictListener);
         cx.problems.push(list.place_of(port), &value.path, draft);
     }
 }
@@ -188,7 +190,7 @@ fn idle_timeout(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut C
     };
     let seconds = match value.as_string() {
         Some(text) => seconds(text).or_else(|| {
-            let draft = Draft::new(Kind::BadValue, format!("{:?} is not a time", shorten(text)));
+            let draft = Fault::new(Kind::BadValue, format!("{:?} is not a time", shorten(text)));
             value.problem(draft.help("write seconds as `30` or \"30s\", minutes as \"2m\""), &mut cx.problems);
             None
         })?,
@@ -200,7 +202,10 @@ fn idle_timeout(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut C
     }
     let (low, high) = range.into_inner();
     let message = format!("`idle_timeout` of a {} listener must be {low} to {high} seconds", protocol?.word());
-    value.problem(Draft::new(Kind::OutOfRange, message), &mut cx.problems);
+    value.problem(
+        Fault::new(Kind::OutOfRange, message).help("write seconds as `15` or \"15s\"; without the key it is the maximum"),
+        &mut cx.problems,
+    );
     None
 }
 

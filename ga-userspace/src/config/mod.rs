@@ -1,4 +1,4 @@
-//! TOML to model: reads a file's text, collects every problem in it with its place, and hands out an intent only when there is none.
+//! TOML to model: collects every problem of a file's text with its place, and hands out an intent only when there is none.
 //!
 //! Nothing here reads a file, a clock or a socket. Outside this room no value of the model can be wrong.
 //!

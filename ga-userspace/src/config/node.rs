@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     document::Context,
-    problem::{Draft, Kind},
+    problem::{Fault, Kind},
     text,
     tree::{Table, Value, shorten},
 };
@@ -56,7 +56,7 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
 fn interfaces(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Vec<String>> {
     let elements = value.array(&mut cx.problems)?;
     if elements.is_empty() {
-        let draft = Draft::new(Kind::MissingKey, "at least one interface is needed").help("`interfaces = [\"eth0\"]`");
+        let draft = Fault::new(Kind::MissingKey, "at least one interface is needed").help("`interfaces = [\"eth0\"]`");
         value.problem(draft, &mut cx.problems);
     }
     let mut seen = BTreeSet::new();
@@ -66,10 +66,13 @@ fn interfaces(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Vec<String>> {
         // What the kernel's dev_valid_name() takes.
         let valid = (1..=15).contains(&name.len()) && name != "." && name != "..";
         if !valid || name.chars().any(|c| c.is_whitespace() || c == '/' || c == ':') {
-            let draft = Draft::new(Kind::BadValue, format!("{:?} is not the name of an interface", shorten(name)));
+            let draft = Fault::new(Kind::BadValue, format!("{:?} is not the name of an interface", shorten(name)));
             element.problem(draft.help("1 to 15 characters, as `ip link` shows them"), &mut cx.problems);
         } else if !seen.insert(name) {
-            element.problem(Draft::new(Kind::Duplicate, format!("interface {name:?} is listed twice")), &mut cx.problems);
+            element.problem(
+                Fault::new(Kind::Duplicate, format!("interface {name:?} is listed twice")).help("list it once"),
+                &mut cx.problems,
+            );
         } else {
             names.push(name.to_owned());
         }
@@ -82,17 +85,17 @@ fn nat_ports(value: &Value<'_>, cx: &mut Context<'_>) -> Option<RangeInclusive<u
     let number = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
     let range = text.split_once(['~', '-']).and_then(|(first, last)| Some((number(first)?, number(last)?)));
     let Some((first, last)) = range.filter(|(first, last)| first <= last) else {
-        let draft = Draft::new(Kind::BadValue, format!("{:?} is not a range of ports", shorten(text)));
+        let draft = Fault::new(Kind::BadValue, format!("{:?} is not a range of ports", shorten(text)));
         value.problem(draft.help("write it as in \"1024~32767\": 1 to 65535, the lower first"), &mut cx.problems);
         return None;
     };
     if last - first < MIN_NAT_PORTS - 1 {
         let message = format!("{} source ports are too few: {MIN_NAT_PORTS} are needed", last - first + 1);
-        value.problem(Draft::new(Kind::OutOfRange, message), &mut cx.problems);
+        value.problem(Fault::new(Kind::OutOfRange, message).help("without the key it is \"1024~32767\""), &mut cx.problems);
         return None;
     }
     if last > *DEFAULT_NAT_PORTS.end() && first < 61_000 {
-        let draft = Draft::new(Kind::Conflict, "these ports overlap those a Linux host takes for itself (32768 to 60999)")
+        let draft = Fault::new(Kind::Conflict, "these ports overlap those a Linux host takes for itself (32768 to 60999)")
             .help("choose others, or move the host's: `sysctl net.ipv4.ip_local_port_range`");
         cx.problems.warn(value.span.clone(), &value.path, draft);
     }
@@ -105,7 +108,7 @@ fn hash_seed(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Seed> {
     let half = |half: Option<&str>| half.and_then(|half| u64::from_str_radix(half, 16).ok());
     let seed = if digits { half(text.get(..16)).zip(half(text.get(16..))) } else { None };
     if seed.is_none() {
-        let draft = Draft::new(Kind::BadValue, "a hash seed is 32 hexadecimal digits").help("`openssl rand -hex 16` makes one");
+        let draft = Fault::new(Kind::BadValue, "a hash seed is 32 hexadecimal digits").help("`openssl rand -hex 16` makes one");
         value.problem(draft, &mut cx.problems);
     }
     seed.map(|(first, second)| Seed([first, second]))
@@ -118,7 +121,7 @@ fn metrics(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Option<SocketAddr>
     }
     let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
     if address.is_none() {
-        let draft = Draft::new(Kind::BadValue, format!("{:?} is not an address with a port", shorten(text)))
+        let draft = Fault::new(Kind::BadValue, format!("{:?} is not an address with a port", shorten(text)))
             .help("write it as in \"127.0.0.1:9464\" or \"[::1]:9464\", or \"off\"");
         value.problem(draft, &mut cx.problems);
     }

@@ -1,11 +1,11 @@
-//! Port lists (specification §1.2.2): every wrong item with its own place, and no list is expanded before it is known to be short.
+//! Port lists (specification §1.2.2): every wrong item has its own place; no list is expanded before it is known to be short.
 
 use std::ops::Range;
 
 use super::{
     document::Context,
     limits,
-    problem::{Code, Draft, Kind, Problems},
+    problem::{Code, Draft, Fault, Kind, Problems},
     tree::Value,
 };
 use crate::model::{Port, PortError, Ports};
@@ -48,9 +48,9 @@ pub(super) fn read(value: &Value<'_>, cx: &mut Context<'_>) -> Option<PortList> 
     let count: u64 = items.iter().map(|item| u64::from(item.last.get() - item.first.get()) + 1).sum();
     let limit = cx.limits.ports_per_l4_listener;
     if count > u64::from(limit) {
-        let draft = Draft::new(Kind::Quota, format!("{count} ports; `limits.ports_per_l4_listener` allows {limit}"))
-            .code(Code::QuotaExceededListenerPort)
-            .help(format!("use several listeners, or raise the limit, up to {}", limits::PORTS_PER_L4_LISTENER.end()));
+        let draft = Fault::new(Kind::Quota, format!("{count} ports; `limits.ports_per_l4_listener` allows {limit}"))
+            .help(format!("use several listeners, or raise the limit, up to {}", limits::PORTS_PER_L4_LISTENER.end()))
+            .code(Code::QuotaExceededListenerPort);
         value.problem(draft, &mut cx.problems);
     }
     if cx.problems.count() > before {
@@ -83,7 +83,7 @@ fn illegal(error: &PortError) -> Draft {
         PortError::Backwards { .. } => (Kind::BadValue, "write the lower port first"),
         PortError::Twice { .. } => (Kind::Duplicate, "list each port once"),
     };
-    Draft::new(kind, error.to_string()).code(Code::PortRangeIllegalListener).help(help)
+    Fault::new(kind, error.to_string()).help(help).code(Code::PortRangeIllegalListener)
 }
 
 /// Reports every item that names a port of an earlier one.

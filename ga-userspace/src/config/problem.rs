@@ -162,7 +162,7 @@ pub struct Problem {
     /// What is wrong.
     pub message: String,
     /// How to mend it.
-    pub help: Option<String>,
+    pub help: String,
 }
 
 /// What stands between a file and its use.
@@ -198,21 +198,28 @@ pub(super) struct Draft {
     kind: Kind,
     code: Option<Code>,
     message: String,
-    help: Option<String>,
+    help: String,
+}
+
+/// What is wrong; no problem without a word on how to mend it.
+pub(super) struct Fault {
+    kind: Kind,
+    message: String,
+}
+
+impl Fault {
+    pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    pub(super) fn help(self, help: impl Into<String>) -> Draft {
+        Draft { kind: self.kind, code: None, message: self.message, help: help.into() }
+    }
 }
 
 impl Draft {
-    pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, code: None, message: message.into(), help: None }
-    }
-
     pub(super) fn code(mut self, code: Code) -> Self {
         self.code = Some(code);
-        self
-    }
-
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
         self
     }
 
@@ -334,10 +341,10 @@ mod tests {
     fn problems_come_sorted_by_position_and_the_excess_is_counted() {
         let mut problems = Problems::new("f", "0123456789");
         for at in (0..10).rev() {
-            problems.push(at..at + 1, "", Draft::new(Kind::Syntax, "x"));
+            problems.push(at..at + 1, "", Fault::new(Kind::Syntax, "x").help("y"));
         }
         for _ in 0..MAX_PROBLEMS {
-            problems.push(0..1, "", Draft::new(Kind::Syntax, "x"));
+            problems.push(0..1, "", Fault::new(Kind::Syntax, "x").help("y"));
         }
         let report = problems.finish();
         assert_eq!((report.problems.len(), report.omitted), (MAX_PROBLEMS, 10));

@@ -39,6 +39,7 @@ pub fn problems(out: &mut impl fmt::Write, problems: &[Problem], omitted: usize,
     let handler = GraphicalReportHandler::new_themed(theme).with_width(130).with_context_lines(0).with_links(false);
     for problem in problems.iter().take(MAX_SHOWN) {
         handler.render_report(out, &Shown { problem, snippet: Snippet::new(problem, text) })?;
+        writeln!(out)?;
     }
     match problems.len().saturating_sub(MAX_SHOWN) + omitted {
         0 => Ok(()),
@@ -75,7 +76,7 @@ impl Diagnostic for Shown<'_> {
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.problem.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display + 'a>)
+        Some(Box::new(&self.problem.help))
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {

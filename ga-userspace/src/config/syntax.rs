@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use toml::{Spanned, de::DeTable};
 
-use super::problem::{Draft, Kind, Problems, Report};
+use super::problem::{Fault, Kind, Problems, Report};
 
 /// A file above this size is refused unread: one that fills the data path (16,384 endpoints) has half of it.
 const MAX_BYTES: usize = 4 << 20;
@@ -16,7 +16,7 @@ pub(super) fn too_large(file_name: &str, text: &str) -> Option<Report> {
     }
     let mut problems = Problems::new(file_name, "");
     let message = format!("the file has {} bytes; {MAX_BYTES} is the limit", text.len());
-    problems.push(0..0, "", Draft::new(Kind::Capacity, message));
+    problems.push(0..0, "", Fault::new(Kind::Capacity, message).help("share the instances out to several edges"));
     Some(problems.finish())
 }
 
@@ -30,13 +30,13 @@ pub(super) fn read<'t>(problems: &mut Problems<'t>) -> Option<Spanned<DeTable<'t
     for error in errors {
         let span = error.span().unwrap_or(0..0);
         if error.message() == "duplicate key" {
-            let draft = Draft::new(Kind::Duplicate, "this key stands here a second time").help("keep one of the two");
+            let draft = Fault::new(Kind::Duplicate, "this key stands here a second time").help("keep one of the two");
             problems.push(span, "", draft);
             continue;
         }
         readable = false;
         if lines.insert(problems.line(span.start)) {
-            let draft = Draft::new(Kind::Syntax, format!("this is not TOML: {}", error.message()))
+            let draft = Fault::new(Kind::Syntax, format!("this is not TOML: {}", error.message()))
                 .help("the rest of the file is checked when it can be read");
             problems.push(span, "", draft);
         }

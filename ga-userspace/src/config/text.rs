@@ -2,7 +2,7 @@
 
 use super::{
     document::Context,
-    problem::{Draft, Kind},
+    problem::{Fault, Kind},
     tree::{Value, shorten},
 };
 use crate::model::{Name, NameError, NameRule};
@@ -26,7 +26,7 @@ pub(super) fn name(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Name> {
         NameRule::Seed => "2 to 128 letters, digits, `_` and `-`, a letter first; `limits.name_rule = \"extended\"` allows more",
         NameRule::Extended => "1 to 128 letters, digits, `.`, `_` and `-`, a letter first",
     };
-    value.problem(Draft::new(kind, error.to_string()).help(help), &mut cx.problems);
+    value.problem(Fault::new(kind, error.to_string()).help(help), &mut cx.problems);
     None
 }
 
@@ -37,10 +37,17 @@ pub(super) fn description(value: Option<Value<'_>>, cx: &mut Context<'_>) -> Str
     let len = text.chars().count();
     if len > MAX_DESCRIPTION {
         let message = format!("a description has at most {MAX_DESCRIPTION} characters, this one has {len}");
-        value.problem(Draft::new(Kind::OutOfRange, message), &mut cx.problems);
+        value.problem(
+            Fault::new(Kind::OutOfRange, message).help("shorten it; a comment in the file may be longer"),
+            &mut cx.problems,
+        );
     }
     if text.starts_with("http://") || text.starts_with("https://") {
-        value.problem(Draft::new(Kind::NotAllowed, "a description must not start with http:// or https://"), &mut cx.problems);
+        value.problem(
+            Fault::new(Kind::NotAllowed, "a description must not start with http:// or https://")
+                .help("begin with a word: \"see https://…\""),
+            &mut cx.problems,
+        );
     }
     text.to_owned()
 }
@@ -53,6 +60,6 @@ pub(super) fn label(value: &Value<'_>, cx: &mut Context<'_>) -> Option<String> {
         return Some(text.to_owned());
     }
     let help = format!("1 to {MAX_LABEL} letters, digits, `.`, `_` and `-`");
-    value.problem(Draft::new(Kind::BadValue, format!("{:?} is not a label", shorten(text))).help(help), &mut cx.problems);
+    value.problem(Fault::new(Kind::BadValue, format!("{:?} is not a label", shorten(text))).help(help), &mut cx.problems);
     None
 }

@@ -9,7 +9,7 @@ use toml::{
 
 use super::{
     keys::{self, Keys},
-    problem::{Draft, Kind, Problems},
+    problem::{Draft, Fault, Kind, Problems},
 };
 
 /// One value, its place and its path.
@@ -47,7 +47,7 @@ impl<'d> Table<'d> {
     pub(super) fn required(&self, key: &'static str, help: &str, problems: &mut Problems<'_>) -> Option<Value<'d>> {
         let found = self.optional(key);
         if found.is_none() {
-            let draft = Draft::new(Kind::MissingKey, format!("{} needs `{key}`", self.keys.table)).help(help);
+            let draft = Fault::new(Kind::MissingKey, format!("{} needs `{key}`", self.keys.table)).help(help);
             problems.push(self.span.clone(), &join(&self.path, key), draft);
         }
         found
@@ -60,10 +60,10 @@ impl<'d> Table<'d> {
                 continue;
             }
             let draft = if self.keys.later.contains(&name) {
-                Draft::new(Kind::NotSupportedYet, format!("`{name}` is not supported yet in this version"))
+                Fault::new(Kind::NotSupportedYet, format!("`{name}` is not supported yet in this version"))
                     .help("remove the key; this version does without it")
             } else {
-                let draft = Draft::new(Kind::UnknownKey, format!("{} has no key `{}`", self.keys.table, shorten(name)));
+                let draft = Fault::new(Kind::UnknownKey, format!("{} has no key `{}`", self.keys.table, shorten(name)));
                 match self.keys.nearest(name) {
                     Some(near) => draft.help(format!("did you mean `{near}`?")),
                     None => draft.help(format!("its keys are: {}", self.keys.known.join(", "))),
@@ -112,7 +112,7 @@ impl<'d> Value<'d> {
                 Some(key) => format!("`{key}` must be {low} to {high}"),
                 None => format!("must be {low} to {high}"),
             };
-            self.problem(Draft::new(Kind::OutOfRange, message), problems);
+            self.problem(Fault::new(Kind::OutOfRange, message).help("choose a number within these bounds"), problems);
         }
         fits
     }
@@ -142,7 +142,10 @@ impl<'d> Value<'d> {
         };
         if elements.is_empty() {
             let what = self.key().unwrap_or_default();
-            self.problem(Draft::new(Kind::MissingKey, format!("at least one `{what}` is needed")), problems);
+            self.problem(
+                Fault::new(Kind::MissingKey, format!("at least one `{what}` is needed")).help("the list is empty: add an entry"),
+                problems,
+            );
             return None;
         }
         let elements = self.elements(elements.iter());
@@ -185,11 +188,17 @@ impl<'d> Value<'d> {
             DeValue::Array(_) => "an array",
             DeValue::Table(_) => "a table",
         };
-        let draft = match self.key() {
-            Some(key) => Draft::new(Kind::WrongType, format!("`{key}` must be {expected}, not {found}")),
-            None => Draft::new(Kind::WrongType, format!("this must be {expected}, not {found}")),
+        let help = match (self.value, expected.as_bytes().first()) {
+            (DeValue::String(_), _) => "text stands in quotation marks, numbers and lists do not",
+            (DeValue::Table(_), _) => "`[[…]]` begins one of several tables, `[…]` the only one of its name",
+            (_, Some(b't')) => "put it in quotation marks",
+            (_, _) => "`ga config schema` prints every key with its type",
         };
-        self.problem(draft, problems);
+        let draft = match self.key() {
+            Some(key) => Fault::new(Kind::WrongType, format!("`{key}` must be {expected}, not {found}")),
+            None => Fault::new(Kind::WrongType, format!("this must be {expected}, not {found}")),
+        };
+        self.problem(draft.help(help), problems);
         None
     }
 
@@ -216,7 +225,7 @@ impl Parts {
 
 /// The problem of a text that is none of `words`.
 pub(super) fn not_a_word(text: &str, words: impl Iterator<Item = &'static str> + Clone) -> Draft {
-    let draft = Draft::new(Kind::BadValue, format!("{:?} is not one of the known words", shorten(text)));
+    let draft = Fault::new(Kind::BadValue, format!("{:?} is not one of the known words", shorten(text)));
     let all = words.clone().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
     match keys::nearest(text, words) {
         Some(near) => draft.help(format!("did you mean {near:?}? The words are: {all}")),
