@@ -204,11 +204,7 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
     /// A free slot.
     #[cfg(any(test, feature = "sim"))]
     pub fn free() -> Self {
-        Self {
-            state: Word::new(State::NEVER.0),
-            clock: Word::new(0),
-            words: [const { Word::new(0) }; W],
-        }
+        Self { state: Word::new(State::NEVER.0), clock: Word::new(0), words: [const { Word::new(0) }; W] }
     }
 
     /// Whether the slot, if live, is for `tuple`.

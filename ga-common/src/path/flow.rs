@@ -84,7 +84,12 @@ pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
 /// Whether the pair of the live half in `slot` was heard of lately: this half, or the other one if it still thinks of this one
 /// as its peer.
 #[inline(always)]
-fn is_alive<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, index: u32, slot: &FlowSlot<K, W>, now: u32) -> bool {
+fn is_alive<const K: usize, const W: usize, M: FlowMemory<K, W>>(
+    memory: &M,
+    index: u32,
+    slot: &FlowSlot<K, W>,
+    now: u32,
+) -> bool {
     if !slot.is_silent(now) {
         return true;
     }

@@ -1,11 +1,11 @@
 //! The memory a packet may ask. The kernel implements it over BPF maps, the simulator over ordinary memory.
 
-use crate::word::Word;
 use crate::abi::{
     entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
     flow::FlowSlot,
     id::{EndpointId, InstanceId, ListenerId, TableId},
 };
+use crate::word::Word;
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

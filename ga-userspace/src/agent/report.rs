@@ -34,10 +34,7 @@ impl Agent {
             started_at: Some(self.started_at),
             last_reload: self.last_reload.clone(),
             interfaces: interfaces.collect(),
-            flows: Flows {
-                ipv4: FlowTable { live: live.v4, capacity },
-                ipv6: FlowTable { live: live.v6, capacity },
-            },
+            flows: Flows { ipv4: FlowTable { live: live.v4, capacity }, ipv6: FlowTable { live: live.v6, capacity } },
             maps: self.fills(&live, u64::from(sizes.flows4)),
             instances: self.instances(&live)?,
             drops: self.drops()?,

@@ -34,7 +34,13 @@ pub fn attach(program: &mut Xdp, interface: &Interface, mode: XdpMode, pin_dir: 
         match adopt(program, pin) {
             Ok(()) => {
                 let native = interface.xdp.is_none_or(|xdp| xdp.native);
-                return Ok(Attached { name: interface.name.clone(), ifindex: interface.ifindex, native, fallback: None, adopted: true });
+                return Ok(Attached {
+                    name: interface.name.clone(),
+                    ifindex: interface.ifindex,
+                    native,
+                    fallback: None,
+                    adopted: true,
+                });
             }
             // The interface was deleted and made again: the link is dead, the name is free.
             Err(message) => {

@@ -86,10 +86,10 @@ pub fn load(pin_dir: Option<&Path>, sizes: Sizes) -> Result<Loaded, Error> {
         loader.map_pin_path(name, path.as_path());
     }
     // The verifier reads the maps by their descriptors, so it comes before anybody takes them out.
-    let ebpf = loader
-        .load(OBJECT)
-        .map_err(|error| Error::kernel("create the maps of the program", error))
-        .and_then(|mut ebpf| program(&mut ebpf)?.load().map(|()| ebpf).map_err(|error| Error::kernel("accept the program", error)));
+    let ebpf =
+        loader.load(OBJECT).map_err(|error| Error::kernel("create the maps of the program", error)).and_then(|mut ebpf| {
+            program(&mut ebpf)?.load().map(|()| ebpf).map_err(|error| Error::kernel("accept the program", error))
+        });
     match ebpf {
         Ok(ebpf) => Ok(Loaded { ebpf, adopted, rebuilt }),
         Err(error) => {
@@ -129,7 +129,9 @@ fn pinned(paths: &[(&str, PathBuf)], sizes: Sizes) -> Pinned {
         };
         match MapInfo::from_pin(path) {
             Ok(info) if info.max_entries() == wanted => {}
-            Ok(info) => return Pinned::Misfit(format!("{name} has {} slots and the configuration wants {wanted}", info.max_entries())),
+            Ok(info) => {
+                return Pinned::Misfit(format!("{name} has {} slots and the configuration wants {wanted}", info.max_entries()));
+            }
             Err(error) => return Pinned::Misfit(format!("{name} cannot be read: {error}")),
         }
     }

@@ -53,8 +53,8 @@ fn check_capabilities() -> Result<(), Error> {
 
 fn check_bpffs(pin_dir: &Path) -> Result<(), Error> {
     let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let stat = rustix::fs::statfs(existing)
-        .map_err(|errno| Error::Io { path: existing.to_owned(), source: io::Error::from(errno) })?;
+    let stat =
+        rustix::fs::statfs(existing).map_err(|errno| Error::Io { path: existing.to_owned(), source: io::Error::from(errno) })?;
     // The width of the field differs between architectures.
     #[expect(clippy::unnecessary_cast, reason = "the field is i64 here and narrower elsewhere")]
     let magic = stat.f_type as i64;

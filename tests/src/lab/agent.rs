@@ -57,7 +57,8 @@ impl Agent {
         command.arg(ga_binary()?).arg("run").arg("--config").arg(lab.dir.join("ga.toml"));
         command.arg("--admin-socket").arg(&socket).arg("--pin-dir").arg(&lab.pin_dir);
         command.arg("--state-dir").arg(lab.dir.join("state"));
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().context("cannot start the agent")?;
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().context("cannot start the agent")?;
         Ok(Self { child, socket, log })
     }
 

@@ -65,10 +65,13 @@ impl Lab {
         }
         for (index, client) in lab.clients.iter().enumerate() {
             let number = index + 1;
-            cable(&lab.edge, &format!("c{number}"), client, [client_gateway4(number), client_gateway6(number)], [
-                client4(number),
-                client6(number),
-            ])?;
+            cable(
+                &lab.edge,
+                &format!("c{number}"),
+                client,
+                [client_gateway4(number), client_gateway6(number)],
+                [client4(number), client6(number)],
+            )?;
             for (family, vip, gateway) in
                 [("-4", VIP4.to_string(), client_gateway4(number)), ("-6", VIP6.to_string(), client_gateway6(number))]
             {
@@ -78,10 +81,13 @@ impl Lab {
         for (index, server) in lab.servers.iter().enumerate() {
             let number = index + 1;
             let (gateway4, gateway6) = (format!("10.0.{number}.1"), format!("fd00:10:{number}::1"));
-            cable(&lab.edge, &format!("s{number}"), server, [gateway4.clone(), gateway6.clone()], [
-                server4(number).to_string(),
-                server6(number).to_string(),
-            ])?;
+            cable(
+                &lab.edge,
+                &format!("s{number}"),
+                server,
+                [gateway4.clone(), gateway6.clone()],
+                [server4(number).to_string(), server6(number).to_string()],
+            )?;
             server.run(&["ip", "-4", "route", "add", "default", "via", &gateway4])?;
             server.run(&["ip", "-6", "route", "add", "default", "via", &gateway6])?;
         }
@@ -170,7 +176,23 @@ fn client_gateway6(number: usize) -> String {
 
 /// A veth pair from the edge's `port` to `eth0` of `host`, with an IPv4 and an IPv6 address on both ends.
 fn cable(edge: &Namespace, port: &str, host: &Namespace, edge_addresses: [String; 2], host_addresses: [String; 2]) -> Result<()> {
-    edge.run(&["ip", "link", "add", port, "numrxqueues", "2", "numtxqueues", "2", "type", "veth", "peer", "name", "eth0", "netns", &host.name])?;
+    edge.run(&[
+        "ip",
+        "link",
+        "add",
+        port,
+        "numrxqueues",
+        "2",
+        "numtxqueues",
+        "2",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "netns",
+        &host.name,
+    ])?;
     for (namespace, device, addresses) in [(edge, port, edge_addresses), (host, "eth0", host_addresses)] {
         let [v4, v6] = addresses;
         namespace.run(&["ip", "addr", "add", &format!("{v4}/24"), "dev", device])?;

@@ -66,7 +66,8 @@ impl Namespace {
         let path = format!("/run/netns/{}", self.name);
         let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
         Ok(thread::spawn(move || {
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("a namespace of ours can be entered");
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("a namespace of ours can be entered");
             work()
         }))
     }
@@ -98,7 +99,8 @@ impl Drop for Namespace {
 /// Runs a command on the host and wants success.
 pub fn command(words: &[&str]) -> Result<()> {
     let [program, arguments @ ..] = words else { bail!("no command") };
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().with_context(|| format!("cannot run {words:?}"))?;
+    let output =
+        Command::new(program).args(arguments).stdin(Stdio::null()).output().with_context(|| format!("cannot run {words:?}"))?;
     finished(words, output).map(|_output| ())
 }
 
