@@ -1,3 +1,5 @@
 //! Helpers shared by the test binaries.
 
+#[cfg(feature = "privileged")]
+pub mod demo;
 pub mod lab;

@@ -47,10 +47,15 @@ static LABS: AtomicU32 = AtomicU32::new(0);
 impl Lab {
     /// Builds a lab with `servers` servers. Needs root, iproute2 and ethtool.
     pub fn new(servers: usize) -> Result<Self> {
-        ensure!(rustix::process::geteuid().is_root(), "namespaces need root: run this through `cargo xtask test` or `sudo`");
-        mount_bpffs()?;
         let name = format!("ga{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(format!("{name}-lab"));
+        Self::named(name, dir, servers)
+    }
+
+    /// The same under a name that is known beforehand, with its files in `dir`.
+    pub fn named(name: String, dir: PathBuf, servers: usize) -> Result<Self> {
+        ensure!(rustix::process::geteuid().is_root(), "namespaces need root: run this through `cargo xtask test` or `sudo`");
+        mount_bpffs()?;
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let mut lab = Self {
             pin_dir: Path::new("/sys/fs/bpf").join(&name),
@@ -158,11 +163,13 @@ pub fn server6(number: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x10, number as u16, 0, 0, 0, 0, 0x11)
 }
 
-fn client4(number: usize) -> String {
+/// Address of client `number`.
+pub fn client4(number: usize) -> String {
     format!("192.0.{}.2", number + 1)
 }
 
-fn client6(number: usize) -> String {
+/// Address of client `number`.
+pub fn client6(number: usize) -> String {
     format!("2001:db8:c{number}::2")
 }
 
