@@ -38,7 +38,7 @@ pub(super) fn spread(site: &Site, screen: &mut Screen, stop: &Stop) -> Result<Ve
     let status = site.agent.status()?;
     let clients = &site.lab.clients;
     let mut spreads = Vec::new();
-    for (listener, protocol, ports, each) in [("web", Protocol::Tcp, WEB, 700), ("dns", Protocol::Udp, DNS, 700)] {
+    for (listener, protocol, ports, each) in [("web", Protocol::Tcp, WEB, 1000), ("dns", Protocol::Udp, DNS, 1000)] {
         for family in Family::ALL {
             let mut answers = traffic::crowd(clients, protocol, family, ports, each, stop)?;
             if protocol == Protocol::Tcp {
@@ -49,13 +49,15 @@ pub(super) fn spread(site: &Site, screen: &mut Screen, stop: &Stop) -> Result<Ve
             let spread = Spread::new(&status, listener, protocol, family, &answers)?;
             spread.show(screen);
             let (asked, answered) = (thousands(answers.asked()), thousands(answers.answered()));
-            screen.check(answers.errors.is_empty(), &format!("{answered} of {asked} answered{}", answers.trouble()));
             let worst = spread.worst();
-            screen.check(worst <= TOLERANCE, &format!("at most {:.1} % off the weights", worst * 100.0));
+            screen.check(
+                worst <= TOLERANCE && answers.errors.is_empty(),
+                &format!("{answered} of {asked} answered, shares at most {:.1} % off{}", worst * 100.0, answers.trouble()),
+            );
             spreads.push(spread);
         }
     }
-    screen.note("(of the TCP connections 120 in each family by curl; UDP 5300 is 53 on the servers)");
+    screen.note("(120 TCP connections of each family by curl; UDP port 5300 is 53 on the servers)");
     Ok(spreads)
 }
 
@@ -187,7 +189,8 @@ pub(super) fn drain(site: &Site, screen: &mut Screen, stop: &Stop) -> Result<()>
     screen.note(&format!("{} downloads by curl run, {there} of them from s1", running.len()));
     for endpoint in endpoints_of_first() {
         screen.command(&format!("ga endpoints drain {endpoint}"));
-        screen.note(site.agent.ok(&["endpoints", "drain", &endpoint])?.trim());
+        let done = site.agent.ok(&["endpoints", "drain", &endpoint])?;
+        screen.note(done.trim().strip_prefix("ga-demo/web/near/").unwrap_or(&done));
     }
     let mut still = 0;
     for transfer in &mut running {
@@ -200,7 +203,8 @@ pub(super) fn drain(site: &Site, screen: &mut Screen, stop: &Stop) -> Result<()>
     complete(site, screen, stop, running)?;
     for endpoint in endpoints_of_first() {
         screen.command(&format!("ga endpoints undrain {endpoint}"));
-        screen.note(site.agent.ok(&["endpoints", "undrain", &endpoint])?.trim());
+        let done = site.agent.ok(&["endpoints", "undrain", &endpoint])?;
+        screen.note(done.trim().strip_prefix("ga-demo/web/near/").unwrap_or(&done));
     }
     let back = sample(site, stop)?;
     let text = format!("of {} new connections {} went to s1{}", back.asked(), back.of("s1"), back.trouble());
@@ -316,7 +320,8 @@ pub(super) fn kill(site: &mut Site, screen: &mut Screen, stop: &Stop) -> Result<
     site.agent = Agent::start(&site.lab)?;
     load.next_phase();
     let status = site.agent.status()?;
-    screen.note(&format!("the agent is back, at generation {} (was {generation}), with the flows that were known", status.generation));
+    screen
+        .note(&format!("the agent is back at generation {} (was {generation}); known flows are still known", status.generation));
     stop.sleep(Duration::from_millis(500))?;
     let counts = load.finish();
     for (when, [answered, lost]) in ["before", "without agent", "with the next agent"].into_iter().zip(counts) {

@@ -100,7 +100,7 @@ fn watched(args: Args, stop: &Stop) -> Result<ExitCode> {
             thread::spawn(move || {
                 let shown = show(&args, &stop);
                 // Nobody waits any more only when this process ends.
-                drop(done.send(()));
+                done.send(()).unwrap_or_default();
                 shown
             })
         };
@@ -217,7 +217,11 @@ fn play(site: &Site, screen: &Screen) -> Result<()> {
         ),
         (
             "look inside",
-            vec!["ip netns list".to_owned(), format!("nsenter --net=/run/netns/{}", site.lab.edge.name), "bpftool net".to_owned()],
+            vec![
+                "ip netns list".to_owned(),
+                format!("nsenter --net=/run/netns/{}", site.lab.edge.name),
+                "bpftool net".to_owned(),
+            ],
         ),
         ("take it down", vec!["cargo xtask demo --down".to_owned()]),
     ] {

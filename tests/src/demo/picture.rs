@@ -1,8 +1,7 @@
 //! The topology, drawn with lines.
 
 /// Fifteen lines, 77 columns.
-pub(super) const PICTURE: &str = "\
-                          ┌─────────────────────────┐     ┌─────────────────┐
+pub(super) const PICTURE: &str = r"                          ┌─────────────────────────┐     ┌─────────────────┐
   ┌─────────────────┐     │                         │     │ server s1       │
   │ client 1        │     │ edge                    ├─────┤ 10.0.1.11       │
   │ 192.0.2.2       ├─────┤ ga: forwards in XDP     │     │ fd00:10:1::11   │

@@ -73,7 +73,9 @@ impl Site {
 
 /// Further addresses of client `number`, IPv4 and IPv6.
 pub(super) fn more_addresses(number: usize) -> Vec<[String; 2]> {
-    (0..MORE_ADDRESSES).map(|n| [format!("192.0.{}.{}", number + 1, n + 10), format!("2001:db8:c{number}::{:x}", n + 0x100)]).collect()
+    (0..MORE_ADDRESSES)
+        .map(|n| [format!("192.0.{}.{}", number + 1, n + 10), format!("2001:db8:c{number}::{:x}", n + 0x100)])
+        .collect()
 }
 
 /// Whether a demo is there, or what one left behind.
@@ -87,7 +89,7 @@ pub(super) fn remove() -> Result<()> {
         for pid in read(&["ip", "netns", "pids", &name]).split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
             // One that ended meanwhile is what is wanted. Threads of this very process end with it.
             if pid != rustix::process::getpid() {
-                drop(kill_process(pid, Signal::KILL));
+                kill_process(pid, Signal::KILL).unwrap_or_default();
             }
         }
         drop(read(&["ip", "netns", "del", &name]));
