@@ -4,13 +4,11 @@ use core::mem::offset_of;
 
 use network_types::tcp::TcpHdr;
 
-use super::{
-    tables::{Family, Tables},
-    verdict::Outcome,
-};
+use super::{tables::Tables, verdict::Outcome};
 use crate::{
     abi::{
         entry::{Address, AddressKey, mapped},
+        family::Family,
         flow::{Tuple, pack4, pack6},
         id::ListenerId,
         reason::{Drop, Pass},
