@@ -143,9 +143,8 @@ impl DataPath {
         for (id, address) in wanted {
             match hops.get(&address) {
                 Some(&hop) => {
-                    if self.hops.set(id, Some(hop))? {
-                        tracing::debug!(%address, ifindex = hop.ifindex, "next hop");
-                    }
+                    let changed = self.hops.set(id, Some(hop))?;
+                    tracing::trace!(%address, ifindex = hop.ifindex, changed, "next hop");
                 }
                 None if self.hops.of(id).is_none() => unknown += 1,
                 None => {}

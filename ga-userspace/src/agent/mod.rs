@@ -393,10 +393,8 @@ fn refusal(error: &Error) -> Refusal {
         Error::State { .. } | Error::System { .. } => Code::Internal,
     };
     let refusal = Refusal::new(code, error.to_string());
-    match error {
-        Error::Config { report, .. } => {
-            refusal.with_problems(report.problems.iter().filter_map(|problem| serde_json::to_value(problem).ok()))
-        }
-        _ => refusal,
+    if let Error::Config { report, .. } = error {
+        return refusal.with_problems(report.problems.iter().filter_map(|problem| serde_json::to_value(problem).ok()));
     }
+    refusal
 }

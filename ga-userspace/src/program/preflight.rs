@@ -55,8 +55,5 @@ fn check_bpffs(pin_dir: &Path) -> Result<(), Error> {
     let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let stat =
         rustix::fs::statfs(existing).map_err(|errno| Error::Io { path: existing.to_owned(), source: io::Error::from(errno) })?;
-    // The width of the field differs between architectures.
-    #[expect(clippy::unnecessary_cast, reason = "the field is i64 here and narrower elsewhere")]
-    let magic = stat.f_type as i64;
-    if magic == BPF_FS_MAGIC { Ok(()) } else { Err(Error::NoBpffs { path: pin_dir.to_owned() }) }
+    if stat.f_type == BPF_FS_MAGIC { Ok(()) } else { Err(Error::NoBpffs { path: pin_dir.to_owned() }) }
 }
