@@ -31,6 +31,7 @@ use crate::{
     model::Intent,
     net::Net,
     plan::{self, Changes, EndpointName, Overrides, Plan, State},
+    program,
     status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
 };
 
@@ -162,12 +163,13 @@ impl Agent {
             tracing::warn!("{}: {}", options.config.display(), warning.message);
         }
         let intent = loaded.intent;
+        let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
         let resets = Resets::open().map_err(|source| Error::System { what: "raw socket (CAP_NET_RAW)", source })?;
         let mut net = Net::connect()?;
 
-        let mut data_path = DataPath::open(&options.pin_dir, &intent.node, &net).await?;
+        let mut data_path = DataPath::open(lock, &options.pin_dir, &intent.node, &net).await?;
         let plan = plan::build(&intent, &overrides, data_path.running(), seed(&intent, data_path.running())?);
         let plan = data_path.keep_or_undo(plan.map_err(Error::from))?;
         let applied = data_path.apply(&plan);
