@@ -1,5 +1,10 @@
 //! Compiles the kernel program and leaves the object where `program` embeds it.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a build script has one thread, and aya-build reads its settings from the environment"
+)]
+
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
 

@@ -3,3 +3,4 @@
 #[cfg(feature = "privileged")]
 pub mod demo;
 pub mod lab;
+pub mod packet;

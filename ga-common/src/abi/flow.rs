@@ -5,7 +5,7 @@
 
 use crate::word::Word;
 
-/// Unit of [`FlowSlot::seen`]: 2^22 ns, about 4.2 ms; wraps after 208 days, and differences are taken modulo that.
+/// Unit of the clock of a slot: 2^22 ns, about 4.2 ms; wraps after 208 days, and differences are taken modulo that.
 pub const TICK_SHIFT: u32 = 22;
 
 /// Ticks in `seconds`.

@@ -176,8 +176,9 @@ pub fn note<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return };
     let clock = slot.clock();
     let ack = if packet.flags & flag::ACK != 0 { packet.ack } else { clock.1 };
-    if clock != (now, ack) {
-        slot.set_clock(now, ack);
+    let seen = if packet.speaks { now } else { clock.0 };
+    if clock != (seen, ack) {
+        slot.set_clock(seen, ack);
     }
     let flow = &found.flow;
     if flow.flags & Flow::<K>::CLOSED != 0 {

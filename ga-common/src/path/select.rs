@@ -3,11 +3,12 @@
 use super::{
     flow::{NO_SLOT, PutError, hash, introduce, put, release},
     parse::Parsed,
-    tables::{Family, FlowMemory, Tables},
+    tables::{FlowMemory, Tables},
 };
 use crate::{
     abi::{
         entry::{AddressKey, Egress, Listener, Service, Settings},
+        family::Family,
         flow::{Flow, Tuple, pack4, pack6, unpack4, unpack6},
         id::{EndpointId, ListenerId, TableId},
         limits::{MAX_EGRESS, NAT_RETRIES, SYN_TIMEOUT_S, TABLE_SIZE},

@@ -18,7 +18,7 @@ pub use preflight::{PinLock, preflight};
 pub enum Error {
     /// Not enough capabilities.
     #[error(
-        "the capability {missing} is missing: run as root, or give the binary CAP_BPF and CAP_NET_ADMIN (setcap or systemd's AmbientCapabilities)"
+        "the capability {missing} is missing: run as root, or give the binary CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW (setcap or systemd's AmbientCapabilities)"
     )]
     Capability {
         /// Its name.
