@@ -15,6 +15,9 @@ pub const fn ticks(seconds: u16) -> u32 {
     (seconds as u32) * 23_842 / 100
 }
 
+/// Ticks, about a second, by which another CPU's clock may be ahead of ours.
+const AHEAD: u32 = 256;
+
 /// One slot; `K` words hold a (source, destination) pair of addresses, `W` words (at least `2 * K + 4`) hold everything.
 #[repr(C, align(64))]
 #[derive(Debug)]
@@ -305,8 +308,9 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
     pub fn is_silent(&self, now: u32) -> bool {
         let (_, timeout_s) = mac_parts(self.words[Self::DST_MAC].load());
         let silence = now.wrapping_sub(self.clock().0);
-        // A tick slightly ahead of ours (another CPU's clock) is not silence.
-        silence > ticks(timeout_s) && silence < u32::MAX / 2
+        // A tick slightly ahead of ours is not silence. No more than slightly: a pair that nobody swept would come back to life,
+        // while its NAT port is somebody else's.
+        silence > ticks(timeout_s) && silence < u32::MAX - AHEAD
     }
 }
 
@@ -363,6 +367,18 @@ mod tests {
         assert!(!slot.is_silent(ticks(900) - 11));
         assert!(slot.is_silent(ticks(900) - 9));
         assert!(!slot.is_silent(u32::MAX - 20));
+    }
+
+    #[test]
+    fn a_slot_that_nobody_swept_stays_silent_until_its_clock_has_gone_round() {
+        let slot = FlowSlot4::free();
+        slot.store(&flow());
+        slot.set_clock(0, 7);
+        for silence in [ticks(900) + 1, u32::MAX / 2, u32::MAX / 2 + 1, u32::MAX / 4 * 3, u32::MAX - 2 * AHEAD] {
+            assert!(slot.is_silent(silence), "{silence}");
+        }
+        slot.set_clock(1000 + AHEAD, 7);
+        assert!(!slot.is_silent(1000));
     }
 
     #[test]

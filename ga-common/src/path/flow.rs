@@ -110,7 +110,7 @@ pub fn put<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     now: u32,
 ) -> Result<u32, PutError> {
     let mask = FlowMemory::<K, W>::mask(tables, settings);
-    let mut free = NO_SLOT;
+    let (mut free, mut free_state) = (NO_SLOT, State::NEVER);
     for n in 0..2 * FLOW_WAYS {
         let index = place(hash, n, mask);
         let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return Err(PutError::Full) };
@@ -120,27 +120,29 @@ pub fn put<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
                 return Err(PutError::Taken);
             }
         } else if free == NO_SLOT {
-            free = index;
+            (free, free_state) = (index, state);
         }
         if state == State::NEVER {
             break;
         }
     }
-    claim(tables, free, flow, peer, now)
+    claim(tables, free, free_state, flow, peer, now)
 }
+
+/// Takes the slot at `index` if it still is as it was when it was judged free: another CPU may have been there since.
 
 #[inline(always)]
 fn claim<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     index: u32,
+    judged: State,
     flow: &Flow<K>,
     peer: u32,
     now: u32,
 ) -> Result<u32, PutError> {
     let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return Err(PutError::Full) };
-    let old = slot.state();
-    let claimed = old.claimed();
-    if old.is_busy() || !tables.swap(slot.state_cell(), old.0, claimed.0) {
+    let claimed = judged.claimed();
+    if !tables.swap(slot.state_cell(), judged.0, claimed.0) {
         return Err(PutError::Full);
     }
     slot.store(flow);
@@ -163,6 +165,23 @@ pub fn release<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, 
     if let Some(slot) = memory.slot(index) {
         slot.set_state(slot.state().freed());
     }
+}
+
+/// Frees both halves of a pair.
+#[inline(always)]
+pub fn release_pair<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, found: &Found<K>) {
+    if peer_of(memory, found).is_some() {
+        release(memory, found.peer);
+    }
+    release(memory, found.index);
+}
+
+/// The slot of the other half, if it still is the other half.
+#[inline(always)]
+fn peer_of<'a, const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &'a M, found: &Found<K>) -> Option<&'a FlowSlot<K, W>> {
+    let slot = memory.slot(found.peer)?;
+    let state = slot.state();
+    if state.is_live() && state.peer() == found.index { Some(slot) } else { None }
 }
 
 /// Takes note of a packet of a known flow: TCP state, acknowledgement number, timeouts (RFC 5382 §5).
@@ -214,13 +233,21 @@ fn closing<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     if flags & flag::FIN != 0 {
         flow.flags |= Flow::<K>::FIN;
     }
-    if let Some(peer_slot) = FlowMemory::<K, W>::slot(tables, found.peer) {
-        let mut peer = peer_slot.load();
-        if flags & flag::RST != 0 || peer.flags & flow.flags & Flow::<K>::FIN != 0 {
+    let is_reset = flags & flag::RST != 0;
+    match peer_of::<K, W, T>(tables, found) {
+        Some(peer_slot) => {
+            let mut peer = peer_slot.load();
+            if is_reset || peer.flags & flow.flags & Flow::<K>::FIN != 0 {
+                flow.flags |= Flow::<K>::CLOSED;
+                peer.flags |= Flow::<K>::CLOSED;
+                peer_slot.set_meta(&peer);
+                peer_slot.set_timeout(&peer, CLOSING_TIMEOUT_S);
+                slot.set_timeout(&flow, CLOSING_TIMEOUT_S);
+            }
+        }
+        // Nothing can come back any more.
+        None => {
             flow.flags |= Flow::<K>::CLOSED;
-            peer.flags |= Flow::<K>::CLOSED;
-            peer_slot.set_meta(&peer);
-            peer_slot.set_timeout(&peer, CLOSING_TIMEOUT_S);
             slot.set_timeout(&flow, CLOSING_TIMEOUT_S);
         }
     }

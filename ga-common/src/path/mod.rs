@@ -9,6 +9,8 @@ pub mod parse;
 pub mod rewrite;
 pub mod select;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod verdict;
 
 use self::{
@@ -82,8 +84,7 @@ fn known_or_new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Ta
             flow::note::<K, W, T>(tables, &found, packet, now);
             return Ok(found.flow);
         }
-        flow::release::<K, W, T>(tables, found.peer);
-        flow::release::<K, W, T>(tables, found.index);
+        flow::release_pair::<K, W, T>(tables, &found);
     }
     new_flow::<K, W, A, F, T>(frame, tables, settings, hash, packet)
 }

@@ -1,0 +1,1 @@
+//! Shares: how flows spread over endpoints.
