@@ -1,3 +1,4 @@
 //! Helpers shared by the test binaries.
 
 pub mod lab;
+pub mod traffic;
