@@ -11,14 +11,14 @@ use std::{io, path::PathBuf};
 
 pub use attach::{Attached, attach, detach_stale};
 pub use load::{Loaded, Sizes, load, program, unpin};
-pub use preflight::{PinLock, preflight};
+pub use preflight::{PinLock, check_capabilities, preflight};
 
 /// What can go wrong, and how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not enough capabilities.
     #[error(
-        "the capability {missing} is missing: run as root, or give the binary CAP_BPF and CAP_NET_ADMIN (setcap or systemd's AmbientCapabilities)"
+        "the capability {missing} is missing: run as root, or give the binary CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW (setcap or systemd's AmbientCapabilities)"
     )]
     Capability {
         /// Its name.
