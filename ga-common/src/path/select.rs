@@ -151,7 +151,8 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
                 claimed = Ok(index);
                 break;
             }
-            Err(PutError::Taken) => {}
+            // Further draws depend on the time: a SYN that is sent again must not meet the very same ports again.
+            Err(PutError::Taken) => draw = draw.wrapping_add(now),
             Err(PutError::Full) => claimed = Err(Drop::FlowTableFull),
         }
     }

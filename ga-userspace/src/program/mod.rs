@@ -11,7 +11,7 @@ use std::{io, path::PathBuf};
 
 pub use attach::{Attached, attach, detach_stale};
 pub use load::{Loaded, Sizes, load, program, unpin};
-pub use preflight::{PinLock, preflight};
+pub use preflight::{PinLock, check_capabilities, preflight};
 
 /// What can go wrong, and how to mend it.
 #[derive(Debug, thiserror::Error)]
