@@ -1,3 +1,5 @@
 //! Helpers shared by the test binaries.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod lab;
