@@ -61,10 +61,7 @@ pub fn main() -> ExitCode {
     let stop = Stop::default();
     match watched(args, &stop) {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            if stop.is_set() { INTERRUPTED.into() } else { ExitCode::FAILURE }
-        }
+        Err(error) => report(Err(error)),
     }
 }
 
@@ -115,8 +112,11 @@ fn watched(args: Args, stop: &Stop) -> Result<ExitCode> {
         }
         worker.join().unwrap_or_else(|_panic| bail!("the show panicked"))
     });
-    if !(keep && shown.is_ok()) {
+    if !keep || shown.is_err() || stop.is_set() {
         site::remove()?;
+    }
+    if stop.is_set() {
+        return Ok(INTERRUPTED.into());
     }
     let failures = shown?;
     if failures.is_empty() {
@@ -190,7 +190,7 @@ fn counters(site: &Site, screen: &Screen) -> Result<()> {
 
 /// Commands to play with.
 fn play(site: &Site, screen: &Screen) -> Result<()> {
-    let ga = format!("{} --socket {}", relative(&ga_binary()?), site.agent.socket().display());
+    let ga = relative(&ga_binary()?);
     let client = format!("nsenter --net=/run/netns/{}", site.lab.clients[0].name);
     let config = site.lab.dir.join("ga.toml");
     screen.heading("Everything is up. To play with it, as root");
@@ -207,6 +207,7 @@ fn play(site: &Site, screen: &Screen) -> Result<()> {
         (
             "the agent",
             vec![
+                format!("export GA_SOCKET={}", site.agent.socket().display()),
                 format!("{ga} status --watch"),
                 format!("{ga} drops"),
                 format!("{ga} endpoints drain ga-demo/web/10.0.1.11"),
