@@ -6,11 +6,11 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ga_common::abi::{
-    entry::{Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, SelectionTable, Service, ServiceKey, Settings},
-    flow::{FlowSlot4, FlowSlot6},
-    limits::{
-        MAX_ADDRESSES, MAX_ENDPOINTS, MAX_HOPS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES,
+    entry::{
+        Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, SelectionTable, Service, ServiceKey, Settings,
     },
+    flow::{FlowSlot4, FlowSlot6},
+    limits::{MAX_ADDRESSES, MAX_ENDPOINTS, MAX_HOPS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES},
     reason::{Drop, Pass},
 };
 

@@ -1,3 +1,7 @@
 //! The `ga` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ga::cli::main()
+}

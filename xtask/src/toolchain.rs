@@ -18,7 +18,7 @@ pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
 /// What to tell a person whose machine has no compiler for the kernel program.
 pub(crate) const HOWTO: &str = "\
-the kernel program needs a Rust compiler that can build for BPF, and `bpf-linker`. Two ways to get them:
+The kernel program needs a Rust compiler that can build for BPF, and `bpf-linker`. Two ways to get them:
 
   1. from rustup:
        rustup toolchain install nightly --component rust-src

@@ -5,7 +5,7 @@
 
 use crate::word::Word;
 
-/// Unit of [`FlowSlot::seen`]: 2^22 ns, about 4.2 ms; wraps after 208 days, and differences are taken modulo that.
+/// Unit of the clock of a slot: 2^22 ns, about 4.2 ms; wraps after 208 days, and differences are taken modulo that.
 pub const TICK_SHIFT: u32 = 22;
 
 /// Ticks in `seconds`.
@@ -207,11 +207,7 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
     /// A free slot.
     #[cfg(any(test, feature = "sim"))]
     pub fn free() -> Self {
-        Self {
-            state: Word::new(State::NEVER.0),
-            clock: Word::new(0),
-            words: [const { Word::new(0) }; W],
-        }
+        Self { state: Word::new(State::NEVER.0), clock: Word::new(0), words: [const { Word::new(0) }; W] }
     }
 
     /// Whether the slot, if live, is for `tuple`.

@@ -84,7 +84,12 @@ pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
 /// Whether the pair of the live half in `slot` was heard of lately: this half, or the other one if it still thinks of this one
 /// as its peer.
 #[inline(always)]
-fn is_alive<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, index: u32, slot: &FlowSlot<K, W>, now: u32) -> bool {
+fn is_alive<const K: usize, const W: usize, M: FlowMemory<K, W>>(
+    memory: &M,
+    index: u32,
+    slot: &FlowSlot<K, W>,
+    now: u32,
+) -> bool {
     if !slot.is_silent(now) {
         return true;
     }
@@ -207,8 +212,9 @@ pub fn note<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return };
     let clock = slot.clock();
     let ack = if packet.flags & flag::ACK != 0 { packet.ack } else { clock.1 };
-    if clock != (now, ack) {
-        slot.set_clock(now, ack);
+    let seen = if packet.speaks { now } else { clock.0 };
+    if clock != (seen, ack) {
+        slot.set_clock(seen, ack);
     }
     let flow = &found.flow;
     if flow.flags & Flow::<K>::CLOSED != 0 {

@@ -80,7 +80,7 @@ fn known_or_new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Ta
             && packet.flags & (flag::SYN | flag::ACK) == flag::SYN;
         if !reopened {
             if packet.ttl <= 1 {
-                return Err(Outcome::drop(Drop::TtlExpired, ListenerId::NONE));
+                return Err(Outcome::drop(Drop::TtlExpired, owner(tables, &found.flow)));
             }
             flow::note::<K, W, T>(tables, &found, packet, now);
             return Ok(found.flow);
@@ -136,7 +136,16 @@ fn next_hop<const K: usize, T: Tables>(tables: &T, flow: &Flow<K>) -> Result<Hop
     if flow.flags & Flow::<K>::RETURN != 0 {
         return Ok(Hop { dst_mac: flow.dst_mac, src_mac: flow.src_mac, ifindex: flow.ifindex });
     }
-    tables.hop(EndpointId(flow.endpoint)).ok_or(Outcome::drop(Drop::NoNextHop, ListenerId::NONE))
+    match tables.hop(EndpointId(flow.endpoint)) {
+        Some(hop) => Ok(hop),
+        None => Err(Outcome::drop(Drop::NoNextHop, owner(tables, flow))),
+    }
+}
+
+/// The listener a known flow came by.
+#[inline(always)]
+fn owner<const K: usize, T: Tables>(tables: &T, flow: &Flow<K>) -> ListenerId {
+    tables.endpoint(EndpointId(flow.endpoint)).map_or(ListenerId::NONE, |endpoint| endpoint.listener)
 }
 
 /// New MAC addresses, the endpoint's counters, and out.

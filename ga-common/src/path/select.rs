@@ -3,11 +3,12 @@
 use super::{
     flow::{NO_SLOT, PutError, hash, put, release},
     parse::Parsed,
-    tables::{Family, FlowMemory, Tables},
+    tables::{FlowMemory, Tables},
 };
 use crate::{
     abi::{
         entry::{AddressKey, Egress, Listener, Service, Settings, mapped},
+        family::Family,
         flow::{Flow, Tuple, pack4, pack6, unpack4, unpack6},
         id::{EndpointId, ListenerId, TableId},
         limits::{MAX_EGRESS, NAT_RETRIES, SYN_TIMEOUT_S, TABLE_SIZE},
@@ -182,7 +183,8 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
                 claimed = Ok(index);
                 break;
             }
-            Err(PutError::Taken) => {}
+            // Further draws depend on the time: a SYN that is sent again must not meet the very same ports again.
+            Err(PutError::Taken) => draw = draw.wrapping_add(now),
             Err(PutError::Full) => claimed = Err(Drop::FlowTableFull),
         }
     }

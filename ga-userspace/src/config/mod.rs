@@ -1,1 +1,59 @@
-//! Room.
+//! TOML to model: collects every problem of a file's text with its place, and hands out an intent only when there is none.
+//!
+//! Nothing here reads a file, a clock or a socket. Outside this room no value of the model can be wrong.
+//!
+//! Reading order: [`problem`] (what is reported), `keys` (every key there is), `tree` (a cursor over the spanned document that
+//! reports instead of failing), then one file per table of the document, `across` (rules between instances, capacities),
+//! `change` (rules between the running intent and the new one), [`schema`] (the same keys as JSON Schema).
+
+pub mod problem;
+pub mod render;
+
+mod across;
+mod address;
+mod change;
+mod document;
+mod endpoint;
+mod group;
+mod instance;
+mod keys;
+mod limits;
+mod listener;
+mod node;
+mod ports;
+pub mod schema;
+mod syntax;
+mod text;
+mod tree;
+
+use std::collections::BTreeMap;
+
+use crate::model::Intent;
+use problem::{Place, Problem, Report};
+
+/// A file without errors.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub intent: Intent,
+    /// What is legal but probably not meant.
+    pub warnings: Vec<Problem>,
+    places: BTreeMap<(String, String), ListenerPlaces>,
+}
+
+/// Where a listener says what only [`check_change`] can judge.
+#[derive(Clone, Debug)]
+struct ListenerPlaces {
+    ports: Place,
+    protocol: Place,
+}
+
+/// Reads the text of a file; `file_name` is only repeated in the problems.
+pub fn parse(file_name: &str, text: &str) -> Result<Loaded, Report> {
+    document::read(file_name, text)
+}
+
+/// What forbids replacing the running intent `old` by `new`; empty when nothing does.
+pub fn check_change(old: &Intent, new: &Loaded) -> Vec<Problem> {
+    change::check(old, new)
+}

@@ -103,14 +103,18 @@ impl FlowTables {
     /// them.
     pub fn sweep(&self, now: u32) -> Vec<Idle> {
         let mut idle = Vec::new();
-        sweep(self.slots4(), now, |forward, back| idle.push(tell(forward, back, |addrs| {
-            let (src, dst) = unpack4(addrs);
-            (src.into(), dst.into())
-        })));
-        sweep(self.slots6(), now, |forward, back| idle.push(tell(forward, back, |addrs| {
-            let (src, dst) = unpack6(addrs);
-            (src.into(), dst.into())
-        })));
+        sweep(self.slots4(), now, |forward, back| {
+            idle.push(tell(forward, back, |addrs| {
+                let (src, dst) = unpack4(addrs);
+                (src.into(), dst.into())
+            }))
+        });
+        sweep(self.slots6(), now, |forward, back| {
+            idle.push(tell(forward, back, |addrs| {
+                let (src, dst) = unpack6(addrs);
+                (src.into(), dst.into())
+            }))
+        });
         idle
     }
 }
@@ -130,11 +134,16 @@ fn count<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], now: u32, by_
 }
 
 /// The same rule by which packets judge: either half was heard of, and they name each other.
-fn is_pair_alive<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], index: usize, slot: &FlowSlot<K, W>, now: u32) -> bool {
+fn is_pair_alive<const K: usize, const W: usize>(
+    slots: &[FlowSlot<K, W>],
+    index: usize,
+    slot: &FlowSlot<K, W>,
+    now: u32,
+) -> bool {
     !slot.is_silent(now)
-        || slots.get(slot.state().peer() as usize).is_some_and(|peer| {
-            peer.state().is_live() && peer.state().peer() as usize == index && !peer.is_silent(now)
-        })
+        || slots
+            .get(slot.state().peer() as usize)
+            .is_some_and(|peer| peer.state().is_live() && peer.state().peer() as usize == index && !peer.is_silent(now))
 }
 
 type Half<const K: usize> = (Flow<K>, u32);

@@ -181,7 +181,7 @@ impl Maps {
         let mut inner = on("TABLES", Array::<MapData, SelectionTable>::create(1, 0))?;
         let mut table: Box<[EndpointId]> = Box::from(&**slots);
         if let Ok(table) = <&mut SelectionTable>::try_from(&mut *table) {
-            on("TABLES", inner.set(0, &*table, 0))?;
+            on("TABLES", inner.set(0, *table, 0))?;
         }
         on("TABLES", self.tables.set(id.0, &inner, 0))?;
         self.digests.set(id.0, digest)

@@ -43,10 +43,11 @@ pub struct Limits {
     pub port_mappings_per_group: u32,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            profile: Profile::Payg,
+impl Limits {
+    /// The documented defaults of a profile. In what this version can do, `subscription` equals `payg`.
+    pub const fn of(profile: Profile) -> Self {
+        let payg = Self {
+            profile,
             name_rule: NameRule::Seed,
             instances: 10,
             listeners_per_instance: 50,
@@ -54,6 +55,23 @@ impl Default for Limits {
             default_groups_per_listener: 2,
             endpoints_per_group: 4,
             port_mappings_per_group: 5,
+        };
+        match profile {
+            Profile::Payg | Profile::Subscription => payg,
+            // Port mapping was for HTTP and HTTPS listeners only.
+            Profile::Legacy2021 => Self {
+                instances: 5,
+                listeners_per_instance: 10,
+                default_groups_per_listener: 1,
+                port_mappings_per_group: 0,
+                ..payg
+            },
         }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::of(Profile::Payg)
     }
 }

@@ -15,6 +15,19 @@ impl Port {
         u16::try_from(number).ok().filter(|n| (1..=Self::MAX).contains(n)).map(Self)
     }
 
+    /// Parses 1–65499: digits alone, spaces around them do not count.
+    pub fn parse(text: &str) -> Result<Self, PortError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(PortError::Empty);
+        }
+        if !text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(PortError::NotANumber { item: text.to_owned() });
+        }
+        let number = text.parse().ok().filter(|_| text.len() <= 5);
+        number.and_then(Self::new).ok_or_else(|| PortError::OutOfRange { item: text.to_owned() })
+    }
+
     /// The number.
     pub fn get(self) -> u16 {
         self.0
@@ -70,8 +83,8 @@ impl Ports {
         for item in text.split(',') {
             let item = item.trim();
             let (first, last) = match item.split_once(['~', '-']) {
-                Some((first, last)) => (one(first)?, one(last)?),
-                None => (one(item)?, one(item)?),
+                Some((first, last)) => (Port::parse(first)?, Port::parse(last)?),
+                None => (Port::parse(item)?, Port::parse(item)?),
             };
             if last < first {
                 return Err(PortError::Backwards { item: item.to_owned() });
@@ -99,17 +112,6 @@ impl Ports {
     pub fn contains(&self, port: Port) -> bool {
         self.0.binary_search(&port).is_ok()
     }
-}
-
-fn one(text: &str) -> Result<Port, PortError> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(PortError::Empty);
-    }
-    if !text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(PortError::NotANumber { item: text.to_owned() });
-    }
-    text.parse().ok().filter(|_| text.len() <= 5).and_then(Port::new).ok_or_else(|| PortError::OutOfRange { item: text.to_owned() })
 }
 
 impl fmt::Display for Ports {
@@ -142,6 +144,11 @@ impl PortMapping {
             self.0.insert(listener, endpoint);
         }
         fresh
+    }
+
+    /// Whether no port is mapped.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Where traffic for `listener` goes.

@@ -1,14 +1,22 @@
 //! What the kernel knows about interfaces, neighbours and routes, by netlink. Reads only, and asks the kernel to resolve.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "the kernel's attributes are many and grow; we read a few")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use ga_common::abi::entry::Hop;
+use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::{
+    RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute},
@@ -54,6 +62,9 @@ pub struct Interface {
 pub struct Net {
     handle: Handle,
     changes: mpsc::Receiver<()>,
+    /// Routes that were asked for; dropped whenever a link or a route changes.
+    routes: BTreeMap<IpAddr, (u32, IpAddr)>,
+    routes_changed: Arc<AtomicBool>,
 }
 
 impl Net {
@@ -63,15 +74,24 @@ impl Net {
         let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
         tokio::spawn(connection);
         let (tell, changes) = mpsc::channel(1);
+        let routes_changed = Arc::new(AtomicBool::new(false));
+        let note = Arc::clone(&routes_changed);
         tokio::spawn(async move {
-            while messages.next().await.is_some() {
+            while let Some((message, _)) = messages.next().await {
+                let is_neighbour = matches!(
+                    message.payload,
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_))
+                );
+                if !is_neighbour {
+                    note.store(true, Ordering::Release);
+                }
                 // One pending note is enough: whoever reads it looks at everything.
                 if let Err(mpsc::error::TrySendError::Closed(())) = tell.try_send(()) {
                     break;
                 }
             }
         });
-        Ok(Self { handle, changes })
+        Ok(Self { handle, changes, routes: BTreeMap::new(), routes_changed })
     }
 
     /// Waits for a change of links, neighbours or routes.
@@ -94,7 +114,7 @@ impl Net {
     }
 
     /// The next hop of each of `addresses` that has one; the kernel is asked to resolve the neighbours of the others.
-    pub async fn next_hops(&self, addresses: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, Hop>, Error> {
+    pub async fn next_hops(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, Hop>, Error> {
         let macs: BTreeMap<u32, [u8; 6]> =
             self.interfaces().await?.into_values().map(|interface| (interface.ifindex, interface.mac)).collect();
         let mut neighbours = BTreeMap::new();
@@ -104,10 +124,20 @@ impl Net {
                 neighbours.insert(key, mac);
             }
         }
+        if self.routes_changed.swap(false, Ordering::AcqRel) {
+            self.routes.clear();
+        }
         let mut hops = BTreeMap::new();
         for &address in addresses {
-            // No route is not an error: the endpoint is unreachable for now.
-            let Ok(Some((ifindex, via))) = self.route(address).await else { continue };
+            let (ifindex, via) = match self.routes.get(&address) {
+                Some(&route) => route,
+                None => {
+                    // No route is not an error: the endpoint is unreachable for now.
+                    let Ok(Some(route)) = self.route(address).await else { continue };
+                    self.routes.insert(address, route);
+                    route
+                }
+            };
             match (neighbours.get(&(ifindex, via)), macs.get(&ifindex)) {
                 (Some(&dst_mac), Some(&src_mac)) => {
                     hops.insert(address, Hop { dst_mac, src_mac, ifindex });

@@ -36,9 +36,19 @@ pub(super) fn of_numbers(numbers: impl IntoIterator<Item = u64>) -> u64 {
     numbers.into_iter().fold(FNV_OFFSET, |hash, number| mix(hash ^ mix(number)))
 }
 
+/// Fingerprint of a text: two edges show the same one when they run the same file.
+pub fn fingerprint(text: &str) -> u64 {
+    of_parts(&["text", text])
+}
+
 /// Identity of a listener.
 pub(super) fn of_listener(instance: &str, listener: &str) -> u64 {
     of_parts(&["listener", instance, listener])
+}
+
+/// Identity of the place an endpoint is at, the same for every listener that names it.
+pub(super) fn of_place(address: IpAddr) -> u64 {
+    of_parts(&["place", &address.to_string()])
 }
 
 /// Identity of an endpoint. The address counts in its canonical text form (RFC 5952).

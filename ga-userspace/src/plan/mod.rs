@@ -1,10 +1,10 @@
 //! What the data path shall hold, and how to get there: intent in, numbered plan and safe steps out.
 //!
-//! Reading order: [`identity`] (names to stable numbers), [`maglev`] (shares to slots), [`state`] (the content of the maps as
-//! a value), [`check`] (what must hold at every moment), [`overrides`] (what an operator set by hand), [`ids`] (dense numbers
-//! that survive reloads), [`numbers`] (who gets which), [`view`] (the plan with names), [`entries`] (addresses and services),
-//! [`build`] (intent to plan), [`steps`] (one change of the maps), [`diff`] (two states to steps), [`change`] (two plans to what
-//! people want to know), [`text`] (the same as lines).
+//! Reading order: `identity` (names to stable numbers), `maglev` (shares to slots), `state` (the content of the maps as
+//! a value), `check` (what must hold at every moment), `overrides` (what an operator set by hand), `ids` (dense numbers
+//! that survive reloads), `numbers` (who gets which), `view` (the plan with names), `entries` (addresses and services),
+//! `build` (intent to plan), `steps` (one change of the maps), `diff` (two states to steps), `change` (two plans to what
+//! people want to know), `moved` (which part of the flows goes elsewhere), `text` (the same as lines).
 //!
 //! Nothing here reads a clock, a file or a socket, and nothing here writes a map.
 
@@ -17,6 +17,7 @@ mod error;
 mod identity;
 mod ids;
 mod maglev;
+mod moved;
 mod numbers;
 mod overrides;
 mod state;
@@ -28,11 +29,13 @@ mod view;
 mod tests;
 
 pub use build::build;
-pub use change::{Action, Change, Changes, Moved, Object, compare};
+pub use change::{Action, Change, Changes, Object, compare};
 pub use check::Violation;
 pub use diff::steps;
 pub use error::PlanError;
+pub use identity::fingerprint;
 pub use maglev::{Candidate, Selection};
+pub use moved::Moved;
 pub use overrides::{EndpointName, EndpointNameError, Override, Overrides};
 pub use state::{Family, State, TableInfo, address_key};
 pub use steps::Step;

@@ -160,3 +160,28 @@ impl fmt::Debug for Step {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_use_is_never_overwritten() {
+        let listener = |identity| Step::PutListener(ListenerId(1), Listener { identity, ..Listener::default() });
+        let endpoint = |identity, flags| Step::PutEndpoint(EndpointId(1), Endpoint { identity, flags, ..Endpoint::default() });
+        let fill = |id| Step::FillTable { id, digest: 0, slots: Arc::new([]) };
+        let mut state = State::default();
+        for step in [listener(1), endpoint(1, Endpoint::IN_USE), fill(TableId(1))] {
+            assert_eq!(state.apply(&step), Ok(()));
+        }
+        let before = state.clone();
+        assert_eq!(state.apply(&listener(2)), Err(Violation::ListenerTaken(ListenerId(1))));
+        assert_eq!(state.apply(&endpoint(2, Endpoint::IN_USE)), Err(Violation::EndpointTaken(EndpointId(1))));
+        assert_eq!(state.apply(&fill(TableId(1))), Err(Violation::Refill(TableId(1))));
+        assert_eq!(state.apply(&fill(TableId::EMPTY)), Err(Violation::Refill(TableId::EMPTY)));
+        assert_eq!(state.apply(&Step::ReleaseTable(TableId(2))), Err(Violation::Absent("table", 2)));
+        assert_eq!(state, before);
+        assert_eq!(state.apply(&Step::RetireEndpoint(EndpointId(1))), Ok(()));
+        assert_eq!(state.apply(&endpoint(2, Endpoint::IN_USE)), Ok(()), "a retired entry may be given away");
+    }
+}

@@ -6,14 +6,19 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, Map, MapData, MapInfo},
+    programs::Xdp,
 };
 use ga_common::abi::{entry::Settings, limits::ABI_VERSION};
 
 use super::Error;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga"));
+
+/// The benchmark's programs.
+#[cfg(feature = "bench")]
+pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
 const MAPS: [&str; 16] = [
@@ -84,7 +89,13 @@ pub fn load(pin_dir: Option<&Path>, sizes: Sizes) -> Result<Loaded, Error> {
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }
-    let ebpf = loader.load(OBJECT).map_err(|error| Error::kernel("create the maps of the program", error));
+    // A signal interrupts the verifier, and the library then asks again with the verifier's log. The whole log takes half a minute
+    // to write, so it is asked for only when the short one came with a refusal.
+    loader.verifier_log_level(VerifierLogLevel::STATS);
+    let ebpf = verified(&mut loader).or_else(|_refused| {
+        loader.verifier_log_level(VerifierLogLevel::default());
+        verified(&mut loader)
+    });
     match ebpf {
         Ok(ebpf) => Ok(Loaded { ebpf, adopted, rebuilt }),
         Err(error) => {
@@ -94,6 +105,20 @@ pub fn load(pin_dir: Option<&Path>, sizes: Sizes) -> Result<Loaded, Error> {
             Err(error)
         }
     }
+}
+
+/// Makes the maps, or takes the pinned ones, and has the program verified.
+fn verified(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, Error> {
+    let mut ebpf = loader.load(OBJECT).map_err(|error| Error::kernel("create the maps of the program", error))?;
+    // The verifier reads the maps by their descriptors, so it comes before anybody takes them out.
+    program(&mut ebpf)?.load().map_err(|error| Error::kernel("accept the program", error))?;
+    Ok(ebpf)
+}
+
+/// The program in a loaded object.
+pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
+    let missing = || Error::Kernel { what: "find the program in the object".to_owned(), message: "ga is missing".to_owned() };
+    ebpf.program_mut("ga").and_then(|program| program.try_into().ok()).ok_or_else(missing)
 }
 
 enum Pinned {
@@ -118,7 +143,9 @@ fn pinned(paths: &[(&str, PathBuf)], sizes: Sizes) -> Pinned {
         };
         match MapInfo::from_pin(path) {
             Ok(info) if info.max_entries() == wanted => {}
-            Ok(info) => return Pinned::Misfit(format!("{name} has {} slots and the configuration wants {wanted}", info.max_entries())),
+            Ok(info) => {
+                return Pinned::Misfit(format!("{name} has {} slots and the configuration wants {wanted}", info.max_entries()));
+            }
             Err(error) => return Pinned::Misfit(format!("{name} cannot be read: {error}")),
         }
     }

@@ -10,14 +10,18 @@ mod preflight;
 use std::{io, path::PathBuf};
 
 pub use attach::{Attached, attach, detach_stale};
-pub use load::{Loaded, Sizes, load, unpin};
-pub use preflight::{PinLock, preflight};
+#[cfg(feature = "bench")]
+pub use load::BENCH_OBJECT;
+pub use load::{Loaded, Sizes, load, program, unpin};
+pub use preflight::{PinLock, check_capabilities, preflight};
 
 /// What can go wrong, and how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not enough capabilities.
-    #[error("the capability {missing} is missing: run as root, or give the binary CAP_BPF and CAP_NET_ADMIN (setcap or systemd's AmbientCapabilities)")]
+    #[error(
+        "the capability {missing} is missing: run as root, or give the binary CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW (setcap or systemd's AmbientCapabilities)"
+    )]
     Capability {
         /// Its name.
         missing: &'static str,
@@ -51,7 +55,9 @@ pub enum Error {
         program: Option<String>,
     },
     /// The driver does not run native XDP here.
-    #[error("interface {name:?} refuses native XDP ({source}): use `xdp_mode = \"auto\"` or \"generic\", or see the driver's limits (MTU, queues, LRO)")]
+    #[error(
+        "interface {name:?} refuses native XDP ({source}): use `xdp_mode = \"auto\"` or \"generic\", or see the driver's limits (MTU, queues, LRO)"
+    )]
     NativeRefused {
         /// The interface.
         name: String,
@@ -59,7 +65,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel attached without a link object, which cannot be pinned.
-    #[error("interface {name:?}: this kernel attaches XDP only without a BPF link (needs 5.9 or newer); the data path would die with the agent")]
+    #[error(
+        "interface {name:?}: this kernel attaches XDP only without a BPF link (needs 5.9 or newer); the data path would die with the agent"
+    )]
     NoLink {
         /// The interface.
         name: String,

@@ -84,6 +84,30 @@ fn a_listener_that_goes_and_one_that_comes_leave_the_others_alone() {
 }
 
 #[test]
+fn a_removed_listeners_number_is_not_given_away_while_entries_name_it() {
+    let first = plan(&shop(), &State::default());
+    let highest = first.listeners.last().unwrap();
+    assert_eq!((highest.path().as_str(), highest.id.0), ("shop/https", 2));
+    let mut changed = shop();
+    changed.instances[0].listeners.remove(0);
+    let second = plan(&changed, &first.target);
+    changed.instances[0].listeners.push(listener("other", Protocol::Tcp, "443", &[("10.0.0.1", 200)]));
+    let third = plan(&changed, &second.target);
+    assert_eq!(third.listeners.last().map(|listener| listener.id.0), Some(3));
+}
+
+#[test]
+fn an_instance_that_takes_over_the_addresses_of_another_gets_its_own_number() {
+    let first = plan(&shop(), &State::default());
+    let mut changed = shop();
+    changed.instances[1] = instance("mail", &["192.0.2.2"], &["192.0.2.2"], vec![]);
+    let second = plan(&changed, &first.target);
+    let id = |plan: &Plan, name: &str| plan.instances.iter().find(|instance| instance.name.as_str() == name).unwrap().id.0;
+    assert_eq!((id(&first, "post"), id(&first, "shop"), id(&second, "shop"), id(&second, "mail")), (0, 1, 1, 2));
+    assert!(plan(&changed, &second.target).is_noop(), "an instance without listeners keeps its number too");
+}
+
+#[test]
 fn only_tables_whose_shares_change_are_filled() {
     let first = plan(&shop(), &State::default());
     let mut changed = shop();
@@ -122,8 +146,8 @@ fn the_last_endpoint_that_leaves_leaves_the_empty_state() {
     assert_eq!(
         notes,
         [
-            "post/mail has no ipv4 endpoint with a weight; new ipv4 flows are dropped",
-            "shop/dns has no ipv6 endpoint with a weight; new ipv6 flows are dropped"
+            "post/mail has no IPv4 endpoint with a weight; new IPv4 flows are dropped",
+            "shop/dns has no IPv6 endpoint with a weight; new IPv6 flows are dropped"
         ]
     );
 }
@@ -163,7 +187,7 @@ fn too_much_is_refused_with_limit_and_value() {
     let egress: Vec<_> = egress.iter().map(String::as_str).collect();
     let error =
         build(&intent(vec![instance("a", &["192.0.2.1"], &egress, vec![])]), &Overrides::default(), &State::default(), SEED);
-    assert_eq!(error.unwrap_err().to_string(), "instance a has 9 ipv4 egress addresses, but the limit is 8");
+    assert_eq!(error.unwrap_err().to_string(), "instance a has 9 IPv4 egress addresses, but the limit is 8");
 
     let many = (0..65).map(|n| instance(&format!("i{n}"), &[&format!("192.0.2.{n}")], &[], vec![])).collect();
     let error = build(&intent(many), &Overrides::default(), &State::default(), SEED);
@@ -176,4 +200,18 @@ fn one_port_for_two_listeners_is_refused() {
     let intent = intent(vec![instance("a", &["192.0.2.1"], &["192.0.2.1"], vec![twice("l1"), twice("l2")])]);
     let error = build(&intent, &Overrides::default(), &State::default(), SEED).unwrap_err();
     assert_eq!(error.to_string(), "192.0.2.1 port 80 tcp belongs to both a/l1 and a/l2");
+}
+
+#[test]
+fn two_listeners_with_the_same_endpoints_choose_alike() {
+    let endpoints = [("192.0.2.1", 10), ("192.0.2.2", 20), ("192.0.2.3", 30)];
+    let game = listener("game", Protocol::Tcp, "7000", &endpoints);
+    let voice = listener("voice", Protocol::Udp, "7001", &endpoints);
+    let plan = plan(&intent(vec![instance("a", &["198.51.100.1"], &["203.0.113.1"], vec![game, voice])]), &State::default());
+    let addresses = |name: &str| -> Vec<_> {
+        let view = plan.listeners.iter().find(|listener| listener.name.as_str() == name).unwrap();
+        let slots = plan.target.tables[&view.tables[&Family::V4].id].slots.as_ref().unwrap();
+        slots.iter().map(|slot| plan.target.endpoints[slot].addr).collect()
+    };
+    assert_eq!(addresses("game"), addresses("voice"));
 }

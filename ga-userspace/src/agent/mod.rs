@@ -1,0 +1,401 @@
+//! The agent: the only place where the rooms are wired. One task owns all state; everybody else asks it.
+
+mod clock;
+mod data_path;
+mod error;
+mod overrides;
+mod report;
+mod reset;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    select,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+pub use error::Error;
+
+use self::{data_path::DataPath, overrides::OverrideFile, reset::Resets};
+use crate::{
+    admin, config, metrics,
+    model::Intent,
+    net::Net,
+    plan::{self, Changes, EndpointName, Overrides, Plan, State},
+    program,
+    status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
+};
+
+/// How `ga run` was called.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration.
+    pub config: PathBuf,
+    /// Where to answer the other verbs.
+    pub admin_socket: PathBuf,
+    /// Where program and maps are pinned.
+    pub pin_dir: PathBuf,
+    /// Where what operators set by hand is kept.
+    pub state_dir: PathBuf,
+}
+
+/// How often flow memory is swept and next hops are looked at even when netlink says nothing.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long the start waits for neighbours to be resolved.
+const RESOLVE: Duration = Duration::from_secs(1);
+/// Changes that netlink reports within this time are looked at together.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Everything that the agent knows.
+struct Agent {
+    options: Options,
+    started: Instant,
+    started_at: u64,
+    intent: Intent,
+    config_hash: String,
+    overrides: Overrides,
+    override_file: OverrideFile,
+    plan: Plan,
+    data_path: DataPath,
+    net: Net,
+    resets: Resets,
+    last_reload: LastReload,
+}
+
+/// Runs until SIGTERM or SIGINT. The data path stays as it is: it outlives the agent.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let system = |what| move |source| Error::System { what, source };
+    let mut hangup = signal(SignalKind::hangup()).map_err(system("signal handler"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("signal handler"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signal handler"))?;
+
+    let mut agent = Agent::start(options).await?;
+    let (handle, mut requests) = status::channel();
+    let (stop, stopped) = watch::channel(false);
+    let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
+        // The sender going away is a stop too.
+        drop(stopped.wait_for(|&stop| stop).await);
+    };
+    let bound = bind(&agent).await;
+    let (socket, listener) = agent.data_path.keep_or_undo(bound)?;
+    let admin = tokio::spawn(admin::serve(socket, handle.clone(), until_stopped(stopped.clone())));
+    let metrics = listener.map(|listener| tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped))));
+    tracing::info!(generation = agent.plan.generation.0, socket = %agent.options.admin_socket.display(), "ready");
+
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        select! {
+            Some(request) = requests.recv() => agent.answer(request).await,
+            () = agent.net.changed() => {
+                sleep(SETTLE).await;
+                agent.follow_neighbours().await;
+            }
+            _ = sweep.tick() => {
+                agent.sweep();
+                agent.follow_neighbours().await;
+            }
+            _ = hangup.recv() => {
+                if let Err(error) = agent.reload().await {
+                    tracing::error!("reload: {error}");
+                }
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("stopping; the data path goes on without the agent");
+    stop.send_replace(true);
+    let tasks = async {
+        drop(admin.await);
+        if let Some(metrics) = metrics {
+            drop(metrics.await);
+        }
+    };
+    if timeout(Duration::from_secs(2), tasks).await.is_err() {
+        tracing::warn!("open admin or metrics connections were cut");
+    }
+    Ok(())
+}
+
+/// Everything that others ask us through.
+async fn bind(agent: &Agent) -> Result<(UnixListener, Option<TcpListener>), Error> {
+    let socket = admin::bind(&agent.options.admin_socket).await?;
+    let Some(address) = agent.intent.node.metrics else { return Ok((socket, None)) };
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Metrics { address, source })?;
+    Ok((socket, Some(listener)))
+}
+
+/// A file that was read and found right.
+struct Read {
+    loaded: config::Loaded,
+    text: String,
+    hash: String,
+}
+
+fn read(path: &Path) -> Result<Read, Error> {
+    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    parse(&path.display().to_string(), text)
+}
+
+fn parse(file: &str, text: String) -> Result<Read, Error> {
+    let hash = format!("{:016x}", plan::fingerprint(&text));
+    match config::parse(file, &text) {
+        Ok(loaded) => Ok(Read { loaded, text, hash }),
+        Err(report) => Err(Error::Config { report: Box::new(report), text }),
+    }
+}
+
+impl Agent {
+    async fn start(options: Options) -> Result<Self, Error> {
+        program::check_capabilities()?;
+        let Read { loaded, hash, .. } = read(&options.config)?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{}: {}", options.config.display(), warning.message);
+        }
+        let intent = loaded.intent;
+        let lock = program::preflight(&options.pin_dir)?;
+        let override_file = OverrideFile::open(&options.state_dir)?;
+        let overrides = override_file.read()?;
+        let resets = Resets::open().map_err(|source| Error::System { what: "raw socket (CAP_NET_RAW)", source })?;
+        let mut net = Net::connect()?;
+
+        let mut data_path = DataPath::open(lock, &options.pin_dir, &intent.node, &net).await?;
+        let plan = plan::build(&intent, &overrides, data_path.running(), seed(&intent, data_path.running())?);
+        let plan = data_path.keep_or_undo(plan.map_err(Error::from))?;
+        let applied = data_path.apply(&plan);
+        data_path.keep_or_undo(applied)?;
+        let resolved = data_path.resolve(&mut net, RESOLVE).await;
+        data_path.keep_or_undo(resolved)?;
+        let attached = data_path.attach(&intent.node, &net).await;
+        data_path.keep_or_undo(attached)?;
+
+        let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
+        Ok(Self {
+            options,
+            started: Instant::now(),
+            started_at: clock::unix(),
+            intent,
+            config_hash: hash,
+            overrides,
+            override_file,
+            plan,
+            data_path,
+            net,
+            resets,
+            last_reload,
+        })
+    }
+
+    async fn answer(&mut self, request: Request) {
+        match request {
+            Request::Status(reply) => reply.send(self.status().map_err(|error| refusal(&error))),
+            Request::Reload(reply) => {
+                let answer = self.reload().await;
+                reply.send(answer.map_err(|error| refusal(&error)));
+            }
+            Request::Plan { file, text, reply } => reply.send(self.preview(&file, text).map_err(|error| refusal(&error))),
+            Request::Endpoint { endpoint, action, reply } => {
+                let answer = self.change_endpoint(endpoint, action).await;
+                reply.send(answer);
+            }
+        }
+    }
+
+    /// Reads the configuration again and applies it; on any error what ran before runs on.
+    async fn reload(&mut self) -> Result<Reloaded, Error> {
+        let result = self.try_reload().await;
+        match &result {
+            Ok(_) => {
+                self.last_reload = LastReload {
+                    successful: true,
+                    success_at: Some(clock::unix()),
+                    failures: self.last_reload.failures,
+                    error: None,
+                };
+            }
+            Err(error) => {
+                self.last_reload.successful = false;
+                self.last_reload.failures += 1;
+                self.last_reload.error = Some(error.to_string());
+            }
+        }
+        result
+    }
+
+    async fn try_reload(&mut self) -> Result<Reloaded, Error> {
+        let Read { loaded, text, hash } = read(&self.options.config)?;
+        self.check_change(&loaded, text)?;
+        let overrides = self.overrides.clone();
+        let changes = self.apply(loaded.intent, overrides).await?;
+        self.config_hash = hash;
+        Ok(Reloaded {
+            schema_version: status::SCHEMA_VERSION,
+            generation: self.plan.generation.0,
+            changed: !changes.noop,
+            summary: summary(&changes),
+            report: serde_json::to_value(&changes).unwrap_or_default(),
+        })
+    }
+
+    /// What a file may not change while the agent runs.
+    fn check_change(&self, loaded: &config::Loaded, text: String) -> Result<(), Error> {
+        let problems = config::check_change(&self.intent, loaded);
+        if !problems.is_empty() {
+            let report = config::problem::Report { problems, omitted: 0, warnings: Vec::new() };
+            return Err(Error::Config { report: Box::new(report), text });
+        }
+        let (old, new) = (&self.intent.node, &loaded.intent.node);
+        let fixed = [
+            ("node.interfaces", old.interfaces == new.interfaces),
+            ("node.xdp_mode", old.xdp_mode == new.xdp_mode),
+            ("node.flows", old.flows == new.flows),
+            ("node.metrics", old.metrics == new.metrics),
+            ("node.hash_seed", new.hash_seed.is_none_or(|seed| seed.0 == self.data_path.running().seed)),
+        ];
+        match fixed.into_iter().find(|(_, same)| !same) {
+            Some((key, _)) => Err(Error::NeedsRestart { key }),
+            None => Ok(()),
+        }
+    }
+
+    async fn apply(&mut self, intent: Intent, overrides: Overrides) -> Result<Changes, Error> {
+        let plan = self.planned(&intent, &overrides)?;
+        let changes = plan::compare(Some(&self.plan), &plan);
+        self.data_path.set_nat_ports(&intent.node)?;
+        // New endpoints get their next hops before the first packet can choose them.
+        self.data_path.follow(&mut self.net, Some(&plan)).await?;
+        self.data_path.apply(&plan)?;
+        tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
+        (self.intent, self.overrides, self.plan) = (intent, overrides, plan);
+        Ok(changes)
+    }
+
+    fn planned(&self, intent: &Intent, overrides: &Overrides) -> Result<Plan, Error> {
+        let running = self.data_path.running();
+        Ok(plan::build(intent, overrides, running, seed(intent, running)?)?)
+    }
+
+    fn preview(&self, file: &str, text: String) -> Result<Planned, Error> {
+        let Read { loaded, text, .. } = parse(file, text)?;
+        self.check_change(&loaded, text)?;
+        let plan = self.planned(&loaded.intent, &self.overrides)?;
+        let changes = plan::compare(Some(&self.plan), &plan);
+        Ok(Planned {
+            schema_version: status::SCHEMA_VERSION,
+            changes: !changes.noop,
+            summary: summary(&changes),
+            report: serde_json::to_value(&changes).unwrap_or_default(),
+        })
+    }
+
+    async fn change_endpoint(&mut self, path: EndpointPath, action: Action) -> Result<EndpointChange, Refusal> {
+        let gone = || Refusal::new(Code::NotFound, format!("there is no endpoint {path} any more"));
+        let before = self.endpoint(&path).ok_or_else(gone)?;
+        let (name, weight_before) = (before.name.clone(), before.weight.0);
+        let mut overrides = self.overrides.clone();
+        let entry = overrides.endpoints.entry(name.clone()).or_default();
+        match action {
+            Action::Drain => entry.drained = true,
+            Action::Undrain => entry.drained = false,
+            Action::Weight(weight) => entry.weight = Some(crate::model::Weight(weight)),
+        }
+        if matches!(action, Action::Undrain) {
+            overrides.endpoints.remove(&name);
+        }
+        // Kept first: a restart must not forget what was done.
+        self.override_file.write(&overrides).map_err(|error| refusal(&error))?;
+        if let Err(error) = self.apply(self.intent.clone(), overrides).await {
+            self.override_file.write(&self.overrides).map_err(|error| refusal(&error))?;
+            return Err(refusal(&error));
+        }
+        let after = self.endpoint(&path).ok_or_else(gone)?;
+        Ok(EndpointChange {
+            schema_version: status::SCHEMA_VERSION,
+            endpoint: path.clone(),
+            configured_weight: after.configured.0,
+            weight_before,
+            weight: after.weight.0,
+            state: state(after),
+            generation: self.plan.generation.0,
+        })
+    }
+
+    fn endpoint(&self, path: &EndpointPath) -> Option<&plan::EndpointView> {
+        let is_it = |name: &EndpointName| {
+            name.instance.as_str() == path.instance
+                && name.listener.as_str() == path.listener
+                && name.group.as_str() == path.group
+                && name.address.to_string() == path.address
+        };
+        self.plan.listeners.iter().flat_map(|listener| &listener.endpoints).find(|endpoint| is_it(&endpoint.name))
+    }
+
+    /// Brings next hops up to date; what cannot be done now is tried again in a second.
+    async fn follow_neighbours(&mut self) {
+        if let Err(error) = self.data_path.follow(&mut self.net, None).await {
+            tracing::error!("next hops: {error}");
+        }
+    }
+
+    /// Releases what was idle for too long, and tells both sides.
+    fn sweep(&mut self) {
+        for idle in self.data_path.sweep() {
+            if let Err(error) = self.resets.send(&idle) {
+                tracing::debug!(client = %idle.client.0, "reset of an idle flow: {error}");
+            }
+        }
+    }
+}
+
+/// Why an endpoint has the weight it has.
+fn state(endpoint: &plan::EndpointView) -> EndpointState {
+    if endpoint.drained {
+        EndpointState::Drained
+    } else if endpoint.weight.0 == 0 {
+        EndpointState::Zero
+    } else {
+        EndpointState::Active
+    }
+}
+
+fn summary(changes: &Changes) -> Vec<String> {
+    changes.render(false).lines().map(str::to_owned).collect()
+}
+
+/// The key of the hash: the file's, the one that runs, or a new one.
+fn seed(intent: &Intent, running: &State) -> Result<[u64; 2], Error> {
+    if let Some(seed) = intent.node.hash_seed {
+        return Ok(seed.0);
+    }
+    if running.seed != [0, 0] {
+        return Ok(running.seed);
+    }
+    let mut bytes = [0; 16];
+    getrandom(&mut bytes, GetRandomFlags::empty())
+        .map_err(|errno| Error::System { what: "random numbers", source: errno.into() })?;
+    let word = |half: usize| u64::from_ne_bytes(std::array::from_fn(|i| bytes[half * 8 + i]));
+    Ok([word(0), word(1)])
+}
+
+fn refusal(error: &Error) -> Refusal {
+    let code = match error {
+        Error::Config { .. } | Error::Plan(_) | Error::NeedsRestart { .. } | Error::Read { .. } => Code::Invalid,
+        Error::Program(_) | Error::Maps(_) | Error::Net(_) => Code::Kernel,
+        Error::Admin(_) | Error::Metrics { .. } => Code::Conflict,
+        Error::State { .. } | Error::System { .. } => Code::Internal,
+    };
+    let refusal = Refusal::new(code, error.to_string());
+    if let Error::Config { report, .. } = error {
+        return refusal.with_problems(report.problems.iter().filter_map(|problem| serde_json::to_value(problem).ok()));
+    }
+    refusal
+}

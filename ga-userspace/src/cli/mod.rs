@@ -1,0 +1,211 @@
+//! The `ga` command: one file for each verb. Verbs ask and print; they never decide.
+
+pub mod check;
+mod client;
+pub mod detach;
+mod drops;
+mod endpoints;
+mod exit;
+mod file;
+mod output;
+pub mod plan;
+mod reload;
+pub mod run;
+pub mod schema;
+mod status;
+mod units;
+mod watch;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+pub use client::{Client, ClientError};
+pub use exit::{Exit, Failure};
+pub use output::{ColorChoice, Format, Output, Style};
+
+use crate::admin::DEFAULT_SOCKET;
+
+const EXAMPLES: &str = "Examples:
+  ga check /etc/ga/ga.toml           is the file right?
+  ga run --config /etc/ga/ga.toml    the agent
+  ga status --watch                  how things are, with rates
+  ga endpoints drain 10.0.0.11       no new flows for an endpoint";
+
+/// A self-hosted global accelerator: TCP and UDP to the right endpoint, in the kernel
+#[derive(Debug, Parser)]
+#[command(name = "ga", version, after_long_help = format!("{EXAMPLES}\n\n{}", exit::EXIT_CODES), max_term_width = 110)]
+struct Cli {
+    /// The agent's admin socket [default: /run/ga/admin.sock] [env: GA_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// What answers look like
+    #[arg(long, global = true, value_enum, default_value_t)]
+    output: Format,
+    /// When to use colours; NO_COLOR is honoured
+    #[arg(long, global = true, value_enum, default_value_t)]
+    color: ColorChoice,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the agent
+    #[command(after_long_help = run::EXAMPLES)]
+    Run(run::RunArgs),
+    /// Take the data path down; a stopped agent leaves it running
+    #[command(after_long_help = detach::EXAMPLES)]
+    Detach(detach::DetachArgs),
+    /// Check a configuration
+    #[command(after_long_help = check::EXAMPLES)]
+    Check(check::CheckArgs),
+    /// Show what a configuration would change
+    #[command(after_long_help = plan::EXAMPLES)]
+    Plan(plan::PlanArgs),
+    /// About the configuration's format
+    #[command(subcommand, after_long_help = schema::EXAMPLES)]
+    Config(ConfigVerb),
+    /// Make the agent read its configuration again, and wait until it is live
+    #[command(after_long_help = reload::EXAMPLES)]
+    Reload,
+    /// Show how things are
+    #[command(after_long_help = status::EXAMPLES)]
+    Status(status::StatusArgs),
+    /// Show which packets were dropped or passed to the host, and why
+    #[command(after_long_help = drops::EXAMPLES)]
+    Drops(drops::DropsArgs),
+    /// List endpoints; drain them, or change their weight
+    #[command(after_long_help = endpoints::EXAMPLES)]
+    Endpoints(endpoints::EndpointsArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Print the JSON Schema of the configuration
+    #[command(after_long_help = schema::EXAMPLES)]
+    Schema(schema::SchemaArgs),
+}
+
+/// What every verb gets besides its own arguments.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The agent's admin socket.
+    pub socket: PathBuf,
+    /// Where answers go.
+    pub output: Output,
+}
+
+impl Context {
+    /// A client of the agent.
+    pub fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+}
+
+/// The whole command: parses the command line, runs the verb, says what went wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let from_environment = || std::env::var_os("GA_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let socket = cli.socket.or_else(from_environment).unwrap_or_else(|| DEFAULT_SOCKET.into());
+    let context = Context { socket, output: Output::new(cli.output, cli.color) };
+    dispatch(&cli.verb, &context).unwrap_or_else(|error| complain(&error, &context.output)).into()
+}
+
+fn dispatch(verb: &Verb, context: &Context) -> anyhow::Result<Exit> {
+    match verb {
+        Verb::Run(args) => run::run(args, context),
+        Verb::Detach(args) => detach::run(args, context),
+        Verb::Check(args) => check::run(args, context),
+        Verb::Plan(args) => block_on(plan::run(args, context)),
+        Verb::Config(ConfigVerb::Schema(args)) => schema::run(args, context),
+        Verb::Reload => block_on(reload::run(context)),
+        Verb::Status(args) => block_on(status::run(args, context)),
+        Verb::Drops(args) => block_on(drops::run(args, context)),
+        Verb::Endpoints(args) => block_on(endpoints::run(args, context)),
+    }
+}
+
+fn block_on(verb: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(verb)
+}
+
+/// Says what went wrong: people read it on standard error, programs that asked for JSON get the refusal itself.
+fn complain(error: &anyhow::Error, output: &Output) -> Exit {
+    let exit = Exit::of(error);
+    let refusal = error.chain().find_map(|cause| match cause.downcast_ref::<ClientError>() {
+        Some(ClientError::Refused(refusal)) => Some(refusal),
+        Some(_) | None => None,
+    });
+    match (refusal, output.format) {
+        _ if exit == Exit::Ok => {}
+        (Some(refusal), Format::Json) => {
+            if let Err(error) = output.view(refusal, |_| String::new()) {
+                eprintln!("ga: {error}");
+            }
+        }
+        (Some(refusal), Format::Table) => {
+            eprintln!("ga: {refusal}");
+            refusal.problem_lines().for_each(|line| eprintln!("  {line}"));
+        }
+        (None, Format::Table | Format::Json) => eprintln!("ga: {error:#}"),
+    }
+    exit
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, ErrorKind> {
+        Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_command_tree_is_sound_and_every_verb_has_examples() {
+        fn walk(command: &clap::Command) {
+            let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:\n  ga "), "{} has no examples", command.get_name());
+            command.get_subcommands().for_each(walk);
+        }
+        Cli::command().debug_assert();
+        walk(&Cli::command());
+    }
+
+    #[test]
+    fn help_documents_the_exit_codes() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains(exit::EXIT_CODES), "{help}");
+    }
+
+    #[test]
+    fn command_lines_are_understood() {
+        for line in [
+            "ga run --config ga.toml --admin-socket a --pin-dir p --state-dir s",
+            "ga --socket /tmp/x status --watch",
+            "ga status --watch=0.5 --output json --socket /tmp/x --color never",
+            "ga drops --watch=2",
+            "ga endpoints list",
+            "ga endpoints drain ga-demo/game/10.0.0.11",
+            "ga endpoints weight 2001:db8::11 50",
+            "ga check ga.toml",
+            "ga plan new.toml --against old.toml",
+            "ga config schema",
+            "ga reload",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        for line in [
+            "ga run",
+            "ga status --watch 5",
+            "ga endpoints weight 10.0.0.11 256",
+            "ga endpoints weight 10.0.0.11",
+            "ga endpoints drain a/10.0.0.11",
+            "ga status --output yaml",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! `ga status`: one screen that says how things are.
+
+use std::fmt::Write;
+
+use clap::Args;
+use comfy_table::{Cell, CellAlignment, Color, Table};
+
+use super::{
+    Context, Exit, drops,
+    output::Style,
+    units::{bytes, count, duration, percent},
+    watch::{Unit, Watch, watch},
+};
+use crate::status::{AttachMode, Endpoint, EndpointState, FlowTable, Instance, Interface, Listener, NextHop, Status};
+
+pub(super) const EXAMPLES: &str = "Examples:
+  ga status                                  how things are
+  ga status --watch                          the same every second, with rates
+  ga status --watch=5 | tee log              a block every 5 seconds
+  ga status --output json | jq .generation   for programs";
+
+/// Arguments of `ga status`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    watch: Watch,
+}
+
+/// Runs `ga status`.
+pub(super) async fn run(args: &StatusArgs, context: &Context) -> anyhow::Result<Exit> {
+    let output = &context.output;
+    match args.watch.watch {
+        Some(every) => watch(context, every, |status, unit| output.repeated(status, |style| render(status, style, unit))).await,
+        None => {
+            let status = context.client().status().await?;
+            output.view(&status, |style| render(&status, style, Unit::Total))?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// The screen.
+pub(super) fn render(status: &Status, style: &Style, unit: Unit) -> String {
+    let mut out = head(status);
+    for (instance, listener) in status.listeners() {
+        out += &format!("\n{}\n", title(instance, listener));
+        out += &endpoints(listener, style, unit);
+    }
+    out.push('\n');
+    out += &drops::render_drops(&status.drops, style, unit);
+    out
+}
+
+fn head(status: &Status) -> String {
+    let Status { version, access_point, generation, last_reload, .. } = status;
+    let up = duration(status.uptime_s as u64);
+    // The agent's own clock: ours may be another host's.
+    let now = status.started_at.unwrap_or_default() + status.uptime_s as u64;
+    let reloaded = last_reload.success_at.map(|at| format!(", configured {} ago", duration(now.saturating_sub(at))));
+    let interfaces: Vec<String> = status.interfaces.iter().map(interface).collect();
+    let flows = |family: &str, table: FlowTable| {
+        format!("{family} {} of {} ({})", count(table.live), count(table.capacity), percent(table.fill()))
+    };
+    let mut out = format!(
+        "ga {version} at {access_point}, generation {generation}, up {up}{}\ninterfaces: {}\nflows: {}, {}\n",
+        reloaded.unwrap_or_default(),
+        or_dash(interfaces.join(", ")),
+        flows("IPv4", status.flows.ipv4),
+        flows("IPv6", status.flows.ipv6),
+    );
+    let refused = (!last_reload.successful).then(|| {
+        let why = last_reload.error.as_deref().unwrap_or("no reason given");
+        format!("the latest configuration was refused: {why}")
+    });
+    for warning in refused.iter().chain(&status.warnings) {
+        // Writing to a string cannot fail.
+        writeln!(out, "warning: {warning}").ok();
+    }
+    out
+}
+
+fn interface(interface: &Interface) -> String {
+    let mode = match interface.mode {
+        AttachMode::Native => "native",
+        AttachMode::Generic => "generic",
+    };
+    format!("{} {}", interface.name, if interface.attached { mode } else { "NOT ATTACHED" })
+}
+
+fn title(instance: &Instance, listener: &Listener) -> String {
+    let Listener { name, protocol, ports, client_affinity, idle_timeout_s, active_flows, .. } = listener;
+    let (id, vips) = (&instance.id, or_dash(instance.vips.join(",")));
+    let affinity = if client_affinity == "none" { String::new() } else { format!(", affinity {client_affinity}") };
+    format!("{id}/{name}  {vips} {protocol} {ports}{affinity}, idle {idle_timeout_s} s, {} flows", count(*active_flows))
+}
+
+/// All columns, or where they do not fit, all but the packets.
+fn endpoints(listener: &Listener, style: &Style, unit: Unit) -> String {
+    let table = endpoint_table(listener, style, unit, true);
+    style.draw(if style.fits(&table) { table } else { endpoint_table(listener, style, unit, false) })
+}
+
+fn endpoint_table(listener: &Listener, style: &Style, unit: Unit, packets: bool) -> Table {
+    use CellAlignment::{Left, Right};
+    let several_groups = listener.groups.len() > 1;
+    let notes = listener.groups.iter().flat_map(|group| &group.endpoints).any(|endpoint| note(endpoint).is_some());
+    let names = match unit {
+        Unit::Total => ["new flows", "packets in", "packets out", "bytes in", "bytes out"],
+        Unit::PerSecond => ["new/s", "packets/s in", "packets/s out", "bytes/s in", "bytes/s out"],
+    };
+    let mut columns = vec![("endpoint", Left), ("weight", Right), ("share", Right), ("flows", Right), (names[0], Right)];
+    if several_groups {
+        columns.insert(0, ("group", Left));
+    }
+    if packets {
+        columns.extend([(names[1], Right), (names[2], Right)]);
+    }
+    columns.extend([(names[3], Right), (names[4], Right)]);
+    if notes {
+        columns.push(("note", Left));
+    }
+    let mut table = style.table(&columns);
+    for group in &listener.groups {
+        for endpoint in &group.endpoints {
+            let mut row = vec![
+                Cell::new(&endpoint.address),
+                Cell::new(endpoint.weight),
+                Cell::new(percent(endpoint.share)),
+                Cell::new(count(endpoint.active_flows)),
+                Cell::new(count(endpoint.counters.new_flows)),
+            ];
+            if several_groups {
+                row.insert(0, Cell::new(&group.name));
+            }
+            if packets {
+                row.extend([endpoint.counters.forward_packets, endpoint.counters.return_packets].map(|n| Cell::new(count(n))));
+            }
+            row.extend([endpoint.counters.forward_bytes, endpoint.counters.return_bytes].map(|n| Cell::new(bytes(n))));
+            if let Some(note) = note(endpoint) {
+                row.push(Cell::new(note).fg(Color::Yellow));
+            }
+            table.add_row(row);
+        }
+    }
+    table
+}
+
+/// What is not as the file says, or not well.
+pub(super) fn note(endpoint: &Endpoint) -> Option<String> {
+    let configured = endpoint.configured_weight;
+    let weight = match endpoint.state {
+        EndpointState::Drained => Some(format!("drained ({configured})")),
+        EndpointState::Active | EndpointState::Zero => {
+            (endpoint.weight != configured).then(|| format!("configured {configured}"))
+        }
+    };
+    let hop = match endpoint.next_hop {
+        NextHop::Resolved => None,
+        NextHop::Unresolved => Some("no next hop".to_owned()),
+    };
+    let notes: Vec<String> = weight.into_iter().chain(hop).collect();
+    (!notes.is_empty()).then(|| notes.join(", "))
+}
+
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::example::example;
+
+    const HEAD: &str = "\
+ga 0.1.0 at fra1, generation 42, up 3d 4h, configured 10m ago
+interfaces: eth0 native, eth1 generic
+flows: IPv4 12,345 of 65,536 (18.8%), IPv6 0 of 65,536 (0.0%)
+";
+
+    fn at(width: Option<u16>) -> String {
+        render(&example(), &Style { width, color: false }, Unit::Total)
+    }
+
+    #[test]
+    fn a_wide_terminal_shows_everything() {
+        let expected = "
+ga-demo/game  198.51.100.10 tcp 80,90~92,8080, affinity source_ip, idle 900 s, 12,387 flows
+  endpoint   weight   share   flows  new flows  packets in  packets out  bytes in  bytes out  note
+  10.0.0.11     255  100.0%  12,345    123,456       1.23M        2.47M   118 MiB   3.45 GiB
+  10.0.0.12       0    0.0%      42        420       4,200        8,400   410 KiB   12.0 MiB  drained (255)
+
+ga-demo/voice  198.51.100.10 udp 80,90~92,8080, affinity source_ip, idle 900 s, 9 flows
+  endpoint      weight  share  flows  new flows  packets in  packets out  bytes in  bytes out  note
+  10.0.0.11        255  99.6%      9         90         900        1,800  87.9 KiB   2.57 MiB
+  2001:db8::11       1   0.4%      0          0           0            0       0 B        0 B  configured 255
+
+  dropped  listener      packets  because
+  no_flow  ga-demo/game       17  a TCP segment other than SYN that belongs to no known flow
+";
+        assert_eq!(at(Some(120)), format!("{HEAD}{expected}"));
+        assert_eq!(at(None), at(Some(120)), "what fits is the same in a pipe");
+    }
+
+    #[test]
+    fn trouble_is_said_at_the_top() {
+        let mut status = example();
+        status.last_reload.successful = false;
+        status.last_reload.error = Some("ga.toml: 2 problems".to_owned());
+        status.interfaces[1].attached = false;
+        status.warnings.push("eth0 lost 3 packets to its ring".to_owned());
+        status.instances[0].listeners[0].groups[0].endpoints[0].next_hop = NextHop::Unresolved;
+        let text = render(&status, &Style::default(), Unit::PerSecond);
+        for expected in [
+            "interfaces: eth0 native, eth1 NOT ATTACHED\n",
+            "warning: the latest configuration was refused: ga.toml: 2 problems\nwarning: eth0 lost 3 packets to its ring\n",
+            "  no next hop\n",
+            "packets/s in",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in\n{text}");
+        }
+        assert!(render(&status, &Style { width: None, color: true }, Unit::Total).contains("\x1b["), "colours when told to");
+        assert!(!text.contains('\x1b'), "no colours otherwise");
+    }
+
+    #[test]
+    fn a_narrow_terminal_leaves_the_packets_out() {
+        let expected = "
+ga-demo/game  198.51.100.10 tcp 80,90~92,8080, affinity source_ip, idle 900 s, 12,387 flows
+  endpoint   weight   share   flows  new flows  bytes in  bytes out  note
+  10.0.0.11     255  100.0%  12,345    123,456   118 MiB   3.45 GiB
+  10.0.0.12       0    0.0%      42        420   410 KiB   12.0 MiB  drained
+                                                                     (255)
+
+ga-demo/voice  198.51.100.10 udp 80,90~92,8080, affinity source_ip, idle 900 s, 9 flows
+  endpoint      weight  share  flows  new flows  bytes in  bytes out  note
+  10.0.0.11        255  99.6%      9         90  87.9 KiB   2.57 MiB
+  2001:db8::11       1   0.4%      0          0       0 B        0 B  configured
+                                                                      255
+
+  dropped  listener      packets  because
+  no_flow  ga-demo/game       17  a TCP segment other than SYN that belongs to
+                                  no known flow
+";
+        assert_eq!(at(Some(80)), format!("{HEAD}{expected}"));
+    }
+}

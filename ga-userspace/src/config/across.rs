@@ -1,0 +1,95 @@
+//! Rules between instances, and the capacities of the data path (`ga_common::abi::limits`).
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ga_common::abi::limits::{MAX_ADDRESSES, MAX_ENDPOINTS};
+
+use super::{
+    document::{Context, Ledger, Seen},
+    problem::{Fault, Kind, Problems},
+};
+
+/// Judges what the walk has put into the ledger.
+pub(super) fn check(cx: &mut Context<'_>) {
+    let (problems, ledger) = (&mut cx.problems, &cx.ledger);
+    let vips = unique(&ledger.vips, "VIP", problems);
+    let egress_ips = unique(&ledger.egress_ips, "egress address", problems);
+    vips_against_egress(ledger, &egress_ips, problems);
+    endpoints_are_not_us(ledger, &vips, &egress_ips, problems);
+    capacities(ledger, problems);
+}
+
+/// The first owner of each address; every later one is a problem.
+fn unique<'l>(all: &'l [Seen], what: &str, problems: &mut Problems<'_>) -> BTreeMap<IpAddr, &'l Seen> {
+    let mut first = BTreeMap::new();
+    for seen in all {
+        let Some(owner) = first.get(&seen.address).copied() else {
+            first.insert(seen.address, seen);
+            continue;
+        };
+        let line = problems.line(owner.span.start);
+        let draft = if owner.instance == seen.instance {
+            Fault::new(Kind::Duplicate, format!("{what} {} is listed twice, first on line {line}", seen.address))
+                .help("list it once")
+        } else {
+            let message = format!("{what} {} belongs to another instance, on line {line}", seen.address);
+            Fault::new(Kind::Conflict, message).help("no address is shared between instances")
+        };
+        problems.push(seen.span.clone(), &seen.path, draft);
+    }
+    first
+}
+
+/// One instance may use one address for both; two instances may not.
+fn vips_against_egress(ledger: &Ledger, egress_ips: &BTreeMap<IpAddr, &Seen>, problems: &mut Problems<'_>) {
+    for vip in &ledger.vips {
+        let Some(egress) = egress_ips.get(&vip.address).filter(|egress| egress.instance != vip.instance) else { continue };
+        let line = problems.line(egress.span.start);
+        let message = format!("VIP {} is an egress address of another instance, on line {line}", vip.address);
+        problems.push(
+            vip.span.clone(),
+            &vip.path,
+            Fault::new(Kind::Conflict, message).help("no address is shared between instances"),
+        );
+    }
+}
+
+/// Traffic to one of our own addresses would come back to us.
+fn endpoints_are_not_us(
+    ledger: &Ledger,
+    vips: &BTreeMap<IpAddr, &Seen>,
+    egress_ips: &BTreeMap<IpAddr, &Seen>,
+    problems: &mut Problems<'_>,
+) {
+    for endpoint in &ledger.endpoints {
+        let (what, owner) = match (vips.get(&endpoint.address), egress_ips.get(&endpoint.address)) {
+            (Some(vip), _) => ("a VIP", vip),
+            (None, Some(egress)) => ("an egress address", egress),
+            (None, None) => continue,
+        };
+        let line = problems.line(owner.span.start);
+        let message = format!("{} is {what} of this edge (line {line}); an endpoint must be another host", endpoint.address);
+        problems.push(
+            endpoint.span.clone(),
+            &endpoint.path,
+            Fault::new(Kind::Conflict, message).help("name the host behind this edge"),
+        );
+    }
+}
+
+fn capacities(ledger: &Ledger, problems: &mut Problems<'_>) {
+    let addresses = ledger.vips.iter().chain(&ledger.egress_ips).nth(MAX_ADDRESSES as usize);
+    let endpoints = ledger.endpoints.get(MAX_ENDPOINTS as usize);
+    for (excess, limit, what) in
+        [(addresses, MAX_ADDRESSES, "VIPs and egress addresses together"), (endpoints, MAX_ENDPOINTS, "endpoints")]
+    {
+        if let Some(excess) = excess {
+            let message = format!("an edge holds {limit} {what}; this is one more");
+            problems.push(
+                excess.span.clone(),
+                &excess.path,
+                Fault::new(Kind::Capacity, message).help("share them out to several edges"),
+            );
+        }
+    }
+}

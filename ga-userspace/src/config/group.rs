@@ -1,0 +1,234 @@
+//! `[[instance.listener.endpoint_group]]` (specification §1.4, §1.10, §1.11).
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ga_common::abi::family::Family;
+
+use super::{
+    document::Context,
+    endpoint,
+    instance::Surroundings,
+    keys, limits,
+    problem::{Code, Fault, Kind},
+    text,
+    tree::{Table, Value, not_a_word},
+};
+use crate::model::{BackendIpVersion, Endpoint, EndpointGroup, Name, Port, PortMapping, Ports, Protocol, Weight};
+
+/// Name of a group that has none.
+pub(super) const DEFAULT_NAME: &str = "default";
+
+/// Words of `backend_ip_version`.
+pub(super) const BACKEND_IP_VERSIONS: [(&str, BackendIpVersion); 3] =
+    [("ipv4", BackendIpVersion::Ipv4), ("ipv6", BackendIpVersion::Ipv6), ("affinity", BackendIpVersion::Affinity)];
+
+/// Reads every group of a listener and returns the one that this version serves.
+pub(super) fn read_all(
+    listener: &Table<'_>,
+    around: &Surroundings,
+    protocol: Option<Protocol>,
+    ports: Option<&Ports>,
+    cx: &mut Context<'_>,
+) -> Option<EndpointGroup> {
+    let value = listener.required("endpoint_group", "add `[[instance.listener.endpoint_group]]`", &mut cx.problems)?;
+    let tables = value.tables(&keys::GROUP, &mut cx.problems)?;
+    number_of_groups(&tables, cx);
+    unique_regions(&tables, cx);
+    let read = |table: &Table<'_>| read(table, around, protocol, ports, cx);
+    let mut groups = tables.iter().map(read).collect::<Vec<_>>();
+    // With more than one there is a problem already; with none, what stands here are no tables.
+    if groups.is_empty() { None } else { groups.swap_remove(0) }
+}
+
+fn is_default(table: &Table<'_>) -> bool {
+    table.optional("kind").is_none_or(|value| value.as_string() == Some("default"))
+}
+
+fn number_of_groups(tables: &[Table<'_>], cx: &mut Context<'_>) {
+    let limit = cx.limits.default_groups_per_listener as usize;
+    for (index, table) in tables.iter().filter(|table| is_default(table)).enumerate() {
+        if index == limit {
+            let draft = Fault::new(Kind::Quota, format!("`limits.default_groups_per_listener` allows {limit}; this is one more"))
+                .help("move its endpoints into the first group, or into a listener of their own")
+                .code(Code::QuotaExceededEndpointGroup);
+            cx.problems.push(table.span.clone(), &table.path, draft);
+        } else if index == 1 {
+            let draft = Fault::new(Kind::NotSupportedYet, "a second default endpoint group is not supported yet in this version")
+                .help("move its endpoints into the first group, or into a listener of their own");
+            cx.problems.push(table.span.clone(), &table.path, draft);
+        }
+    }
+}
+
+fn unique_regions(tables: &[Table<'_>], cx: &mut Context<'_>) {
+    let mut regions = BTreeMap::new();
+    for value in tables.iter().filter(|table| is_default(table)).filter_map(|table| table.optional("region")) {
+        let Some(region) = value.as_string() else { continue };
+        let line = cx.problems.line(value.span.start);
+        if let Some(first) = regions.get(region) {
+            let draft =
+                Fault::new(Kind::Duplicate, format!("the default endpoint group on line {first} is in this region already"))
+                    .help("default endpoint groups of a listener are in different regions")
+                    .code(Code::ExistEndpointGroup);
+            value.problem(draft, &mut cx.problems);
+        } else {
+            regions.insert(region, line);
+        }
+    }
+}
+
+fn read(
+    table: &Table<'_>,
+    around: &Surroundings,
+    protocol: Option<Protocol>,
+    ports: Option<&Ports>,
+    cx: &mut Context<'_>,
+) -> Option<EndpointGroup> {
+    let name = match table.optional("name") {
+        Some(value) => text::name(&value, cx),
+        None => Name::parse(DEFAULT_NAME, cx.limits.name_rule).ok(),
+    };
+    let description = text::description(table.optional("description"), cx);
+    kind(table.optional("kind"), protocol, cx);
+    let region = table
+        .required("region", "say where the endpoints are: `region = \"eu-central\"`", &mut cx.problems)
+        .and_then(|value| text::label(&value, cx));
+    let version_value = table.optional("backend_ip_version");
+    let version =
+        version_value.as_ref().map_or(Some(BackendIpVersion::Ipv4), |value| value.word(&BACKEND_IP_VERSIONS, &mut cx.problems));
+    preserve_client_ip(table.optional("preserve_client_ip"), protocol, cx);
+    let port_mapping = table.optional("port_mapping").map_or(Some(PortMapping::default()), |value| mappings(&value, ports, cx));
+    let endpoints = endpoint::read_all(table, around, protocol, version, cx);
+    if let (Some(version), Some(endpoints)) = (version, &endpoints) {
+        every_family_served(table, version_value.as_ref(), version, endpoints, around, cx);
+    }
+    Some(EndpointGroup {
+        name: name?,
+        region: region?,
+        description,
+        backend_ip_version: version?,
+        port_mapping: port_mapping?,
+        endpoints: endpoints?,
+    })
+}
+
+fn kind(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'_>) {
+    let Some(value) = value else { return };
+    let Some(word) = value.string(&mut cx.problems) else { return };
+    let draft = match (word, protocol) {
+        ("default", _) => return,
+        ("virtual", Some(Protocol::Udp)) => {
+            Fault::new(Kind::NotAllowed, "a UDP listener cannot have virtual endpoint groups").help("leave `kind` away")
+        }
+        ("virtual", Some(Protocol::Tcp) | None) => {
+            Fault::new(Kind::NotSupportedYet, "virtual endpoint groups are not supported yet in this version")
+                .help("put their endpoints into the default group, or into a listener of their own")
+        }
+        _ => not_a_word(word, ["default", "virtual"].into_iter()),
+    };
+    value.problem(draft, &mut cx.problems);
+}
+
+fn preserve_client_ip(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'_>) {
+    let Some(value) = value else { return };
+    let Some(word) = value.string(&mut cx.problems) else { return };
+    let draft = match (word, protocol) {
+        ("none", _) => return,
+        ("proxy_v1" | "proxy_v2" | "toa", Some(Protocol::Udp)) => {
+            Fault::new(Kind::NotAllowed, format!("`{word}` is for TCP listeners only"))
+                .help("with \"none\", endpoints see the egress address")
+        }
+        ("transparent" | "proxy_v1" | "proxy_v2" | "toa", _) => {
+            Fault::new(Kind::NotSupportedYet, format!("`{word}` is not supported yet in this version"))
+                .help("with \"none\", endpoints see the egress address")
+        }
+        _ => not_a_word(word, ["none", "transparent", "proxy_v1", "proxy_v2", "toa"].into_iter()),
+    };
+    value.problem(draft, &mut cx.problems);
+}
+
+fn mappings(value: &Value<'_>, ports: Option<&Ports>, cx: &mut Context<'_>) -> Option<PortMapping> {
+    let elements = value.array(&mut cx.problems)?;
+    let limit = cx.limits.port_mappings_per_group as usize;
+    if let Some(excess) = elements.get(limit) {
+        let message = format!("{} port mappings; `limits.port_mappings_per_group` allows {limit}", elements.len());
+        let draft = Fault::new(Kind::Quota, message)
+            .help(format!("raise the limit, up to {}", limits::PORT_MAPPINGS_PER_GROUP.end()))
+            .code(Code::QuotaExceededPortOverride);
+        excess.problem(draft, &mut cx.problems);
+    }
+    let mut mapping = PortMapping::default();
+    let before = cx.problems.count();
+    for element in &elements {
+        let Some(table) = element.table(&keys::PORT_MAPPING, &mut cx.problems) else { continue };
+        let help = "write it as in `{ listener = 80, endpoint = 18080 }`";
+        let from = table.required("listener", help, &mut cx.problems);
+        let to = table.required("endpoint", help, &mut cx.problems);
+        let to = to.and_then(|to| to.integer(1..=65_535, &mut cx.problems)).and_then(|to| u16::try_from(to).ok());
+        let Some(from) = from else { continue };
+        let Some(port) = from.integer(1..=u32::from(Port::MAX), &mut cx.problems).and_then(Port::new) else { continue };
+        if ports.is_some_and(|ports| !ports.contains(port)) {
+            let message = format!("the listener has no port {port}; a mapped port must be one of its `ports`");
+            let draft = Fault::new(Kind::Conflict, message).help("add the port to the listener, or remove the mapping");
+            from.problem(draft, &mut cx.problems);
+        } else if let Some(to) = to
+            && !mapping.insert(port, to)
+        {
+            let draft = Fault::new(Kind::Duplicate, format!("listener port {port} is mapped twice"));
+            from.problem(draft.help("several listener ports may go to one endpoint port, not the reverse"), &mut cx.problems);
+        }
+    }
+    (cx.problems.count() == before).then_some(mapping)
+}
+
+/// Headers are not translated between families yet: the clients of each VIP need endpoints of its family.
+fn every_family_served(
+    table: &Table<'_>,
+    version_value: Option<&Value<'_>>,
+    version: BackendIpVersion,
+    endpoints: &[Endpoint],
+    around: &Surroundings,
+    cx: &mut Context<'_>,
+) {
+    let Some(vips) = &around.vips else { return };
+    for family in Family::ALL {
+        let of_family = |address: &&IpAddr| Family::of(**address) == family;
+        let vip = vips.iter().find(of_family);
+        let mut own = endpoints.iter().filter(|endpoint| of_family(&&endpoint.address)).peekable();
+        match (vip, own.peek().is_some()) {
+            (Some(vip), false) => {
+                let (span, path) = version_value.map_or((&table.span, &table.path), |value| (&value.span, &value.path));
+                let message = format!("clients of VIP {vip} need an {family} endpoint, and this group has none");
+                let remedy = match version {
+                    BackendIpVersion::Affinity => format!("add an {family} endpoint to the group"),
+                    BackendIpVersion::Ipv4 | BackendIpVersion::Ipv6 => {
+                        format!("set `backend_ip_version = \"affinity\"` and add an {family} endpoint")
+                    }
+                };
+                let help = format!(
+                    "translation between families is not supported yet in this version: {remedy}, or remove the {family} VIPs"
+                );
+                cx.problems.push(span.clone(), path, Fault::new(Kind::Family, message).help(help));
+            }
+            (None, true) => {
+                let message = format!("the instance has no {family} VIP: the {family} endpoints of this group get no traffic");
+                cx.problems.warn(
+                    table.span.clone(),
+                    &table.path,
+                    Fault::new(Kind::NoEffect, message).help(format!("add an {family} VIP, or remove them")),
+                );
+            }
+            (Some(_), true) => {
+                if own.all(|endpoint| endpoint.weight == Weight(0)) {
+                    let message = format!("all {family} endpoints of this group have weight 0: new {family} flows are refused");
+                    cx.problems.warn(
+                        table.span.clone(),
+                        &table.path,
+                        Fault::new(Kind::NoEffect, message).help("give one of them a weight of 1 to 255"),
+                    );
+                }
+            }
+            (None, false) => {}
+        }
+    }
+}

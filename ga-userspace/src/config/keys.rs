@@ -1,0 +1,151 @@
+//! Every key of the document: those of this version, and those the product will have later.
+
+/// The keys of one table.
+pub(super) struct Keys {
+    /// What the table is called in messages.
+    pub(super) table: &'static str,
+    /// Keys of this version.
+    pub(super) known: &'static [&'static str],
+    /// Keys of features that are not built yet.
+    pub(super) later: &'static [&'static str],
+}
+
+pub(super) const DOCUMENT: Keys = Keys {
+    table: "the document",
+    known: &["version", "node", "limits", "instance"],
+    later: &["vserver_group", "acl", "inventory", "include", "fleet", "announce"],
+};
+
+pub(super) const NODE: Keys = Keys {
+    table: "`[node]`",
+    known: &["ap", "interfaces", "xdp_mode", "flows", "nat_ports", "hash_seed", "metrics"],
+    later: &["private_snat_ips", "return"],
+};
+
+pub(super) const LIMITS: Keys = Keys {
+    table: "`[limits]`",
+    known: &[
+        "profile",
+        "name_rule",
+        "instances",
+        "listeners_per_instance",
+        "ports_per_l4_listener",
+        "port_max",
+        "default_groups_per_listener",
+        "endpoints_per_group",
+        "port_mappings_per_group",
+    ],
+    later: &[
+        "virtual_groups_per_listener",
+        "rules_per_listener",
+        "rule_condition_items_per_listener",
+        "http_idle_timeout_max",
+        "acl_entries_per_listener",
+        "acl_entries_per_instance",
+        "listeners_per_acl",
+        "custom_groups_per_listener",
+        "custom_destinations_per_group",
+        "custom_endpoints_per_group",
+        "custom_policy_addresses_per_endpoint",
+        "custom_policy_ranges_per_address",
+        "additional_certs_per_listener",
+        "vsg_servers_total",
+        "vsg_server_attachments",
+    ],
+};
+
+pub(super) const INSTANCE: Keys =
+    Keys { table: "`[[instance]]`", known: &["id", "vips", "egress_ips", "listener"], later: &["private_snat_ips"] };
+
+pub(super) const LISTENER: Keys = Keys {
+    table: "`[[instance.listener]]`",
+    known: &["name", "description", "type", "protocol", "ports", "client_affinity", "idle_timeout", "endpoint_group"],
+    later: &[
+        "request_timeout",
+        "http_version",
+        "security_policy",
+        "security_policy_id",
+        "certificates",
+        "forwarded_headers",
+        "x_forwarded_for_config",
+        "xff",
+        "rule",
+        "rule_matching",
+        "http_sniff",
+        "custom_group",
+        "vserver_group",
+        "acl",
+        "acls",
+        "acl_mode",
+        "kill_established",
+        "failover_to_zero_ratio",
+        "all_unhealthy",
+        "proxy_protocol",
+    ],
+};
+
+pub(super) const GROUP: Keys = Keys {
+    table: "`[[instance.listener.endpoint_group]]`",
+    known: &["name", "description", "kind", "region", "backend_ip_version", "preserve_client_ip", "port_mapping", "endpoint"],
+    later: &[
+        "traffic_ratio",
+        "health_check",
+        "backend_protocol",
+        "backend_protocol_version",
+        "verify",
+        "latency_ms",
+        "pop",
+        "failover",
+        "return",
+    ],
+};
+
+pub(super) const PORT_MAPPING: Keys = Keys { table: "a port mapping", known: &["listener", "endpoint"], later: &[] };
+
+pub(super) const ENDPOINT: Keys = Keys {
+    table: "`[[instance.listener.endpoint_group.endpoint]]`",
+    known: &["type", "address", "weight"],
+    later: &["sub_address", "vserver_group", "via", "cidr", "policy", "allow", "path_prefix", "name"],
+};
+
+impl Keys {
+    /// The known key that `key` was probably meant to be.
+    pub(super) fn nearest(&self, key: &str) -> Option<&'static str> {
+        nearest(key, self.known.iter().copied())
+    }
+}
+
+/// The candidate that `word` was probably meant to be.
+pub(super) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+    /// Longer words are not slips of the finger, and comparing them costs time.
+    const MAX_WORD: usize = 64;
+    if word.len() > MAX_WORD {
+        return None;
+    }
+    let word = word.to_lowercase();
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(&word, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_is_recognised() {
+        assert_eq!(ENDPOINT.nearest("wieght"), Some("weight"));
+        assert_eq!(LISTENER.nearest("port"), Some("ports"));
+        assert_eq!(LISTENER.nearest("Protocol"), Some("protocol"));
+        assert_eq!(NODE.nearest("zzz"), None);
+    }
+
+    #[test]
+    fn no_key_is_both_known_and_later() {
+        for keys in [DOCUMENT, NODE, LIMITS, INSTANCE, LISTENER, GROUP, PORT_MAPPING, ENDPOINT] {
+            assert!(keys.known.iter().all(|key| !keys.later.contains(key)), "{}", keys.table);
+        }
+    }
+}

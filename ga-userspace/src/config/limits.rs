@@ -1,0 +1,72 @@
+//! `[limits]`: the documented defaults, and how far they may be raised.
+
+use std::ops::RangeInclusive;
+
+use ga_common::abi::limits::{MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS};
+
+use super::{
+    document::Context,
+    keys,
+    problem::{Fault, Kind},
+    tree::Table,
+};
+use crate::model::{Limits, NameRule, Port, Profile};
+
+/// Documented ceiling 40.
+pub(super) const INSTANCES: RangeInclusive<u32> = 1..=40;
+/// No documented ceiling: the capacity of the data path.
+pub(super) const LISTENERS_PER_INSTANCE: RangeInclusive<u32> = 1..=MAX_LISTENERS;
+/// Documented ceiling 2,000.
+pub(super) const PORTS_PER_L4_LISTENER: RangeInclusive<u32> = 1..=2_000;
+/// Raisable; 10 is what one call of the documented API takes.
+pub(super) const DEFAULT_GROUPS_PER_LISTENER: RangeInclusive<u32> = 1..=10;
+/// Documented ceiling 30.
+pub(super) const ENDPOINTS_PER_GROUP: RangeInclusive<u32> = 1..=30;
+/// No documented ceiling: no more than a listener has ports.
+pub(super) const PORT_MAPPINGS_PER_GROUP: RangeInclusive<u32> = 0..=2_000;
+
+const _: () = assert!(*INSTANCES.end() <= MAX_INSTANCES, "a documented number of instances must fit");
+const _: () = assert!(*ENDPOINTS_PER_GROUP.end() <= MAX_ENDPOINTS, "a documented number of endpoints must fit");
+
+/// Words of `profile`.
+pub(super) const PROFILES: [(&str, Profile); 3] =
+    [("payg", Profile::Payg), ("subscription", Profile::Subscription), ("legacy2021", Profile::Legacy2021)];
+
+/// Words of `name_rule`.
+pub(super) const NAME_RULES: [(&str, NameRule); 2] = [("seed", NameRule::Seed), ("extended", NameRule::Extended)];
+
+/// The limits in force; wrong values leave the default in place.
+pub(super) fn read(document: &Table<'_>, cx: &mut Context<'_>) -> Limits {
+    let table = document.optional("limits").and_then(|value| value.table(&keys::LIMITS, &mut cx.problems));
+    let Some(table) = table else { return Limits::default() };
+    let profile = table.optional("profile").and_then(|value| value.word(&PROFILES, &mut cx.problems)).unwrap_or_default();
+    let default = Limits::of(profile);
+    fixed_port_max(&table, cx);
+    let name_rule = table.optional("name_rule").and_then(|value| value.word(&NAME_RULES, &mut cx.problems));
+    let mut number = |key, range: RangeInclusive<u32>, default| {
+        table.optional(key).and_then(|value| value.integer(range, &mut cx.problems)).unwrap_or(default)
+    };
+    Limits {
+        profile,
+        name_rule: name_rule.unwrap_or_default(),
+        instances: number("instances", INSTANCES, default.instances),
+        listeners_per_instance: number("listeners_per_instance", LISTENERS_PER_INSTANCE, default.listeners_per_instance),
+        ports_per_l4_listener: number("ports_per_l4_listener", PORTS_PER_L4_LISTENER, default.ports_per_l4_listener),
+        default_groups_per_listener: number(
+            "default_groups_per_listener",
+            DEFAULT_GROUPS_PER_LISTENER,
+            default.default_groups_per_listener,
+        ),
+        endpoints_per_group: number("endpoints_per_group", ENDPOINTS_PER_GROUP, default.endpoints_per_group),
+        port_mappings_per_group: number("port_mappings_per_group", PORT_MAPPINGS_PER_GROUP, default.port_mappings_per_group),
+    }
+}
+
+fn fixed_port_max(table: &Table<'_>, cx: &mut Context<'_>) {
+    let Some(value) = table.optional("port_max") else { return };
+    let Some(number) = value.integer(0..=u32::MAX, &mut cx.problems) else { return };
+    if number != u32::from(Port::MAX) {
+        let draft = Fault::new(Kind::NotAllowed, format!("`port_max` is fixed at {}", Port::MAX)).help("remove the key");
+        value.problem(draft, &mut cx.problems);
+    }
+}

@@ -1,0 +1,222 @@
+//! `[[instance.listener]]` (specification §1.2, §1.3).
+
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+
+use ga_common::abi::limits::{MAX_LISTENERS, MAX_SERVICES};
+
+use super::{
+    ListenerPlaces,
+    document::Context,
+    group,
+    instance::Surroundings,
+    ports::{self, PortList},
+    problem::{Code, Fault, Kind},
+    text,
+    tree::{Table, Value, not_a_word, shorten},
+};
+use crate::model::{Affinity, Listener, Name, Port, Protocol};
+
+/// Words of `protocol`, in any case.
+pub(super) const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+
+/// Words of `client_affinity`.
+pub(super) const AFFINITIES: [(&str, Affinity); 2] = [("none", Affinity::None), ("source_ip", Affinity::SourceIp)];
+
+/// Documented bounds of `idle_timeout` in seconds; the upper one is the default.
+pub(super) const fn idle_timeout_s(protocol: Protocol) -> RangeInclusive<u32> {
+    match protocol {
+        Protocol::Tcp => 10..=900,
+        Protocol::Udp => 10..=20,
+    }
+}
+
+/// Which listener of the instance has which port.
+#[derive(Default)]
+pub(super) struct PortOwners(BTreeMap<(Protocol, Port), (String, usize)>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Routing {
+    Standard,
+    NotYet,
+}
+
+/// Reads one listener; `names` are those before it in the instance, with their lines.
+pub(super) fn read(
+    table: &Table<'_>,
+    around: &Surroundings,
+    names: &mut BTreeMap<Name, usize>,
+    owners: &mut PortOwners,
+    cx: &mut Context<'_>,
+) -> Option<Listener> {
+    capacity(table, cx);
+    let name_value = table.required("name", "give the listener a name: `name = \"game-tcp\"`", &mut cx.problems);
+    let name = name_value.as_ref().and_then(|value| name(value, names, cx));
+    let description = text::description(table.optional("description"), cx);
+    let routing = table.optional("type").map_or(Some(Routing::Standard), |value| routing(&value, cx));
+    let protocol_value = table.optional("protocol");
+    let protocol = protocol_value.as_ref().map_or(Some(Protocol::Tcp), |value| protocol(value, cx));
+    let ports_value = table.required("ports", "say where clients connect: `ports = \"80,90~92\"`", &mut cx.problems);
+    let ports = ports_value.as_ref().and_then(|value| ports::read(value, cx));
+    if let (Some(value), Some(ports), Some(protocol)) = (&ports_value, &ports, protocol) {
+        services(value, ports, around, cx);
+        let label = name_value.as_ref().and_then(Value::as_string).unwrap_or_default();
+        conflicts(value, ports, protocol, label, owners, cx);
+    }
+    let affinity =
+        table.optional("client_affinity").map_or(Some(Affinity::None), |value| value.word(&AFFINITIES, &mut cx.problems));
+    let idle_timeout = idle_timeout(table.optional("idle_timeout"), protocol, cx);
+    let place = |value: &Option<Value<'_>>, key: &str| match value {
+        Some(value) => cx.problems.place(value.span.clone(), &value.path),
+        None => cx.problems.place(table.span.clone(), &format!("{}.{key}", table.path)),
+    };
+    if let Some(name) = &name {
+        let places = ListenerPlaces { ports: place(&ports_value, "ports"), protocol: place(&protocol_value, "protocol") };
+        cx.places.insert((around.id.clone(), name.to_string()), places);
+    }
+    let group = match routing {
+        // A listener of another type has no endpoint groups: asking for one would only mislead.
+        Some(Routing::NotYet) => None,
+        Some(Routing::Standard) | None => group::read_all(table, around, protocol, ports.as_ref().map(|list| &list.ports), cx),
+    };
+    Some(Listener {
+        name: name?,
+        description,
+        protocol: protocol?,
+        ports: ports?.ports,
+        affinity: affinity?,
+        idle_timeout: idle_timeout?,
+        group: group?,
+    })
+}
+
+fn capacity(table: &Table<'_>, cx: &mut Context<'_>) {
+    cx.ledger.listeners += 1;
+    if cx.ledger.listeners == MAX_LISTENERS + 1 {
+        let draft = Fault::new(Kind::Capacity, format!("an edge holds {MAX_LISTENERS} listeners; this is one more"))
+            .help("share them out to several edges");
+        cx.problems.push(table.span.clone(), &table.path, draft);
+    }
+}
+
+fn name(value: &Value<'_>, names: &mut BTreeMap<Name, usize>, cx: &mut Context<'_>) -> Option<Name> {
+    let name = text::name(value, cx)?;
+    let line = cx.problems.line(value.span.start);
+    match names.get(&name) {
+        Some(first) => {
+            let draft = Fault::new(Kind::Duplicate, format!("listener name `{name}` is taken by the listener on line {first}"));
+            value.problem(draft.help("names are unique in an instance"), &mut cx.problems);
+            None
+        }
+        None => {
+            names.insert(name.clone(), line);
+            Some(name)
+        }
+    }
+}
+
+fn routing(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Routing> {
+    match value.string(&mut cx.problems)? {
+        "standard" => Some(Routing::Standard),
+        "custom_routing" => {
+            let draft = Fault::new(Kind::NotSupportedYet, "custom routing listeners are not supported yet in this version")
+                .help("a standard listener balances the traffic over its endpoints");
+            value.problem(draft, &mut cx.problems);
+            Some(Routing::NotYet)
+        }
+        other => {
+            value.problem(not_a_word(other, ["standard", "custom_routing"].into_iter()), &mut cx.problems);
+            None
+        }
+    }
+}
+
+fn protocol(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Protocol> {
+    let text = value.string(&mut cx.problems)?;
+    let word = text.to_ascii_lowercase();
+    if let Some((_, protocol)) = PROTOCOLS.iter().find(|(known, _)| *known == word) {
+        return Some(*protocol);
+    }
+    let draft = match word.as_str() {
+        "http" | "https" => Fault::new(Kind::NotSupportedYet, format!("{word} listeners are not supported yet in this version"))
+            .help("a tcp listener passes the same bytes through"),
+        _ => not_a_word(text, ["tcp", "udp"].into_iter()).code(Code::ProtocalIllegalListener),
+    };
+    value.problem(draft, &mut cx.problems);
+    None
+}
+
+/// Counts what the listener adds to the table of (VIP, protocol, port).
+fn services(value: &Value<'_>, list: &PortList, around: &Surroundings, cx: &mut Context<'_>) {
+    let vips = around.vips.as_ref().map_or(1, Vec::len);
+    let before = cx.ledger.services;
+    cx.ledger.services += list.ports.count() as u64 * vips as u64;
+    let limit = u64::from(MAX_SERVICES);
+    if before <= limit && cx.ledger.services > limit {
+        let message = format!("an edge holds {limit} pairs of VIP and port; this listener brings them to {}", cx.ledger.services);
+        value.problem(Fault::new(Kind::Capacity, message).help("share the listeners out to several edges"), &mut cx.problems);
+    }
+}
+
+/// One transport has one port space: TCP and UDP may share a number, two listeners of one may not.
+fn conflicts(value: &Value<'_>, list: &PortList, protocol: Protocol, name: &str, owners: &mut PortOwners, cx: &mut Context<'_>) {
+    if cx.ledger.services > u64::from(MAX_SERVICES) {
+        return;
+    }
+    let line = cx.problems.line(value.span.start);
+    // One problem per other listener, at the first port in question.
+    let mut clashes: BTreeMap<usize, (Port, String, u32)> = BTreeMap::new();
+    for port in list.ports.iter() {
+        match owners.0.get(&(protocol, port)) {
+            Some((owner, line)) => clashes.entry(*line).or_insert((port, owner.clone(), 0)).2 += 1,
+            None => {
+                owners.0.insert((protocol, port), (name.to_owned(), line));
+            }
+        }
+    }
+    for (line, (port, owner, count)) in clashes {
+        let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        let owner = shorten(&owner);
+        let message = format!("{} port {port}{more} belongs to listener `{owner}` on line {line}", protocol.word());
+        let draft = Fault::new(Kind::Conflict, message)
+            .help("a port belongs to one listener of an instance; a tcp and a udp listener may share it")
+            .code(Code::PortConflictListener);
+        cx.problems.push(list.place_of(port), &value.path, draft);
+    }
+}
+
+fn idle_timeout(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Option<Duration> {
+    let Some(value) = value else {
+        return protocol.map(|protocol| Duration::from_secs(u64::from(*idle_timeout_s(protocol).end())));
+    };
+    let seconds = match value.as_string() {
+        Some(text) => seconds(text).or_else(|| {
+            let draft = Fault::new(Kind::BadValue, format!("{:?} is not a time", shorten(text)));
+            value.problem(draft.help("write seconds as `30` or \"30s\", minutes as \"2m\""), &mut cx.problems);
+            None
+        })?,
+        None => value.integer(0..=u32::MAX, &mut cx.problems)?,
+    };
+    let range = idle_timeout_s(protocol?);
+    if range.contains(&seconds) {
+        return Some(Duration::from_secs(u64::from(seconds)));
+    }
+    let (low, high) = range.into_inner();
+    let message = format!("`idle_timeout` of a {} listener must be {low} to {high} seconds", protocol?.word());
+    value.problem(
+        Fault::new(Kind::OutOfRange, message).help("write seconds as `15` or \"15s\"; without the key it is the maximum"),
+        &mut cx.problems,
+    );
+    None
+}
+
+/// `30s` or `2m`.
+fn seconds(text: &str) -> Option<u32> {
+    let (number, factor) = match (text.strip_suffix('s'), text.strip_suffix('m')) {
+        (Some(number), _) => (number, 1),
+        (None, Some(number)) => (number, 60),
+        (None, None) => return None,
+    };
+    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    // A number too long to hold is out of range, not malformed.
+    digits.then(|| number.parse::<u32>().unwrap_or(u32::MAX).saturating_mul(factor))
+}

@@ -1,0 +1,129 @@
+//! `[node]`.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+};
+
+use super::{
+    document::Context,
+    problem::{Fault, Kind},
+    text,
+    tree::{Table, Value, shorten},
+};
+use crate::model::{Node, Seed, XdpMode};
+
+/// Flows of one family: from a test's to what 64-byte slots make 4 GiB.
+pub(super) const FLOWS: RangeInclusive<u32> = 1_024..=16_777_216;
+pub(super) const DEFAULT_FLOWS: u32 = 65_536;
+/// Below the ephemeral ports of a Linux host, which begin at 32768.
+pub(super) const DEFAULT_NAT_PORTS: RangeInclusive<u16> = 1_024..=32_767;
+pub(super) const DEFAULT_AP: &str = "local";
+pub(super) const DEFAULT_METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9_464);
+
+/// Fewer source ports than this cannot be shared out between CPUs.
+const MIN_NAT_PORTS: u16 = 256;
+
+/// Words of `xdp_mode`.
+pub(super) const XDP_MODES: [(&str, XdpMode); 3] =
+    [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
+
+pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
+    let ap = match table.optional("ap") {
+        Some(value) => text::label(&value, cx),
+        None => Some(DEFAULT_AP.to_owned()),
+    };
+    let interfaces = table
+        .required("interfaces", "name the interfaces that carry traffic: `interfaces = [\"eth0\"]`", &mut cx.problems)
+        .and_then(|value| interfaces(&value, cx));
+    let xdp_mode = table.optional("xdp_mode").map_or(Some(XdpMode::Auto), |value| value.word(&XDP_MODES, &mut cx.problems));
+    let flows = table.optional("flows").map_or(Some(DEFAULT_FLOWS), |value| value.integer(FLOWS, &mut cx.problems));
+    let nat_ports = table.optional("nat_ports").map_or(Some(DEFAULT_NAT_PORTS), |value| nat_ports(&value, cx));
+    let hash_seed = table.optional("hash_seed").map_or(Some(None), |value| hash_seed(&value, cx).map(Some));
+    let metrics = table.optional("metrics").map_or(Some(Some(DEFAULT_METRICS)), |value| metrics(&value, cx));
+    Some(Node {
+        ap: ap?,
+        interfaces: interfaces?,
+        xdp_mode: xdp_mode?,
+        flows: flows?,
+        nat_ports: nat_ports?,
+        hash_seed: hash_seed?,
+        metrics: metrics?,
+    })
+}
+
+fn interfaces(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Vec<String>> {
+    let elements = value.array(&mut cx.problems)?;
+    if elements.is_empty() {
+        let draft = Fault::new(Kind::MissingKey, "at least one interface is needed").help("`interfaces = [\"eth0\"]`");
+        value.problem(draft, &mut cx.problems);
+    }
+    let mut seen = BTreeSet::new();
+    let mut names = Vec::new();
+    for element in &elements {
+        let Some(name) = element.string(&mut cx.problems) else { continue };
+        // What the kernel's dev_valid_name() takes.
+        let valid = (1..=15).contains(&name.len()) && name != "." && name != "..";
+        if !valid || name.chars().any(|c| c.is_whitespace() || c == '/' || c == ':') {
+            let draft = Fault::new(Kind::BadValue, format!("{:?} is not the name of an interface", shorten(name)));
+            element.problem(draft.help("1 to 15 characters, as `ip link` shows them"), &mut cx.problems);
+        } else if !seen.insert(name) {
+            element.problem(
+                Fault::new(Kind::Duplicate, format!("interface {name:?} is listed twice")).help("list it once"),
+                &mut cx.problems,
+            );
+        } else {
+            names.push(name.to_owned());
+        }
+    }
+    (names.len() == elements.len() && !names.is_empty()).then_some(names)
+}
+
+fn nat_ports(value: &Value<'_>, cx: &mut Context<'_>) -> Option<RangeInclusive<u16>> {
+    let text = value.string(&mut cx.problems)?;
+    let number = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let range = text.split_once(['~', '-']).and_then(|(first, last)| Some((number(first)?, number(last)?)));
+    let Some((first, last)) = range.filter(|(first, last)| first <= last) else {
+        let draft = Fault::new(Kind::BadValue, format!("{:?} is not a range of ports", shorten(text)));
+        value.problem(draft.help("write it as in \"1024~32767\": 1 to 65535, the lower first"), &mut cx.problems);
+        return None;
+    };
+    if last - first < MIN_NAT_PORTS - 1 {
+        let message = format!("{} source ports are too few: {MIN_NAT_PORTS} are needed", last - first + 1);
+        value.problem(Fault::new(Kind::OutOfRange, message).help("without the key it is \"1024~32767\""), &mut cx.problems);
+        return None;
+    }
+    if last > *DEFAULT_NAT_PORTS.end() && first < 61_000 {
+        let draft = Fault::new(Kind::Conflict, "these ports overlap those a Linux host takes for itself (32768 to 60999)")
+            .help("choose others, or move the host's: `sysctl net.ipv4.ip_local_port_range`");
+        cx.problems.warn(value.span.clone(), &value.path, draft);
+    }
+    Some(first..=last)
+}
+
+fn hash_seed(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Seed> {
+    let text = value.string(&mut cx.problems)?;
+    let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let half = |half: Option<&str>| half.and_then(|half| u64::from_str_radix(half, 16).ok());
+    let seed = if digits { half(text.get(..16)).zip(half(text.get(16..))) } else { None };
+    if seed.is_none() {
+        let draft = Fault::new(Kind::BadValue, "a hash seed is 32 hexadecimal digits").help("`openssl rand -hex 16` makes one");
+        value.problem(draft, &mut cx.problems);
+    }
+    seed.map(|(first, second)| Seed([first, second]))
+}
+
+fn metrics(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Option<SocketAddr>> {
+    let text = value.string(&mut cx.problems)?;
+    if text == "off" {
+        return Some(None);
+    }
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+    if address.is_none() {
+        let draft = Fault::new(Kind::BadValue, format!("{:?} is not an address with a port", shorten(text)))
+            .help("write it as in \"127.0.0.1:9464\" or \"[::1]:9464\", or \"off\"");
+        value.problem(draft, &mut cx.problems);
+    }
+    address.map(Some)
+}

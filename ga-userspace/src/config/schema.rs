@@ -1,0 +1,469 @@
+//! The keys of the document as JSON Schema, for editors. The types here are documentation: nothing is read into them, the rules
+//! between keys are [`parse`](super::parse)'s, and a test holds both to the same keys.
+
+use schemars::{JsonSchema, Schema, generate::SchemaSettings};
+use serde::Serialize;
+
+use super::{group, node};
+use crate::model;
+
+/// The schema of the document, draft-07: the newest that TOML editors agree on.
+pub fn generate() -> Schema {
+    SchemaSettings::draft07().into_generator().into_root_schema_for::<Document>()
+}
+
+/// The schema as it is shipped.
+pub fn text() -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(&generate()).map(|text| text + "\n")
+}
+
+/// Configuration of the global accelerator `ga`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, title = "ga")]
+pub struct Document {
+    /// Version of the file's format.
+    #[schemars(default = "one", range(min = 1, max = 1))]
+    pub version: u32,
+    /// This host.
+    pub node: Node,
+    /// Limits and the rules that a profile chooses; every one has its documented default.
+    #[schemars(default)]
+    pub limits: Limits,
+    /// Accelerators: accelerated addresses, egress addresses and listeners.
+    #[schemars(length(min = 1))]
+    pub instance: Vec<Instance>,
+}
+
+/// This host.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Node {
+    /// Name of the access point, a label in metrics and status.
+    #[schemars(default = "ap", regex(pattern = r"^[A-Za-z0-9._-]{1,64}$"))]
+    pub ap: String,
+    /// Interfaces that carry client or endpoint traffic.
+    #[schemars(length(min = 1), inner(length(min = 1, max = 15)))]
+    pub interfaces: Vec<String>,
+    /// How the program is attached: `native` or nothing, `generic`, or `auto`: native where the driver can.
+    #[schemars(default = "auto")]
+    pub xdp_mode: XdpMode,
+    /// Flows of each family that fit. 65,536 flows take 16 MiB for IPv4 and 32 MiB for IPv6.
+    #[schemars(default = "flows", range(min = 1_024, max = 16_777_216))]
+    pub flows: u32,
+    /// Source ports towards endpoints. The default lies below the host's own ephemeral ports.
+    #[schemars(default = "nat_ports", regex(pattern = r"^\s*[0-9]{1,5}\s*[~-]\s*[0-9]{1,5}\s*$"))]
+    pub nat_ports: String,
+    /// Key of the hash, 32 hexadecimal digits; random when absent. Edges that must choose alike need the same one.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String", regex(pattern = r"^[0-9a-fA-F]{32}$"))]
+    pub hash_seed: Option<String>,
+    /// Where Prometheus scrapes, or `off`.
+    #[schemars(default = "metrics")]
+    pub metrics: String,
+}
+
+/// How the program is attached.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum XdpMode {
+    /// Native where the driver can, else generic.
+    Auto,
+    /// Native or nothing.
+    Native,
+    /// In the network stack, on any driver.
+    Generic,
+}
+
+/// Limits with their documented defaults.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Which generation of documented defaults applies.
+    pub profile: Profile,
+    /// `seed`: names have 2–128 letters, digits, `_`, `-`. `extended`: 1–128, and `.` too.
+    pub name_rule: NameRule,
+    /// Instances of a file.
+    #[schemars(range(min = 1, max = 40))]
+    pub instances: u32,
+    /// Listeners of an instance.
+    #[schemars(range(min = 1, max = 2_048))]
+    pub listeners_per_instance: u32,
+    /// Single ports of a TCP or UDP listener.
+    #[schemars(range(min = 1, max = 2_000))]
+    pub ports_per_l4_listener: u32,
+    /// The highest listener port; fixed.
+    #[schemars(range(min = 65_499, max = 65_499))]
+    pub port_max: u32,
+    /// Default endpoint groups of a listener. A second one is not supported yet, whatever this limit.
+    #[schemars(range(min = 1, max = 10))]
+    pub default_groups_per_listener: u32,
+    /// Endpoints of a group.
+    #[schemars(range(min = 1, max = 30))]
+    pub endpoints_per_group: u32,
+    /// Port mappings of a group.
+    #[schemars(range(min = 0, max = 2_000))]
+    pub port_mappings_per_group: u32,
+}
+
+/// Which generation of documented defaults applies.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// Pay-as-you-go, the widest.
+    Payg,
+    /// Subscription.
+    Subscription,
+    /// The generation of 2021.
+    Legacy2021,
+}
+
+/// Which characters a name may have.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NameRule {
+    /// 2–128 letters, digits, `_`, `-`; a letter first.
+    Seed,
+    /// 1–128 letters, digits, `.`, `_`, `-`; a letter first.
+    Extended,
+}
+
+/// An accelerator.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Instance {
+    /// Its id, unique in the file.
+    #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9._-]{0,127}$"))]
+    pub id: String,
+    /// Accelerated addresses, IPv4 and IPv6: what clients reach. No address belongs to two instances.
+    #[schemars(length(min = 1))]
+    pub vips: Vec<String>,
+    /// What endpoints see as source: at least one of each family that endpoints have, at most 8 of a family. Never shared between
+    /// instances.
+    #[schemars(length(min = 1, max = 16))]
+    pub egress_ips: Vec<String>,
+    /// What clients can connect to.
+    #[schemars(length(min = 1))]
+    pub listener: Vec<Listener>,
+}
+
+/// What clients can connect to.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Listener {
+    /// Its name, unique in the instance.
+    #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9._-]{0,127}$"))]
+    pub name: String,
+    /// Free text of at most 200 characters that is not a link.
+    #[schemars(default = "empty", length(max = 200))]
+    pub description: String,
+    /// `standard`: traffic is balanced over endpoints.
+    #[schemars(default = "standard")]
+    pub r#type: ListenerType,
+    /// `tcp` or `udp`, in any case.
+    #[schemars(default = "tcp", regex(pattern = r"^([tT][cC][pP]|[uU][dD][pP])$"))]
+    pub protocol: String,
+    /// Ports 1–65499: `80,90~92,8080`. At most `limits.ports_per_l4_listener`.
+    #[schemars(regex(pattern = r"^\s*[0-9]{1,5}\s*([~-]\s*[0-9]{1,5}\s*)?(,\s*[0-9]{1,5}\s*([~-]\s*[0-9]{1,5}\s*)?)*$"))]
+    pub ports: String,
+    /// `source_ip`: all flows of a client's address go to one endpoint.
+    #[schemars(default = "no_affinity")]
+    pub client_affinity: Affinity,
+    /// How long a flow without packets is remembered: seconds, or `"30s"`, `"2m"`. TCP 10–900 (900), UDP 10–20 (20).
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "Time")]
+    pub idle_timeout: Option<Time>,
+    /// The default endpoint group.
+    #[schemars(length(min = 1, max = 1))]
+    pub endpoint_group: Vec<EndpointGroup>,
+}
+
+/// Type of a listener.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenerType {
+    /// Traffic is balanced over endpoints.
+    Standard,
+}
+
+/// Whether clients stick to an endpoint.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Affinity {
+    /// Each flow by its 5-tuple.
+    None,
+    /// All flows of one source address go to one endpoint.
+    SourceIp,
+}
+
+/// A time: seconds, or text with a unit.
+#[derive(JsonSchema, Serialize)]
+#[serde(untagged)]
+pub enum Time {
+    /// Seconds.
+    Seconds(#[schemars(range(min = 10, max = 900))] u32),
+    /// `30s` or `2m`.
+    Text(#[schemars(regex(pattern = r"^[0-9]+[sm]$"))] String),
+}
+
+/// The endpoints of one region.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct EndpointGroup {
+    /// Its name.
+    #[schemars(default = "default_name", regex(pattern = r"^[A-Za-z][A-Za-z0-9._-]{0,127}$"))]
+    pub name: String,
+    /// Free text of at most 200 characters that is not a link.
+    #[schemars(default = "empty", length(max = 200))]
+    pub description: String,
+    /// `default`: it gets the traffic that no rule takes.
+    #[schemars(default = "default_kind")]
+    pub kind: GroupKind,
+    /// Where the endpoints are; a label.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,64}$"))]
+    pub region: String,
+    /// Which family the edge speaks to endpoints; `affinity`: that of the client.
+    #[schemars(default = "ipv4")]
+    pub backend_ip_version: BackendIpVersion,
+    /// Whether endpoints see the client's address. `none`: they see the egress address.
+    #[schemars(default = "preserve_none")]
+    pub preserve_client_ip: PreserveClientIp,
+    /// Ports that endpoints serve under another number; a port without mapping keeps its number.
+    #[schemars(default = "no_mappings")]
+    pub port_mapping: Vec<PortMapping>,
+    /// 1 to `limits.endpoints_per_group` endpoints.
+    #[schemars(length(min = 1, max = 30))]
+    pub endpoint: Vec<Endpoint>,
+}
+
+/// Kind of an endpoint group.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupKind {
+    /// It gets the traffic that no rule takes.
+    Default,
+}
+
+/// Which family the edge speaks to endpoints.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendIpVersion {
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+    /// The family of the client.
+    Affinity,
+}
+
+/// Whether endpoints see the client's address.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PreserveClientIp {
+    /// They see the egress address.
+    None,
+}
+
+/// A listener port that endpoints serve under another number.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct PortMapping {
+    /// One of the listener's ports, mapped once.
+    #[schemars(range(min = 1, max = 65_499))]
+    pub listener: u16,
+    /// The endpoint's port.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub endpoint: u16,
+}
+
+/// Where new flows may go.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Endpoint {
+    /// What it is.
+    pub r#type: EndpointType,
+    /// Its IP address; each once in a group, none of our own.
+    pub address: String,
+    /// Its share is its weight over the sum of the group's; 0: no new flows.
+    #[schemars(default = "full_weight", range(min = 0, max = 255))]
+    pub weight: u8,
+}
+
+/// What an endpoint is.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointType {
+    /// A public address off the cloud.
+    Ip,
+    /// A public address of the cloud.
+    PublicIp,
+    /// Any address, treated as private.
+    PrivateIp,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let limits = model::Limits::default();
+        Self {
+            profile: Profile::Payg,
+            name_rule: NameRule::Seed,
+            instances: limits.instances,
+            listeners_per_instance: limits.listeners_per_instance,
+            ports_per_l4_listener: limits.ports_per_l4_listener,
+            port_max: model::Port::MAX.into(),
+            default_groups_per_listener: limits.default_groups_per_listener,
+            endpoints_per_group: limits.endpoints_per_group,
+            port_mappings_per_group: limits.port_mappings_per_group,
+        }
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn ap() -> String {
+    node::DEFAULT_AP.to_owned()
+}
+
+fn auto() -> XdpMode {
+    XdpMode::Auto
+}
+
+fn flows() -> u32 {
+    node::DEFAULT_FLOWS
+}
+
+fn nat_ports() -> String {
+    format!("{}~{}", node::DEFAULT_NAT_PORTS.start(), node::DEFAULT_NAT_PORTS.end())
+}
+
+fn metrics() -> String {
+    node::DEFAULT_METRICS.to_string()
+}
+
+fn empty() -> String {
+    String::new()
+}
+
+fn standard() -> ListenerType {
+    ListenerType::Standard
+}
+
+fn tcp() -> String {
+    "tcp".to_owned()
+}
+
+fn no_affinity() -> Affinity {
+    Affinity::None
+}
+
+fn default_name() -> String {
+    group::DEFAULT_NAME.to_owned()
+}
+
+fn default_kind() -> GroupKind {
+    GroupKind::Default
+}
+
+fn ipv4() -> BackendIpVersion {
+    BackendIpVersion::Ipv4
+}
+
+fn preserve_none() -> PreserveClientIp {
+    PreserveClientIp::None
+}
+
+fn no_mappings() -> Vec<PortMapping> {
+    Vec::new()
+}
+
+fn full_weight() -> u8 {
+    model::Weight::default().0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::{super::keys, *};
+
+    const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/ga.schema.json");
+
+    #[test]
+    fn the_shipped_schema_is_the_generated_one() {
+        let generated = text().unwrap();
+        let shipped = std::fs::read_to_string(SHIPPED).unwrap_or_default();
+        assert!(generated == shipped, "write it anew: `ga config schema > config/ga.schema.json`");
+    }
+
+    #[test]
+    fn the_parser_and_the_schema_have_the_same_keys() {
+        let schema = serde_json::to_value(generate()).unwrap();
+        let of = |name: &str| match name {
+            "" => properties(&schema),
+            name => properties(&schema["definitions"][name]),
+        };
+        for (name, keys) in [
+            ("", &keys::DOCUMENT),
+            ("Node", &keys::NODE),
+            ("Limits", &keys::LIMITS),
+            ("Instance", &keys::INSTANCE),
+            ("Listener", &keys::LISTENER),
+            ("EndpointGroup", &keys::GROUP),
+            ("PortMapping", &keys::PORT_MAPPING),
+            ("Endpoint", &keys::ENDPOINT),
+        ] {
+            let known: BTreeSet<String> = keys.known.iter().map(|key| (*key).to_owned()).collect();
+            assert_eq!(of(name), known, "{}", keys.table);
+        }
+    }
+
+    #[test]
+    fn every_key_has_a_description_and_no_key_may_be_null() {
+        let schema = serde_json::to_value(generate()).unwrap();
+        let text = schema.to_string();
+        assert!(!text.contains("\"null\""), "TOML has no null");
+        let tables = schema["definitions"].as_object().unwrap().values().chain([&schema]);
+        for (key, value) in tables.filter_map(|table| table["properties"].as_object()).flatten() {
+            assert!(value["description"].is_string(), "{key} has no description");
+        }
+    }
+
+    #[test]
+    fn ranges_and_words_of_the_schema_are_the_parsers() {
+        use super::super::{endpoint, limits, listener};
+        let schema = serde_json::to_value(generate()).unwrap();
+        let range = |table: &str, key: &str| {
+            let property = &schema["definitions"][table]["properties"][key];
+            (property["minimum"].as_u64().unwrap(), property["maximum"].as_u64().unwrap())
+        };
+        for (key, expected) in [
+            ("instances", limits::INSTANCES),
+            ("listeners_per_instance", limits::LISTENERS_PER_INSTANCE),
+            ("ports_per_l4_listener", limits::PORTS_PER_L4_LISTENER),
+            ("default_groups_per_listener", limits::DEFAULT_GROUPS_PER_LISTENER),
+            ("endpoints_per_group", limits::ENDPOINTS_PER_GROUP),
+            ("port_mappings_per_group", limits::PORT_MAPPINGS_PER_GROUP),
+        ] {
+            assert_eq!(range("Limits", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
+        }
+        assert_eq!(range("Node", "flows"), (u64::from(*node::FLOWS.start()), u64::from(*node::FLOWS.end())));
+        let words = |name: &str| enum_words(&schema["definitions"][name]);
+        assert_eq!(words("XdpMode"), node::XDP_MODES.map(|(word, _)| word.to_owned()));
+        assert_eq!(words("Profile"), limits::PROFILES.map(|(word, _)| word.to_owned()));
+        assert_eq!(words("NameRule"), limits::NAME_RULES.map(|(word, _)| word.to_owned()));
+        assert_eq!(words("Affinity"), listener::AFFINITIES.map(|(word, _)| word.to_owned()));
+        assert_eq!(words("BackendIpVersion"), group::BACKEND_IP_VERSIONS.map(|(word, _)| word.to_owned()));
+        assert_eq!(words("EndpointType"), endpoint::KINDS.map(|(word, _)| word.to_owned()));
+    }
+
+    fn properties(table: &Value) -> BTreeSet<String> {
+        table["properties"].as_object().unwrap().keys().cloned().collect()
+    }
+
+    /// A documented enum is a list of constants.
+    fn enum_words(schema: &Value) -> Vec<String> {
+        let word = |value: &Value| value["const"].as_str().or(value["enum"][0].as_str()).unwrap().to_owned();
+        schema["oneOf"].as_array().unwrap().iter().map(word).collect()
+    }
+}

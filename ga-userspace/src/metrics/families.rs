@@ -1,0 +1,195 @@
+//! The table of all metric families.
+
+use std::borrow::Cow;
+
+use super::series::{Family, Process, Series, Source};
+use crate::status::{AttachMode, Counters, Endpoint, Listener, Status};
+
+/// In the order of the output.
+pub(super) const FAMILIES: &[Family] = &[
+    Family { name: "build", help: "Version of this process.", source: Source::Process(Process::Build) },
+    Family { name: "agent_up", help: "Whether the agent answered this scrape.", source: Source::Process(Process::AgentUp) },
+    Family {
+        name: "config",
+        help: "The configuration behind the running plan.",
+        source: Source::Info(|status| {
+            let generation = ("generation", Cow::Owned(status.generation.to_string()));
+            vec![Series { labels: vec![generation, ("hash", Cow::Borrowed(&status.config_hash))], value: () }]
+        }),
+    },
+    Family {
+        name: "config_last_reload_successful",
+        help: "Whether the latest configuration was applied.",
+        source: Source::Gauge(|status| Series::only(flag(status.last_reload.successful))),
+    },
+    Family {
+        name: "config_last_reload_success_timestamp_seconds",
+        help: "When a configuration was last applied.",
+        source: Source::Gauge(|status| status.last_reload.success_at.map(|at| Series::only(at as f64)).unwrap_or_default()),
+    },
+    Family {
+        name: "config_reload_failures",
+        help: "Configurations refused since the agent started.",
+        source: Source::Counter(|status| Series::only(status.last_reload.failures)),
+    },
+    Family {
+        name: "dataplane_attached",
+        help: "Whether the program is attached to the interface.",
+        source: Source::Gauge(|status| {
+            let interfaces = status.interfaces.iter();
+            interfaces.map(|i| Series::new([("interface", i.name.as_str()), ("mode", mode(i.mode))], flag(i.attached))).collect()
+        }),
+    },
+    Family {
+        name: "dataplane_generation",
+        help: "Number of the plan that packets see.",
+        source: Source::Gauge(|status| Series::only(status.generation as f64)),
+    },
+    Family {
+        name: "listener_packets",
+        help: "Packets forwarded for the listener, by direction.",
+        source: Source::Counter(|status| listener_directions(status, |c| (c.forward_packets, c.return_packets))),
+    },
+    Family {
+        name: "listener_bytes",
+        help: "Bytes of frames forwarded for the listener, by direction.",
+        source: Source::Counter(|status| listener_directions(status, |c| (c.forward_bytes, c.return_bytes))),
+    },
+    Family {
+        name: "listener_new_flows",
+        help: "Flows begun at the listener.",
+        source: Source::Counter(|status| listeners(status, |listener| listener.counters.new_flows)),
+    },
+    Family {
+        name: "listener_flows",
+        help: "Flows of the listener that have not expired.",
+        source: Source::Gauge(|status| listeners(status, |listener| listener.active_flows as f64)),
+    },
+    Family {
+        name: "endpoint_packets",
+        help: "Packets forwarded to and from the endpoint, by direction.",
+        source: Source::Counter(|status| endpoint_directions(status, |c| (c.forward_packets, c.return_packets))),
+    },
+    Family {
+        name: "endpoint_bytes",
+        help: "Bytes of frames forwarded to and from the endpoint, by direction.",
+        source: Source::Counter(|status| endpoint_directions(status, |c| (c.forward_bytes, c.return_bytes))),
+    },
+    Family {
+        name: "endpoint_new_flows",
+        help: "Flows that chose the endpoint.",
+        source: Source::Counter(|status| endpoints(status, |endpoint| endpoint.counters.new_flows)),
+    },
+    Family {
+        name: "endpoint_weight",
+        help: "Weight of the endpoint in force.",
+        source: Source::Gauge(|status| endpoints(status, |endpoint| f64::from(endpoint.weight))),
+    },
+    Family {
+        name: "endpoint_share_ratio",
+        help: "Part of the listener's new flows that the endpoint gets, 0 to 1.",
+        source: Source::Gauge(|status| endpoints(status, |endpoint| endpoint.share)),
+    },
+    Family {
+        name: "endpoint_flows",
+        help: "Flows of the endpoint that have not expired.",
+        source: Source::Gauge(|status| endpoints(status, |endpoint| endpoint.active_flows as f64)),
+    },
+    Family {
+        name: "drop_packets",
+        help: "Packets dropped, by reason and, where one was found, listener.",
+        source: Source::Counter(|status| {
+            let rows = status.drops.iter();
+            rows.map(|row| {
+                let labels = [
+                    ("reason", row.reason.as_str()),
+                    ("instance", or_empty(&row.instance)),
+                    ("listener", or_empty(&row.listener)),
+                ];
+                Series::new(labels, row.packets)
+            })
+            .collect()
+        }),
+    },
+    Family {
+        name: "pass_packets",
+        help: "Packets given to the host untouched, by reason.",
+        source: Source::Counter(|status| {
+            status.passes.iter().map(|row| Series::new([("reason", row.reason.as_str())], row.packets)).collect()
+        }),
+    },
+    Family {
+        name: "flow_entries",
+        help: "Flows that have not expired, by family of the client.",
+        source: Source::Gauge(|status| families(status.flows.ipv4.live, status.flows.ipv6.live)),
+    },
+    Family {
+        name: "flow_capacity",
+        help: "Flows that fit, by family of the client.",
+        source: Source::Gauge(|status| families(status.flows.ipv4.capacity, status.flows.ipv6.capacity)),
+    },
+    Family {
+        name: "bpf_map_fill_ratio",
+        help: "Entries over capacity of the map, 0 to 1.",
+        source: Source::Gauge(|status| {
+            status.maps.iter().map(|map| Series::new([("map", map.name.as_str())], map.fill())).collect()
+        }),
+    },
+];
+
+fn flag(value: bool) -> f64 {
+    if value { 1.0 } else { 0.0 }
+}
+
+fn or_empty(name: &Option<String>) -> &str {
+    name.as_deref().unwrap_or_default()
+}
+
+fn mode(mode: AttachMode) -> &'static str {
+    match mode {
+        AttachMode::Native => "native",
+        AttachMode::Generic => "generic",
+    }
+}
+
+fn families(ipv4: u64, ipv6: u64) -> Vec<Series<'static, f64>> {
+    vec![Series::new([("family", "ipv4")], ipv4 as f64), Series::new([("family", "ipv6")], ipv6 as f64)]
+}
+
+fn listeners<V>(status: &Status, value: impl Fn(&Listener) -> V) -> Vec<Series<'_, V>> {
+    let line = status.listeners();
+    line.map(|(i, l)| Series::new([("instance", i.id.as_str()), ("listener", l.name.as_str())], value(l))).collect()
+}
+
+fn listener_directions(status: &Status, values: impl Fn(&Counters) -> (u64, u64)) -> Vec<Series<'_, u64>> {
+    directions(listeners(status, |listener| values(&listener.counters)))
+}
+
+fn endpoints<V>(status: &Status, value: impl Fn(&Endpoint) -> V) -> Vec<Series<'_, V>> {
+    let line = status.endpoints().map(|(path, endpoint)| Series {
+        labels: vec![
+            ("instance", Cow::Owned(path.instance)),
+            ("listener", Cow::Owned(path.listener)),
+            ("group", Cow::Owned(path.group)),
+            ("endpoint", Cow::Owned(path.address)),
+        ],
+        value: value(endpoint),
+    });
+    line.collect()
+}
+
+fn endpoint_directions(status: &Status, values: impl Fn(&Counters) -> (u64, u64)) -> Vec<Series<'_, u64>> {
+    directions(endpoints(status, |endpoint| values(&endpoint.counters)))
+}
+
+/// Each line twice: from clients, and to them.
+fn directions(pairs: Vec<Series<'_, (u64, u64)>>) -> Vec<Series<'_, u64>> {
+    let both = pairs.into_iter().flat_map(|Series { labels, value: (forward, back) }| {
+        [("forward", forward), ("return", back)].map(|(direction, value)| {
+            let mut labels = labels.clone();
+            labels.push(("direction", Cow::Borrowed(direction)));
+            Series { labels, value }
+        })
+    });
+    both.collect()
+}

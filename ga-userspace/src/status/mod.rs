@@ -1,0 +1,23 @@
+//! What happened, as serialisable views: the one shape that the admin socket, the metrics and the command line share.
+//!
+//! Nothing here reads a clock, a map or a socket. The agent fills a [`Status`] and answers [`Request`]s; `admin` and `metrics`
+//! ask through a [`Handle`].
+
+#[cfg(test)]
+pub(crate) mod example;
+mod order;
+mod rates;
+mod refusal;
+mod request;
+mod selector;
+mod sums;
+mod view;
+
+pub use order::{Drops, EndpointChange, EndpointList, EndpointRow, Planned, Reloaded};
+pub use refusal::{Code, Refusal};
+pub use request::{Action, Handle, Reply, Request, channel};
+pub use selector::{EndpointPath, Selector, SelectorError};
+pub use view::{
+    AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Instance, Interface, LastReload, Listener,
+    MapFill, NextHop, PassCount, ReasonCount, SCHEMA_VERSION, Status,
+};

@@ -1,0 +1,273 @@
+//! The views. Fields are only ever added; a change of meaning raises [`SCHEMA_VERSION`].
+
+use serde::{Deserialize, Serialize};
+
+/// Version of every view, in its field `schema_version`.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Everything `ga status` knows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The agent's version.
+    pub version: String,
+    /// `node.ap`.
+    pub access_point: String,
+    /// The plan that packets see; 0 before the first.
+    pub generation: u64,
+    /// Short hash of the configuration behind the plan.
+    #[serde(default)]
+    pub config_hash: String,
+    /// Seconds since the agent started, with fractions: rates are computed from it.
+    pub uptime_s: f64,
+    /// When the agent started, in Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<u64>,
+    /// How the latest configuration fared.
+    pub last_reload: LastReload,
+    /// The configured interfaces, in file order.
+    pub interfaces: Vec<Interface>,
+    /// Flow memory.
+    pub flows: Flows,
+    /// Maps of a fixed capacity, by name.
+    #[serde(default)]
+    pub maps: Vec<MapFill>,
+    /// In file order.
+    pub instances: Vec<Instance>,
+    /// Dropped packets, one row for each reason and owner.
+    pub drops: Vec<DropCount>,
+    /// Packets given to the host untouched.
+    pub passes: Vec<PassCount>,
+    /// What an operator should know, in sentences.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// How the latest configuration fared; the start counts as a reload.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LastReload {
+    /// Whether the latest attempt was applied.
+    pub successful: bool,
+    /// When one was last applied, in Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub success_at: Option<u64>,
+    /// Attempts refused since the agent started.
+    #[serde(default)]
+    pub failures: u64,
+    /// Why the latest attempt was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index; 0 when it does not exist.
+    pub ifindex: u32,
+    /// How the program is attached, or was to be.
+    pub mode: AttachMode,
+    /// Whether it is attached.
+    pub attached: bool,
+}
+
+/// XDP mode of an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachMode {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+}
+
+/// Flow memory of both families.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// IPv4 clients.
+    pub ipv4: FlowTable,
+    /// IPv6 clients.
+    pub ipv6: FlowTable,
+}
+
+/// One flow table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowTable {
+    /// Flows that have not expired.
+    pub live: u64,
+    /// Flows that fit.
+    pub capacity: u64,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapFill {
+    /// The map's name.
+    pub name: String,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries that fit.
+    pub capacity: u64,
+}
+
+/// One accelerator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its id.
+    pub id: String,
+    /// What clients reach.
+    pub vips: Vec<String>,
+    /// What endpoints see.
+    pub egress_ips: Vec<String>,
+    /// In file order.
+    pub listeners: Vec<Listener>,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Its number in the maps.
+    pub id: u16,
+    /// Its name.
+    pub name: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The port list, as short as possible.
+    pub ports: String,
+    /// `none` or `source_ip`.
+    pub client_affinity: String,
+    /// Seconds.
+    pub idle_timeout_s: u64,
+    /// Traffic, retired endpoints included.
+    pub counters: Counters,
+    /// Flows that have not expired.
+    pub active_flows: u64,
+    /// Packets dropped here; [`Status::attribute_drops`] fills it.
+    #[serde(default)]
+    pub drops: Vec<ReasonCount>,
+    /// Endpoint groups.
+    pub groups: Vec<Group>,
+}
+
+/// One endpoint group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// The region's label.
+    pub region: String,
+    /// In file order.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its number in the maps.
+    pub id: u16,
+    /// Its address.
+    pub address: String,
+    /// `ip`, `public_ip` or `private_ip`.
+    pub kind: String,
+    /// The weight in the file.
+    pub configured_weight: u8,
+    /// The weight in force.
+    pub weight: u8,
+    /// Why the weight is what it is.
+    pub state: EndpointState,
+    /// The part of new flows it gets, 0 to 1, as the selection table has it.
+    pub share: f64,
+    /// Whether packets can be sent to it without asking the kernel.
+    pub next_hop: NextHop,
+    /// Traffic.
+    pub counters: Counters,
+    /// Flows that have not expired.
+    pub active_flows: u64,
+}
+
+/// Why an endpoint's weight is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointState {
+    /// New flows may come.
+    Active,
+    /// An operator said drain: no new flows, known ones stay.
+    Drained,
+    /// The weight is zero: no new flows.
+    Zero,
+}
+
+impl EndpointState {
+    /// The word in tables and JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Drained => "drained",
+            Self::Zero => "zero",
+        }
+    }
+}
+
+/// Whether the next hop's MAC address is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NextHop {
+    /// It is.
+    Resolved,
+    /// Not yet.
+    Unresolved,
+}
+
+/// Traffic since the maps were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Packets from clients.
+    pub forward_packets: u64,
+    /// Bytes from clients.
+    pub forward_bytes: u64,
+    /// Packets to clients.
+    pub return_packets: u64,
+    /// Bytes to clients.
+    pub return_bytes: u64,
+    /// Flows begun.
+    pub new_flows: u64,
+}
+
+/// Packets of one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// The word.
+    pub reason: String,
+    /// How many.
+    pub packets: u64,
+}
+
+/// Packets dropped for one reason on behalf of one owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// The word.
+    pub reason: String,
+    /// One sentence.
+    pub explanation: String,
+    /// The listener's instance; none when no listener was found yet.
+    #[serde(default)]
+    pub instance: Option<String>,
+    /// The listener.
+    #[serde(default)]
+    pub listener: Option<String>,
+    /// How many.
+    pub packets: u64,
+}
+
+/// Packets passed to the host for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassCount {
+    /// The word.
+    pub reason: String,
+    /// One sentence.
+    pub explanation: String,
+    /// How many.
+    pub packets: u64,
+}
