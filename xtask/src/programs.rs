@@ -16,10 +16,11 @@ use crate::{
 /// Sets up, builds, runs `name` with `args`.
 pub(crate) fn run(name: &str, args: &[OsString]) -> Result<()> {
     setup::run(Scope::All)?;
-    if !Workspace::read()?.has_privileged() {
+    let workspace = Workspace::read()?;
+    if !workspace.has_privileged() {
         bail!("package {TESTS} has no feature `{PRIVILEGED}` yet, and with it no program `{name}`");
     }
-    let features = format!("{TESTS}/{PRIVILEGED}");
+    let features = workspace.features_of(name).iter().map(|feature| format!("{TESTS}/{feature}")).collect::<Vec<_>>().join(",");
     eprintln!("→ build {name} and the agent in release (minutes the first time, then seconds)");
     let built = artifacts::build(&["build", "--release", "--package", AGENT, "--package", TESTS, "--features", &features])?;
     let program = artifacts::pick(&built, "bin", name)?;

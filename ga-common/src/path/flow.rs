@@ -178,7 +178,10 @@ pub fn release_pair<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory:
 
 /// The slot of the other half, if it still is the other half.
 #[inline(always)]
-fn peer_of<'a, const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &'a M, found: &Found<K>) -> Option<&'a FlowSlot<K, W>> {
+fn peer_of<'a, const K: usize, const W: usize, M: FlowMemory<K, W>>(
+    memory: &'a M,
+    found: &Found<K>,
+) -> Option<&'a FlowSlot<K, W>> {
     let slot = memory.slot(found.peer)?;
     let state = slot.state();
     if state.is_live() && state.peer() == found.index { Some(slot) } else { None }

@@ -9,14 +9,13 @@ mod reset;
 
 use std::{
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     select,
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -85,15 +84,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
         // The sender going away is a stop too.
         drop(stopped.wait_for(|&stop| stop).await);
     };
-    let socket = admin::bind(&agent.options.admin_socket).await?;
+    let bound = bind(&agent).await;
+    let (socket, listener) = agent.data_path.keep_or_undo(bound)?;
     let admin = tokio::spawn(admin::serve(socket, handle.clone(), until_stopped(stopped.clone())));
-    let metrics = match agent.intent.node.metrics {
-        Some(address) => {
-            let listener = listen(address).await?;
-            Some(tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped))))
-        }
-        None => None,
-    };
+    let metrics = listener.map(|listener| tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped))));
     tracing::info!(generation = agent.plan.generation.0, socket = %agent.options.admin_socket.display(), "ready");
 
     let mut sweep = interval(SWEEP);
@@ -132,8 +126,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     Ok(())
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Metrics { address, source })
+/// Everything that others ask us through.
+async fn bind(agent: &Agent) -> Result<(UnixListener, Option<TcpListener>), Error> {
+    let socket = admin::bind(&agent.options.admin_socket).await?;
+    let Some(address) = agent.intent.node.metrics else { return Ok((socket, None)) };
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Metrics { address, source })?;
+    Ok((socket, Some(listener)))
 }
 
 /// A file that was read and found right.
@@ -158,6 +156,7 @@ fn parse(file: &str, text: String) -> Result<Read, Error> {
 
 impl Agent {
     async fn start(options: Options) -> Result<Self, Error> {
+        program::check_capabilities()?;
         let Read { loaded, hash, .. } = read(&options.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{}: {}", options.config.display(), warning.message);

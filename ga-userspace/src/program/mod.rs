@@ -10,8 +10,10 @@ mod preflight;
 use std::{io, path::PathBuf};
 
 pub use attach::{Attached, attach, detach_stale};
+#[cfg(feature = "bench")]
+pub use load::BENCH_OBJECT;
 pub use load::{Loaded, Sizes, load, program, unpin};
-pub use preflight::{PinLock, preflight};
+pub use preflight::{PinLock, check_capabilities, preflight};
 
 /// What can go wrong, and how to mend it.
 #[derive(Debug, thiserror::Error)]

@@ -21,9 +21,8 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 #[derive(Debug)]
 pub struct PinLock(#[expect(dead_code, reason = "held for its lock, which the kernel drops with the descriptor")] File);
 
-/// Checks capabilities and the BPF file system, makes the pin directory and takes its lock.
+/// Checks the BPF file system, makes the pin directory and takes its lock.
 pub fn preflight(pin_dir: &Path) -> Result<PinLock, Error> {
-    check_capabilities()?;
     check_bpffs(pin_dir)?;
     for dir in [pin_dir.to_owned(), pin_dir.join("maps"), pin_dir.join("links")] {
         // Whoever can write a pin can replace the program: only the owner may.
@@ -37,7 +36,8 @@ pub fn preflight(pin_dir: &Path) -> Result<PinLock, Error> {
     }
 }
 
-fn check_capabilities() -> Result<(), Error> {
+/// Says which capability is missing, before anything else can fail for the lack of it.
+pub fn check_capabilities() -> Result<(), Error> {
     let held = capabilities(None)
         .map_err(|errno| Error::Kernel { what: "show this process's capabilities".to_owned(), message: errno.to_string() })?
         .effective;

@@ -25,7 +25,7 @@ mod tests {
     #[test]
     fn the_picture_shows_the_lab() {
         let lab = [VIP4.to_string(), VIP6.to_string(), EGRESS4.to_string(), EGRESS6.to_string()];
-        let clients = (1..=2).flat_map(|number| [client4(number), client6(number)]);
+        let clients = (1..=2).flat_map(|number| [client4(number).to_string(), client6(number).to_string()]);
         let servers = (1..=3).flat_map(|number| [server4(number).to_string(), server6(number).to_string()]);
         for address in lab.into_iter().chain(clients).chain(servers) {
             assert!(PICTURE.contains(&address), "{address} is not in the picture");

@@ -139,7 +139,7 @@ fn topology(svg: &mut Svg, web: &[&Spread]) {
     svg.text((350, 232), "mono", EGRESS4);
     svg.text((350, 250), "mono", EGRESS6);
     for (number, y) in [(1, 77), (2, 203)] {
-        svg.host((32, y), &format!("client {number}"), [client4(number), client6(number)]);
+        svg.host((32, y), &format!("client {number}"), [client4(number).to_string(), client6(number).to_string()]);
     }
     for (number, y) in [(1, 32), (2, 126), (3, 220)] {
         svg.host((658, y), &format!("server s{number}"), [server4(number).to_string(), server6(number).to_string()]);
