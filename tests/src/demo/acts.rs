@@ -38,7 +38,7 @@ pub(super) fn spread(site: &Site, screen: &mut Screen, stop: &Stop) -> Result<Ve
     let status = site.agent.status()?;
     let clients = &site.lab.clients;
     let mut spreads = Vec::new();
-    for (listener, protocol, ports, each) in [("web", Protocol::Tcp, WEB, 1000), ("dns", Protocol::Udp, DNS, 1000)] {
+    for (listener, protocol, ports, each) in [("web", Protocol::Tcp, WEB, 2000), ("dns", Protocol::Udp, DNS, 2000)] {
         for family in Family::ALL {
             let mut answers = traffic::crowd(clients, protocol, family, ports, each, stop)?;
             if protocol == Protocol::Tcp {
@@ -57,7 +57,7 @@ pub(super) fn spread(site: &Site, screen: &mut Screen, stop: &Stop) -> Result<Ve
             spreads.push(spread);
         }
     }
-    screen.note("(120 TCP connections of each family by curl; UDP port 5300 is 53 on the servers)");
+    screen.note("(TCP: 120 connections of each family by curl. UDP: 5300 is 53 on the servers)");
     Ok(spreads)
 }
 
@@ -190,7 +190,7 @@ pub(super) fn drain(site: &Site, screen: &mut Screen, stop: &Stop) -> Result<()>
     for endpoint in endpoints_of_first() {
         screen.command(&format!("ga endpoints drain {endpoint}"));
         let done = site.agent.ok(&["endpoints", "drain", &endpoint])?;
-        screen.note(done.trim().strip_prefix("ga-demo/web/near/").unwrap_or(&done));
+        screen.note(done.trim().split_once(": ").map_or(&*done, |(_endpoint, what)| what));
     }
     let mut still = 0;
     for transfer in &mut running {
@@ -204,7 +204,7 @@ pub(super) fn drain(site: &Site, screen: &mut Screen, stop: &Stop) -> Result<()>
     for endpoint in endpoints_of_first() {
         screen.command(&format!("ga endpoints undrain {endpoint}"));
         let done = site.agent.ok(&["endpoints", "undrain", &endpoint])?;
-        screen.note(done.trim().strip_prefix("ga-demo/web/near/").unwrap_or(&done));
+        screen.note(done.trim().split_once(": ").map_or(&*done, |(_endpoint, what)| what));
     }
     let back = sample(site, stop)?;
     let text = format!("of {} new connections {} went to s1{}", back.asked(), back.of("s1"), back.trouble());
