@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ga::status::{AttachMode, Status};
 use ga_tests::{
-    lab::{Agent, Lab, Namespace, VIP4, VIP6, client4, client6, ga_binary},
+    lab::{Agent, Lab, Namespace, VIP4, VIP6, client4, client6, ga_binary, pass_program},
     traffic::{Flows, Probe, Server, Storm, ask_many, spread, transfer},
 };
 
@@ -203,14 +203,7 @@ fn another_agent_on_the_same_interfaces_is_refused_with_its_own_pins() -> Result
 fn a_foreign_program_is_left_alone() -> Result<()> {
     let lab = Lab::new(1)?;
     lab.configure(&text(&lab, 1))?;
-    let _foreign = lab.edge.within(|| -> Result<aya::Ebpf> {
-        let sizes = ga::program::Sizes::for_flows(1024);
-        let mut ebpf = ga::program::load(None, sizes)?.ebpf;
-        let pass: &mut aya::programs::Xdp = ebpf.program_mut("ga_pass").context("the object has ga_pass")?.try_into()?;
-        pass.load()?;
-        pass.attach("s1", aya::programs::XdpMode::Driver)?;
-        Ok(ebpf)
-    })??;
+    let _foreign = pass_program(&lab.edge, "s1")?;
     let before = programs(&lab.edge)?;
     ensure!(before.len() == 1, "attached are {before:?}");
     let (code, log) = Agent::refused(&lab, &[], &[])?;
@@ -343,6 +336,13 @@ fn an_edge_with_one_interface_forwards() -> Result<()> {
     let _servers = Server::start_all(&lab.servers, &[80, 53])?;
     let agent = start(&lab, &text(&lab, 2))?;
     ensure!(modes(&agent)? == [("lan".to_owned(), AttachMode::Native)], "modes are {:?}", modes(&agent)?);
+    forwards(&lab)?;
+    drop(agent);
+
+    let lab = Lab::one_armed(1)?;
+    let _servers = Server::start_all(&lab.servers, &[80, 53])?;
+    let agent = start(&lab, &text(&lab, 1).replace("metrics = \"off\"", "metrics = \"off\"\nxdp_mode = \"generic\""))?;
+    ensure!(modes(&agent)? == [("lan".to_owned(), AttachMode::Generic)], "modes are {:?}", modes(&agent)?);
     forwards(&lab)
 }
 

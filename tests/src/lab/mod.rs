@@ -12,6 +12,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf,
+    programs::{Xdp, XdpMode},
+};
 
 pub use agent::{Agent, ga_binary};
 pub use namespace::{Namespace, command};
@@ -42,6 +46,8 @@ pub struct Lab {
     pub servers: Vec<Namespace>,
     /// What connects them all, in a one-armed lab.
     pub switch: Option<Namespace>,
+    /// A veth delivers what XDP sends back only to a far end that runs XDP itself.
+    far_end: Option<Ebpf>,
 }
 
 static LABS: AtomicU32 = AtomicU32::new(0);
@@ -72,7 +78,7 @@ impl Lab {
 
     /// Builds a lab whose edge has one interface only, `lan`, with everybody on the same switch.
     pub fn one_armed(servers: usize) -> Result<Self> {
-        let lab = Self::hosts(servers, Some("switch"))?;
+        let mut lab = Self::hosts(servers, Some("switch"))?;
         let switch = lab.switch.as_ref().context("this lab has a switch")?;
         switch.run(&["ip", "link", "add", "bridge", "type", "bridge"])?;
         switch.run(&["ip", "link", "set", "bridge", "up"])?;
@@ -85,7 +91,7 @@ impl Lab {
             switch.run(&["ip", "link", "set", &port, "master", "bridge"])?;
         }
         switch.run(&["ip", "link", "set", "edge", "master", "bridge"])?;
-        switch.run(&["ethtool", "-K", "edge", "gro", "on"])?;
+        lab.far_end = Some(pass_program(switch, "edge")?);
         for number in 1..=lab.clients.len() {
             address(&lab.edge, "lan", [client_gateway4(number), client_gateway6(number)])?;
         }
@@ -112,6 +118,7 @@ impl Lab {
             edge: namespace("edge")?,
             servers: (1..=servers).map(|number| namespace(&format!("s{number}"))).collect::<Result<_>>()?,
             switch: switch.map(namespace).transpose()?,
+            far_end: None,
             name,
             dir,
         })
@@ -280,6 +287,18 @@ fn cable_named(edge: &Namespace, port: &str, host: &Namespace, device: &str) -> 
     edge.run(&[&["ip", "link", "add", port, "numrxqueues", "2", "numtxqueues", "2"], &peer[..]].concat())?;
     edge.run(&["ip", "link", "set", port, "up"])?;
     host.run(&["ip", "link", "set", device, "up"])
+}
+
+/// Attaches a program that passes everything, natively; it stays as long as what is returned.
+pub fn pass_program(namespace: &Namespace, device: &str) -> Result<Ebpf> {
+    let device = device.to_owned();
+    namespace.within(move || {
+        let mut object = ga::program::load(None, ga::program::Sizes::for_flows(1024))?.ebpf;
+        let program: &mut Xdp = object.program_mut("ga_pass").context("the object has no ga_pass")?.try_into()?;
+        program.load()?;
+        program.attach(&device, XdpMode::Driver)?;
+        Ok(object)
+    })?
 }
 
 /// Gives a device an IPv4 and an IPv6 address.
