@@ -7,13 +7,14 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use crate::{
     abi::{
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, mapped},
+        family::Family,
         flow::{Flow, FlowSlot},
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::{MAX_EGRESS, TABLE_SIZE},
     },
     path::{
         packet,
-        tables::{Family, Tables},
+        tables::Tables,
         verdict::{Outcome, Verdict},
     },
     sim::{Bytes, Sim},

@@ -7,10 +7,11 @@ use proptest::prelude::*;
 use super::fixture::{CLIENT_SIDE, ENDPOINT_SIDE, End, Kind, check, client, edge, send, vip};
 use crate::{
     abi::{
+        family::Family,
         flow::{Flow, ticks},
         reason::{Drop, Pass},
     },
-    path::{parse::flag, tables::Family, verdict::Verdict},
+    path::{parse::flag, verdict::Verdict},
     sim::Sim,
 };
 

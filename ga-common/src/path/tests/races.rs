@@ -12,12 +12,13 @@ use super::fixture::{CLIENT_SIDE, ENDPOINT_SIDE, End, Kind, check, client, edge,
 use crate::{
     abi::{
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
+        family::Family,
         flow::{FlowSlot4, FlowSlot6},
         id::{EndpointId, InstanceId, ListenerId, TableId},
     },
     path::{
         parse::flag,
-        tables::{Direction, Family, FlowMemory, Tables},
+        tables::{Direction, FlowMemory, Tables},
     },
     sim::Sim,
     word::Word,

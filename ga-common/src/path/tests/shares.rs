@@ -3,11 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr, vec::Vec};
 
 use super::fixture::{CLIENT_SIDE, Kind, client, edge, send, vip};
-use crate::{
-    abi::flow::ticks,
-    path::{parse::flag, tables::Family},
-    sim::Sim,
-};
+use crate::abi::family::Family;
+use crate::{abi::flow::ticks, path::parse::flag, sim::Sim};
 
 const SYN: Kind = Kind::Tcp(flag::SYN);
 
