@@ -21,7 +21,7 @@ use self::{
 };
 use crate::{
     abi::{
-        entry::{Address, Hop, ServiceKey, Settings},
+        entry::{Address, Hop, ServiceKey},
         flow::Flow,
         id::{EndpointId, ListenerId},
         reason::{Drop, Pass},
@@ -33,77 +33,70 @@ use crate::{
 #[inline(always)]
 pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let Some(eth) = frame.window::<ETH_LEN>(0) else { return Outcome::pass(Pass::NotIp) };
-    let outcome = match (ether_type(eth), is_to_group(eth)) {
-        (ETHERTYPE_IPV4, false) => packet4(frame, tables),
-        (ETHERTYPE_IPV6, false) => packet6(frame, tables),
-        (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, true) => Err(Outcome::pass(Pass::NotOurs)),
-        _ => Err(Outcome::pass(Pass::NotIp)),
-    };
-    match outcome {
-        Ok(outcome) | Err(outcome) => outcome,
+    match (ether_type(eth), is_to_group(eth)) {
+        (ETHERTYPE_IPV4, false) => known_or_new::<1, 6, V4, F, T>(frame, tables),
+        (ETHERTYPE_IPV6, false) => known_or_new::<4, 14, V6, F, T>(frame, tables),
+        (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, true) => Outcome::pass(Pass::NotOurs),
+        _ => Outcome::pass(Pass::NotIp),
     }
 }
 
 #[inline(always)]
-fn packet4<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Outcome, Outcome> {
-    let packet = parse::v4(frame, tables)?;
-    let flow = known_or_new::<1, 6, V4, F, T>(frame, tables, &packet)?;
-    let hop = next_hop(tables, &flow)?;
-    rewrite::v4(frame, &packet, &flow).ok_or(TRUNCATED)?;
-    emit(frame, tables, &flow, hop)
-}
-
-#[inline(always)]
-fn packet6<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Outcome, Outcome> {
-    let packet = parse::v6(frame, tables)?;
-    let flow = known_or_new::<4, 14, V6, F, T>(frame, tables, &packet)?;
-    let hop = next_hop(tables, &flow)?;
-    rewrite::v6(frame, &packet, &flow).ok_or(TRUNCATED)?;
-    emit(frame, tables, &flow, hop)
+fn known_or_new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
+    frame: &mut F,
+    tables: &T,
+) -> Outcome {
+    match known::<K, W, A, F, T>(frame, tables) {
+        Ok(Some(outcome)) | Err(outcome) => outcome,
+        Ok(None) => match new::<K, W, A, F, T>(frame, tables) {
+            Ok(outcome) | Err(outcome) => outcome,
+        },
+    }
 }
 
 /// A window that was there during parsing is gone: cannot happen, and is dropped under a name if it does.
 const TRUNCATED: Outcome = Outcome::drop(Drop::Malformed, ListenerId::NONE);
 
-/// The half of a pair that `packet` belongs to.
-#[inline(always)]
-fn known_or_new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
+/// A packet of a known flow; none when it belongs to no flow. This and [`new`] are functions of their own, side by side: the
+/// kernel's stack of 512 bytes has no room for both at once.
+#[inline(never)]
+fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
     tables: &T,
-    packet: &Parsed<K>,
-) -> Result<Flow<K>, Outcome> {
+) -> Result<Option<Outcome>, Outcome> {
+    let packet = A::parse(frame, tables)?;
     let Some(settings) = tables.settings() else { return Err(Outcome::drop(Drop::NotReady, ListenerId::NONE)) };
     let hash = flow::hash(settings, &packet.tuple);
     let now = tables.tick();
-    if let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) {
-        let reopened = found.flow.flags & (Flow::<K>::CLOSED | Flow::<K>::RETURN) == Flow::<K>::CLOSED
-            && packet.flags & (flag::SYN | flag::ACK) == flag::SYN;
-        if !reopened {
-            if packet.ttl <= 1 {
-                return Err(Outcome::drop(Drop::TtlExpired, owner(tables, &found.flow)));
-            }
-            flow::note::<K, W, T>(tables, &found, packet, now);
-            return Ok(found.flow);
-        }
+    let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else { return Ok(None) };
+    let reopened = found.flow.flags & (Flow::<K>::CLOSED | Flow::<K>::RETURN) == Flow::<K>::CLOSED
+        && packet.flags & (flag::SYN | flag::ACK) == flag::SYN;
+    if reopened {
         flow::release_pair::<K, W, T>(tables, &found);
+        return Ok(None);
     }
-    new_flow::<K, W, A, F, T>(frame, tables, settings, hash, packet)
+    if packet.ttl <= 1 {
+        return Err(Outcome::drop(Drop::TtlExpired, owner(tables, &found.flow)));
+    }
+    flow::note::<K, W, T>(tables, &found, &packet, now);
+    let hop = next_hop(tables, &found.flow)?;
+    A::rewrite(frame, &packet, &found.flow).ok_or(TRUNCATED)?;
+    emit(frame, tables, &found.flow, hop).map(Some)
 }
 
-/// A packet without a flow: for a listener, or the host's.
-#[inline(always)]
-fn new_flow<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
+/// A packet without a flow: opens one if it is for a listener, and is the host's otherwise.
+#[inline(never)]
+fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
     tables: &T,
-    settings: &Settings,
-    hash: u64,
-    packet: &Parsed<K>,
-) -> Result<Flow<K>, Outcome> {
+) -> Result<Outcome, Outcome> {
+    let packet = A::parse(frame, tables)?;
     if packet.address.roles & Address::VIP == 0 {
         return Err(Outcome::pass(Pass::NoReturnFlow));
     }
     let [_, _, p0, p1] = packet.tuple.ports;
-    let mut key = ServiceKey { addr: packet.dst, port: [p0, p1], protocol: packet.tuple.protocol, pad: 0 };
+    let mut key =
+        ServiceKey { addr: A::destination(packet.tuple.addrs), port: [p0, p1], protocol: packet.tuple.protocol, pad: 0 };
     let Some(service) = tables.service(&key) else { return Err(Outcome::pass(Pass::NoListener)) };
     let id = service.listener;
     let Some(listener) = tables.listener(id) else { return Err(Outcome::pass(Pass::NoListener)) };
@@ -120,14 +113,22 @@ fn new_flow<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables
         return Err(Outcome::drop(Drop::TtlExpired, id));
     }
     let dropped = |reason| Outcome::drop(reason, id);
-    let endpoint = select::endpoint::<K, A, T>(tables, settings, id, listener, hash, packet).map_err(dropped)?;
+    let Some(settings) = tables.settings() else { return Err(Outcome::drop(Drop::NotReady, ListenerId::NONE)) };
+    let hash = flow::hash(settings, &packet.tuple);
+    let endpoint = select::endpoint::<K, A, T>(tables, settings, id, listener, hash, &packet).map_err(dropped)?;
     let ifindex = frame.ifindex();
     let Some(eth) = frame.window::<ETH_LEN>(0) else { return Err(TRUNCATED) };
     let (our_mac, client_mac) = macs(eth);
     let origin = Origin { ifindex, client_mac, our_mac };
-    let flow = select::open::<K, W, A, T>(tables, settings, service, endpoint, hash, packet, origin).map_err(dropped)?;
+    let index = select::open::<K, W, A, T>(tables, settings, service, endpoint, hash, &packet, origin).map_err(dropped)?;
     tables.count_flow(endpoint);
-    Ok(flow)
+    // Read back from flow memory, because the kernel's stack has no room to keep it meanwhile.
+    let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return Err(TRUNCATED) };
+    let flow = slot.load();
+    let packet = Parsed { tuple: flow.tuple, ..packet };
+    let hop = next_hop(tables, &flow)?;
+    A::rewrite(frame, &packet, &flow).ok_or(TRUNCATED)?;
+    emit(frame, tables, &flow, hop)
 }
 
 /// Where a packet of `flow` goes: back where the client's packets came from, or by the endpoint's next hop.

@@ -33,8 +33,6 @@ pub mod flag {
 pub struct Parsed<const K: usize> {
     /// Addresses, ports, protocol.
     pub tuple: Tuple<K>,
-    /// The destination as map key.
-    pub dst: AddressKey,
     /// What the destination is to us.
     pub address: Address,
     /// Offset of the TCP or UDP header.
@@ -58,8 +56,7 @@ pub fn v4<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<1>, O
     let (protocol, ttl, src, dst) = (ip.proto, ip.ttl, ip.src_addr, ip.dst_addr);
     let (vihl, total, fragment) = (ip.vihl, usize::from(u16::from_be_bytes(ip.tot_len)), u16::from_be_bytes(ip.frags) & 0x3fff);
 
-    let dst_key = mapped(dst);
-    let address = ours(tables, &dst_key)?;
+    let address = ours(tables, &mapped(dst))?;
     let header = usize::from(vihl & 0x0f) * 4;
     if vihl >> 4 != 4 || header < 20 || total < header || total > bytes - ETH_LEN {
         return Err(refuse(address, protocol, Drop::Malformed));
@@ -69,7 +66,7 @@ pub fn v4<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<1>, O
     }
     let l4 = ETH_LEN + header;
     let ports = transport(frame, address, protocol, l4, total - header, Family::V4)?;
-    Ok(ports.into_parsed(pack4(src, dst), dst_key, address, l4, ttl))
+    Ok(ports.into_parsed(pack4(src, dst), address, l4, ttl))
 }
 
 /// IPv6 behind an untagged Ethernet header, the transport header right behind the fixed one.
@@ -90,7 +87,7 @@ pub fn v6<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<4>, O
         return Err(refuse(address, header[0], Drop::Fragment));
     }
     let ports = transport(frame, address, next, l4, payload, Family::V6)?;
-    Ok(ports.into_parsed(pack6(src, dst), dst, address, l4, ttl))
+    Ok(ports.into_parsed(pack6(src, dst), address, l4, ttl))
 }
 
 #[inline(always)]
@@ -124,9 +121,9 @@ struct Transport {
 
 impl Transport {
     #[inline(always)]
-    fn into_parsed<const K: usize>(self, addrs: [u64; K], dst: AddressKey, address: Address, l4: usize, ttl: u8) -> Parsed<K> {
+    fn into_parsed<const K: usize>(self, addrs: [u64; K], address: Address, l4: usize, ttl: u8) -> Parsed<K> {
         let tuple = Tuple { addrs, ports: self.ports, protocol: self.protocol };
-        Parsed { tuple, dst, address, l4, flags: self.flags, ack: self.ack, speaks: self.speaks, ttl }
+        Parsed { tuple, address, l4, flags: self.flags, ack: self.ack, speaks: self.speaks, ttl }
     }
 }
 

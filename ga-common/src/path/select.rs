@@ -2,8 +2,10 @@
 
 use super::{
     flow::{NO_SLOT, PutError, hash, put, release},
-    parse::Parsed,
+    parse::{self, Parsed},
+    rewrite,
     tables::{FlowMemory, Tables},
+    verdict::Outcome,
 };
 use crate::{
     abi::{
@@ -15,13 +17,17 @@ use crate::{
         reason::Drop,
     },
     hash::{Sip, scale},
-    wire::frame::TCP,
+    wire::frame::{Frame, TCP},
 };
 
 /// What differs between IPv4 and IPv6 when a flow is made.
 pub trait Addresses<const K: usize> {
     /// Which family this is.
     const FAMILY: Family;
+    /// From bytes to a tuple.
+    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<K>, Outcome>;
+    /// What a flow makes of a packet; none when the frame is shorter than it was a moment ago.
+    fn rewrite<F: Frame>(frame: &mut F, packet: &Parsed<K>, flow: &Flow<K>) -> Option<()>;
     /// The addresses of a reply: from the endpoint to one of the egress addresses, which `n` draws; none when there is no
     /// egress address of this family.
     fn reply(endpoint: &AddressKey, egress: &Egress, n: u32) -> Option<[u64; K]>;
@@ -29,6 +35,8 @@ pub trait Addresses<const K: usize> {
     fn turned(addrs: [u64; K]) -> [u64; K];
     /// The source as map key.
     fn source(addrs: [u64; K]) -> AddressKey;
+    /// The destination as map key.
+    fn destination(addrs: [u64; K]) -> AddressKey;
     /// Whether an answer may go there: not to "this network", loopback, multicast, reserved and broadcast addresses (RFC 1122
     /// section 3.2.1.3) nor to their like in IPv6 (RFC 4291 sections 2.5 and 2.7).
     fn is_host(addrs: [u64; K]) -> bool;
@@ -41,6 +49,16 @@ pub struct V6;
 
 impl Addresses<1> for V4 {
     const FAMILY: Family = Family::V4;
+
+    #[inline(always)]
+    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<1>, Outcome> {
+        parse::v4(frame, tables)
+    }
+
+    #[inline(always)]
+    fn rewrite<F: Frame>(frame: &mut F, packet: &Parsed<1>, flow: &Flow<1>) -> Option<()> {
+        rewrite::v4(frame, packet, flow)
+    }
 
     #[inline(always)]
     fn reply(endpoint: &AddressKey, egress: &Egress, n: u32) -> Option<[u64; 1]> {
@@ -63,6 +81,11 @@ impl Addresses<1> for V4 {
     }
 
     #[inline(always)]
+    fn destination(addrs: [u64; 1]) -> AddressKey {
+        mapped(unpack4(addrs).1)
+    }
+
+    #[inline(always)]
     fn is_host(addrs: [u64; 1]) -> bool {
         !matches!(unpack4(addrs).0[0], 0 | 127 | 224..)
     }
@@ -70,6 +93,16 @@ impl Addresses<1> for V4 {
 
 impl Addresses<4> for V6 {
     const FAMILY: Family = Family::V6;
+
+    #[inline(always)]
+    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<4>, Outcome> {
+        parse::v6(frame, tables)
+    }
+
+    #[inline(always)]
+    fn rewrite<F: Frame>(frame: &mut F, packet: &Parsed<4>, flow: &Flow<4>) -> Option<()> {
+        rewrite::v6(frame, packet, flow)
+    }
 
     #[inline(always)]
     fn reply(endpoint: &AddressKey, egress: &Egress, n: u32) -> Option<[u64; 4]> {
@@ -89,6 +122,11 @@ impl Addresses<4> for V6 {
     #[inline(always)]
     fn source(addrs: [u64; 4]) -> AddressKey {
         unpack6(addrs).0
+    }
+
+    #[inline(always)]
+    fn destination(addrs: [u64; 4]) -> AddressKey {
+        unpack6(addrs).1
     }
 
     #[inline(always)]
@@ -135,7 +173,7 @@ pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
 }
 
 /// Makes both halves of a pair: the reply tuple is claimed first, and that claim is the allocation of the NAT port. Returns the
-/// forward half.
+/// forward half's slot.
 #[inline(always)]
 pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
     tables: &T,
@@ -145,7 +183,7 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
     flow_hash: u64,
     packet: &Parsed<K>,
     origin: Origin,
-) -> Result<Flow<K>, Drop> {
+) -> Result<u32, Drop> {
     let now = tables.tick();
     let (Some(to), Some(listener)) = (tables.endpoint(endpoint), tables.listener(service.listener)) else {
         return Err(Drop::NoEndpoint);
@@ -202,7 +240,7 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
         timeout_s,
     };
     match put(tables, settings, flow_hash, &forward, back_index, now) {
-        Ok(_) => Ok(forward),
+        Ok(index) => Ok(index),
         Err(PutError::Taken | PutError::Full) => {
             release::<K, W, T>(tables, back_index);
             Err(Drop::FlowTableFull)
