@@ -40,7 +40,7 @@ pub trait Dataplane {
     fn install(&mut self, world: &World) -> anyhow::Result<()>;
     /// Forgets all flows.
     fn forget(&mut self);
-    /// Lets time pass: the seconds and a little more.
+    /// Lets time pass.
     fn wait(&mut self, seconds: u16);
     /// Runs one packet.
     fn send(&mut self, frame: &[u8]) -> anyhow::Result<Seen>;

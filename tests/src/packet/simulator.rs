@@ -1,13 +1,13 @@
 //! The simulator as a data path.
 
-use std::{cell::Cell, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use anyhow::bail;
 use ga::plan::Step;
 use ga_common::{
     abi::{
         entry::{Egress, Endpoint, EndpointCounters},
-        flow::{Flow, FlowSlot4, FlowSlot6, ticks},
+        flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, ticks},
         id::{EndpointId, Generation},
         limits::ABI_VERSION,
     },
@@ -30,8 +30,6 @@ impl Simulator {
     /// Without a world.
     pub fn new() -> anyhow::Result<Self> {
         let mut this = Self { sim: Sim::new(SLOTS as usize, [0; 2]) };
-        // A clock that has run for a while: waiting must not underflow.
-        this.sim.tick = Cell::new(1_000_000);
         for step in tables() {
             this.apply(&step)?;
         }
@@ -88,6 +86,40 @@ impl Simulator {
     }
 }
 
+/// Flow memory and counters of one moment.
+pub struct Memory {
+    flows4: Vec<FlowSlot4>,
+    flows6: Vec<FlowSlot6>,
+    counters: BTreeMap<EndpointId, EndpointCounters>,
+}
+
+impl Simulator {
+    /// What a packet may change.
+    pub fn remember(&self) -> Memory {
+        let sim = &self.sim;
+        Memory {
+            flows4: sim.flows4.iter().map(copy).collect(),
+            flows6: sim.flows6.iter().map(copy).collect(),
+            counters: sim.counters.borrow().clone(),
+        }
+    }
+
+    /// Undoes what packets have done since.
+    pub fn restore(&mut self, memory: Memory) {
+        (self.sim.flows4, self.sim.flows6) = (memory.flows4, memory.flows6);
+        self.sim.counters.replace(memory.counters);
+    }
+}
+
+fn copy<const K: usize, const W: usize>(slot: &FlowSlot<K, W>) -> FlowSlot<K, W> {
+    let copy = FlowSlot::free();
+    copy.store(&slot.load());
+    let (seen, ack) = slot.clock();
+    copy.set_clock(seen, ack);
+    copy.set_state(slot.state());
+    copy
+}
+
 impl Dataplane for Simulator {
     fn install(&mut self, world: &World) -> anyhow::Result<()> {
         for step in &world.steps {
@@ -114,9 +146,9 @@ impl Dataplane for Simulator {
     }
 
     fn wait(&mut self, seconds: u16) {
-        // Whole seconds would end exactly at a timeout, where a kernel whose clock moves on meanwhile may differ.
-        let crumbs = if seconds == 0 { 0 } else { 37 };
-        self.sim.tick.set(self.sim.tick.get().wrapping_add(ticks(seconds) + crumbs));
+        // The flows grow older; the clock stays: draws of NAT ports depend on it.
+        self.sim.flows4.iter().for_each(|slot| age(slot, ticks(seconds)));
+        self.sim.flows6.iter().for_each(|slot| age(slot, ticks(seconds)));
     }
 
     fn send(&mut self, frame: &[u8]) -> anyhow::Result<Seen> {
@@ -144,4 +176,9 @@ impl Dataplane for Simulator {
     fn shortest(&self) -> usize {
         0
     }
+}
+
+fn age<const K: usize, const W: usize>(slot: &FlowSlot<K, W>, ticks: u32) {
+    let (seen, ack) = slot.clock();
+    slot.set_clock(seen.wrapping_sub(ticks), ack);
 }
