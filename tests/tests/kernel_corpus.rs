@@ -35,3 +35,12 @@ fn kernel_and_simulator_agree_on_random_packets() -> anyhow::Result<()> {
     assert!(fates.sent > RANDOM_PACKETS / 10, "the packets must not all be refused: {fates:?}");
     Ok(())
 }
+
+#[test]
+fn the_verifier_has_room_for_more() -> anyhow::Result<()> {
+    prepare()?;
+    let verified = Twin::new()?.verified()?;
+    println!("{verified} instructions verified");
+    assert!(verified < 750_000, "{verified} instructions of a million: changes will be refused soon");
+    Ok(())
+}

@@ -161,6 +161,12 @@ impl Twin {
         Ok(Self { simulator: Simulator::new()?, ready: Machine::new()?, blank, is_ready: true })
     }
 
+    /// How many instructions the verifier went through to accept the program; it gives up at a million.
+    pub fn verified(&self) -> anyhow::Result<u32> {
+        let program: &Xdp = self.ready.ebpf.program("ga").context("the object has no program `ga`")?.try_into()?;
+        program.info()?.verified_instruction_count().context("this kernel does not tell")
+    }
+
     fn machine(&mut self) -> &mut Machine {
         if self.is_ready { &mut self.ready } else { &mut self.blank }
     }
