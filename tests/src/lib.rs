@@ -2,4 +2,8 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+#[cfg(feature = "privileged")]
+pub mod demo;
 pub mod lab;
+pub mod packet;
+pub mod traffic;

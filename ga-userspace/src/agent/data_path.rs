@@ -37,9 +37,8 @@ pub(super) struct DataPath {
 }
 
 impl DataPath {
-    /// Checks the host, loads the program, adopts pinned maps or makes new ones. Nothing is attached yet.
-    pub(super) async fn open(pin_dir: &Path, node: &Node, net: &Net) -> Result<Self, Error> {
-        let lock = program::preflight(pin_dir)?;
+    /// Loads the program, adopts pinned maps or makes new ones. Nothing is attached yet.
+    pub(super) async fn open(lock: PinLock, pin_dir: &Path, node: &Node, net: &Net) -> Result<Self, Error> {
         interfaces(node, net).await?;
         let sizes = Sizes::for_flows(node.flows);
         let loaded = program::load(Some(pin_dir), sizes)?;

@@ -9,14 +9,13 @@ mod reset;
 
 use std::{
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     select,
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -31,6 +30,7 @@ use crate::{
     model::Intent,
     net::Net,
     plan::{self, Changes, EndpointName, Overrides, Plan, State},
+    program,
     status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
 };
 
@@ -84,15 +84,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
         // The sender going away is a stop too.
         drop(stopped.wait_for(|&stop| stop).await);
     };
-    let socket = admin::bind(&agent.options.admin_socket).await?;
+    let bound = bind(&agent).await;
+    let (socket, listener) = agent.data_path.keep_or_undo(bound)?;
     let admin = tokio::spawn(admin::serve(socket, handle.clone(), until_stopped(stopped.clone())));
-    let metrics = match agent.intent.node.metrics {
-        Some(address) => {
-            let listener = listen(address).await?;
-            Some(tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped))))
-        }
-        None => None,
-    };
+    let metrics = listener.map(|listener| tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped))));
     tracing::info!(generation = agent.plan.generation.0, socket = %agent.options.admin_socket.display(), "ready");
 
     let mut sweep = interval(SWEEP);
@@ -131,8 +126,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     Ok(())
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Metrics { address, source })
+/// Everything that others ask us through.
+async fn bind(agent: &Agent) -> Result<(UnixListener, Option<TcpListener>), Error> {
+    let socket = admin::bind(&agent.options.admin_socket).await?;
+    let Some(address) = agent.intent.node.metrics else { return Ok((socket, None)) };
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Metrics { address, source })?;
+    Ok((socket, Some(listener)))
 }
 
 /// A file that was read and found right.
@@ -157,17 +156,19 @@ fn parse(file: &str, text: String) -> Result<Read, Error> {
 
 impl Agent {
     async fn start(options: Options) -> Result<Self, Error> {
+        program::check_capabilities()?;
         let Read { loaded, hash, .. } = read(&options.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{}: {}", options.config.display(), warning.message);
         }
         let intent = loaded.intent;
+        let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
         let resets = Resets::open().map_err(|source| Error::System { what: "raw socket (CAP_NET_RAW)", source })?;
         let mut net = Net::connect()?;
 
-        let mut data_path = DataPath::open(&options.pin_dir, &intent.node, &net).await?;
+        let mut data_path = DataPath::open(lock, &options.pin_dir, &intent.node, &net).await?;
         let plan = plan::build(&intent, &overrides, data_path.running(), seed(&intent, data_path.running())?);
         let plan = data_path.keep_or_undo(plan.map_err(Error::from))?;
         let applied = data_path.apply(&plan);

@@ -13,14 +13,14 @@ pub use attach::{Attached, attach, detach_stale};
 #[cfg(feature = "bench")]
 pub use load::BENCH_OBJECT;
 pub use load::{Loaded, Sizes, load, program, unpin};
-pub use preflight::{PinLock, preflight};
+pub use preflight::{PinLock, check_capabilities, preflight};
 
 /// What can go wrong, and how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not enough capabilities.
     #[error(
-        "the capability {missing} is missing: run as root, or give the binary CAP_BPF and CAP_NET_ADMIN (setcap or systemd's AmbientCapabilities)"
+        "the capability {missing} is missing: run as root, or give the binary CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW (setcap or systemd's AmbientCapabilities)"
     )]
     Capability {
         /// Its name.

@@ -21,9 +21,8 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 #[derive(Debug)]
 pub struct PinLock(#[expect(dead_code, reason = "held for its lock, which the kernel drops with the descriptor")] File);
 
-/// Checks capabilities and the BPF file system, makes the pin directory and takes its lock.
+/// Checks the BPF file system, makes the pin directory and takes its lock.
 pub fn preflight(pin_dir: &Path) -> Result<PinLock, Error> {
-    check_capabilities()?;
     check_bpffs(pin_dir)?;
     for dir in [pin_dir.to_owned(), pin_dir.join("maps"), pin_dir.join("links")] {
         // Whoever can write a pin can replace the program: only the owner may.
@@ -37,15 +36,20 @@ pub fn preflight(pin_dir: &Path) -> Result<PinLock, Error> {
     }
 }
 
-fn check_capabilities() -> Result<(), Error> {
+/// Says which capability is missing, before anything else can fail for the lack of it.
+pub fn check_capabilities() -> Result<(), Error> {
     let held = capabilities(None)
         .map_err(|errno| Error::Kernel { what: "show this process's capabilities".to_owned(), message: errno.to_string() })?
         .effective;
-    if held.contains(CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN) {
-        return Ok(());
-    }
-    let wanted = [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN")];
-    match wanted.into_iter().find(|(set, _)| !held.contains(*set)) {
+    // Before CAP_BPF there was CAP_SYS_ADMIN, which still holds it.
+    let bpf = CapabilitySet::BPF | CapabilitySet::SYS_ADMIN;
+    let wanted = [
+        (bpf, "CAP_BPF"),
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+        // Resets of idle flows leave by raw sockets.
+        (CapabilitySet::NET_RAW, "CAP_NET_RAW"),
+    ];
+    match wanted.into_iter().find(|(any, _)| !held.intersects(*any)) {
         Some((_, missing)) => Err(Error::Capability { missing }),
         None => Ok(()),
     }

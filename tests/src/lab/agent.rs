@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     thread::sleep,
@@ -39,7 +40,7 @@ impl Agent {
             if let Some(status) = agent.child.try_wait()? {
                 bail!("the agent ended with {status}:\n{}", agent.log());
             }
-            if agent.socket.exists() && agent.ga(&["status"])?.status.success() {
+            if UnixStream::connect(&agent.socket).is_ok() && agent.ga(&["status"])?.status.success() {
                 return Ok(agent);
             }
             sleep(Duration::from_millis(10));
@@ -49,17 +50,34 @@ impl Agent {
 
     /// Starts the agent and waits for nothing.
     pub fn spawn(lab: &Lab) -> Result<Self> {
+        Self::spawn_by(lab, &[], &[])
+    }
+
+    /// Starts the agent through another command (`setpriv ...`) and with further options, and waits for nothing.
+    pub fn spawn_by(lab: &Lab, through: &[&str], options: &[&str]) -> Result<Self> {
         let socket = lab.dir.join("admin.sock");
-        drop(fs::remove_file(&socket));
         let log = lab.dir.join("agent.log");
         let stderr = fs::OpenOptions::new().create(true).append(true).open(&log)?;
-        let mut command = lab.edge.command(&[]);
+        let mut command = lab.edge.command(through);
         command.arg(ga_binary()?).arg("run").arg("--config").arg(lab.dir.join("ga.toml"));
-        command.arg("--admin-socket").arg(&socket).arg("--pin-dir").arg(&lab.pin_dir);
-        command.arg("--state-dir").arg(lab.dir.join("state"));
+        let defaults =
+            [("--admin-socket", socket.clone()), ("--pin-dir", lab.pin_dir.clone()), ("--state-dir", lab.dir.join("state"))];
+        for (option, path) in defaults.iter().filter(|(option, _)| !options.contains(option)) {
+            command.arg(option).arg(path);
+        }
+        command.args(options);
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().context("cannot start the agent")?;
         Ok(Self { child, socket, log })
+    }
+
+    /// Starts an agent that must refuse to run; returns its exit code and what it wrote.
+    pub fn refused(lab: &Lab, through: &[&str], options: &[&str]) -> Result<(i32, String)> {
+        let before = fs::read_to_string(lab.dir.join("agent.log")).unwrap_or_default().len();
+        let mut agent = Self::spawn_by(lab, through, options)?;
+        let status = agent.wait(Duration::from_secs(20))?;
+        let code = status.code().with_context(|| format!("the agent ended by {status}"))?;
+        Ok((code, agent.log().get(before..).unwrap_or_default().to_owned()))
     }
 
     /// Its process id.

@@ -12,6 +12,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf,
+    programs::{Xdp, XdpMode},
+};
 
 pub use agent::{Agent, ga_binary};
 pub use namespace::{Namespace, command};
@@ -40,62 +44,109 @@ pub struct Lab {
     pub edge: Namespace,
     /// Servers, the first is number 1.
     pub servers: Vec<Namespace>,
+    /// What connects them all, in a one-armed lab.
+    pub switch: Option<Namespace>,
+    /// A veth delivers what XDP sends back only to a far end that runs XDP itself.
+    far_end: Option<Ebpf>,
 }
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
 impl Lab {
-    /// Builds a lab with `servers` servers. Needs root, iproute2 and ethtool.
+    /// Builds a lab with `servers` servers, each host behind a cable of its own. Needs root, iproute2 and ethtool.
     pub fn new(servers: usize) -> Result<Self> {
-        ensure!(rustix::process::geteuid().is_root(), "namespaces need root: run this through `cargo xtask test` or `sudo`");
-        mount_bpffs()?;
+        Self::hosts(servers, None)?.cabled()
+    }
+
+    /// The same under a name that is known beforehand, with its files in `dir`.
+    pub fn named(name: String, dir: PathBuf, servers: usize) -> Result<Self> {
+        Self::named_hosts(name, dir, servers, None)?.cabled()
+    }
+
+    fn cabled(self) -> Result<Self> {
+        let lab = self;
+        for (number, client) in (1..).zip(&lab.clients) {
+            cable(&lab.edge, &format!("c{number}"), client)?;
+            address(&lab.edge, &format!("c{number}"), [client_gateway4(number), client_gateway6(number)])?;
+        }
+        for (number, server) in (1..).zip(&lab.servers) {
+            cable(&lab.edge, &format!("s{number}"), server)?;
+            address(&lab.edge, &format!("s{number}"), [server_gateway4(number), server_gateway6(number)])?;
+        }
+        lab.addressed()
+    }
+
+    /// Builds a lab whose edge has one interface only, `lan`, with everybody on the same switch.
+    pub fn one_armed(servers: usize) -> Result<Self> {
+        let mut lab = Self::hosts(servers, Some("switch"))?;
+        let switch = lab.switch.as_ref().context("this lab has a switch")?;
+        switch.run(&["ip", "link", "add", "bridge", "type", "bridge"])?;
+        switch.run(&["ip", "link", "set", "bridge", "up"])?;
+        cable_named(switch, "edge", &lab.edge, "lan")?;
+        let hosts = [("c", &lab.clients[..]), ("s", &lab.servers[..])];
+        for (port, host) in
+            hosts.iter().flat_map(|(letter, hosts)| (1..).zip(*hosts).map(move |(n, h)| (format!("{letter}{n}"), h)))
+        {
+            cable(switch, &port, host)?;
+            switch.run(&["ip", "link", "set", &port, "master", "bridge"])?;
+        }
+        switch.run(&["ip", "link", "set", "edge", "master", "bridge"])?;
+        lab.far_end = Some(pass_program(switch, "edge")?);
+        for number in 1..=lab.clients.len() {
+            address(&lab.edge, "lan", [client_gateway4(number), client_gateway6(number)])?;
+        }
+        for number in 1..=servers {
+            address(&lab.edge, "lan", [server_gateway4(number), server_gateway6(number)])?;
+        }
+        lab.addressed()
+    }
+
+    fn hosts(servers: usize, switch: Option<&str>) -> Result<Self> {
         let name = format!("ga{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(format!("{name}-lab"));
+        Self::named_hosts(name, dir, servers, switch)
+    }
+
+    fn named_hosts(name: String, dir: PathBuf, servers: usize, switch: Option<&str>) -> Result<Self> {
+        ensure!(rustix::process::geteuid().is_root(), "namespaces need root: run this through `cargo xtask test` or `sudo`");
+        mount_bpffs()?;
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let mut lab = Self {
+        let namespace = |what: &str| Namespace::new(&format!("{name}-{what}"));
+        Ok(Self {
             pin_dir: Path::new("/sys/fs/bpf").join(&name),
-            clients: [Namespace::new(&format!("{name}-c1"))?, Namespace::new(&format!("{name}-c2"))?],
-            edge: Namespace::new(&format!("{name}-edge"))?,
-            servers: Vec::new(),
+            clients: [namespace("c1")?, namespace("c2")?],
+            edge: namespace("edge")?,
+            servers: (1..=servers).map(|number| namespace(&format!("s{number}"))).collect::<Result<_>>()?,
+            switch: switch.map(namespace).transpose()?,
+            far_end: None,
             name,
             dir,
-        };
-        for number in 1..=servers {
-            lab.servers.push(Namespace::new(&format!("{}-s{number}", lab.name))?);
-        }
-        for (index, client) in lab.clients.iter().enumerate() {
-            let number = index + 1;
-            cable(
-                &lab.edge,
-                &format!("c{number}"),
-                client,
-                [client_gateway4(number), client_gateway6(number)],
-                [client4(number), client6(number)],
-            )?;
+        })
+    }
+
+    /// Gives clients and servers their addresses and routes.
+    fn addressed(self) -> Result<Self> {
+        for (number, client) in (1..).zip(&self.clients) {
+            address(client, "eth0", [client4(number).to_string(), client6(number).to_string()])?;
             for (family, vip, gateway) in
                 [("-4", VIP4.to_string(), client_gateway4(number)), ("-6", VIP6.to_string(), client_gateway6(number))]
             {
                 client.run(&["ip", family, "route", "add", &vip, "via", &gateway])?;
             }
         }
-        for (index, server) in lab.servers.iter().enumerate() {
-            let number = index + 1;
-            let (gateway4, gateway6) = (format!("10.0.{number}.1"), format!("fd00:10:{number}::1"));
-            cable(
-                &lab.edge,
-                &format!("s{number}"),
-                server,
-                [gateway4.clone(), gateway6.clone()],
-                [server4(number).to_string(), server6(number).to_string()],
-            )?;
-            server.run(&["ip", "-4", "route", "add", "default", "via", &gateway4])?;
-            server.run(&["ip", "-6", "route", "add", "default", "via", &gateway6])?;
+        for (number, server) in (1..).zip(&self.servers) {
+            address(server, "eth0", [server4(number).to_string(), server6(number).to_string()])?;
+            server.run(&["ip", "-4", "route", "add", "default", "via", &server_gateway4(number)])?;
+            server.run(&["ip", "-6", "route", "add", "default", "via", &server_gateway6(number)])?;
         }
-        Ok(lab)
+        Ok(self)
     }
 
     /// The edge's interfaces, as a TOML list.
     pub fn interfaces(&self) -> String {
+        if self.switch.is_some() {
+            return "[\"lan\"]".to_owned();
+        }
         let servers = (1..=self.servers.len()).map(|number| format!("\"s{number}\""));
         let all: Vec<_> = ["\"c1\"", "\"c2\""].map(str::to_owned).into_iter().chain(servers).collect();
         format!("[{}]", all.join(", "))
@@ -112,19 +163,58 @@ impl Lab {
 
     /// A listener to the first servers, of both families, with these weights; `extra` are further keys of the listener.
     pub fn listener(name: &str, protocol: &str, ports: &str, weights: &[u8], extra: &str) -> String {
+        Self::mapped_listener(name, protocol, ports, weights, extra, "")
+    }
+
+    /// The same with further keys of the endpoint group.
+    pub fn mapped_listener(name: &str, protocol: &str, ports: &str, weights: &[u8], extra: &str, group: &str) -> String {
+        let both = |(index, weight): (usize, &u8)| {
+            let number = index + 1;
+            [IpAddr::from(server4(number)), server6(number).into()].map(|address| ("private_ip", address, *weight))
+        };
+        let endpoints: Vec<_> = weights.iter().enumerate().flat_map(both).collect();
+        let group = format!("backend_ip_version = \"affinity\"\n{group}");
+        Self::listener_to(name, protocol, ports, &endpoints, extra, &group)
+    }
+
+    /// A listener to any endpoints, each with type, address and weight.
+    pub fn listener_to(
+        name: &str,
+        protocol: &str,
+        ports: &str,
+        endpoints: &[(&str, IpAddr, u8)],
+        extra: &str,
+        group: &str,
+    ) -> String {
         let mut text = format!(
             "\n[[instance.listener]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\nports = \"{ports}\"\n{extra}\n\n\
-             [[instance.listener.endpoint_group]]\nname = \"near\"\nregion = \"lab\"\nbackend_ip_version = \"affinity\"\n",
+             [[instance.listener.endpoint_group]]\nname = \"near\"\nregion = \"lab\"\n{group}\n",
         );
-        for (index, weight) in weights.iter().enumerate() {
-            let number = index + 1;
-            for address in [IpAddr::from(server4(number)), server6(number).into()] {
-                text += &format!(
-                    "\n[[instance.listener.endpoint_group.endpoint]]\ntype = \"private_ip\"\naddress = \"{address}\"\nweight = {weight}\n",
-                );
-            }
+        for (kind, address, weight) in endpoints {
+            text += &format!(
+                "\n[[instance.listener.endpoint_group.endpoint]]\ntype = \"{kind}\"\naddress = \"{address}\"\nweight = {weight}\n",
+            );
         }
         text
+    }
+
+    /// Makes the edge own the addresses that clients reach, as a router with loopback addresses does: what no listener has is
+    /// answered by the edge's own stack.
+    pub fn own_vips(&self) -> Result<()> {
+        self.edge.run(&["ip", "addr", "add", &format!("{VIP4}/32"), "dev", "lo"])?;
+        self.edge.run(&["ip", "addr", "add", &format!("{VIP6}/128"), "dev", "lo", "nodad"])
+    }
+
+    /// Gives a host behind the edge another address; `number` is the server's.
+    pub fn server_address(&self, number: usize, address: IpAddr) -> Result<()> {
+        let (family, length, gateway) = match address {
+            IpAddr::V4(_) => ("-4", 32, IpAddr::from(server4(number))),
+            IpAddr::V6(_) => ("-6", 128, server6(number).into()),
+        };
+        let one = format!("{address}/{length}");
+        let server = self.servers.get(number - 1).context("no such server")?;
+        server.run(&["ip", family, "addr", "add", &one, "dev", "lo"])?;
+        self.edge.run(&["ip", family, "route", "add", &one, "via", &gateway.to_string()])
     }
 
     /// Writes the configuration and returns its path.
@@ -158,12 +248,14 @@ pub fn server6(number: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x10, number as u16, 0, 0, 0, 0, 0x11)
 }
 
-fn client4(number: usize) -> String {
-    format!("192.0.{}.2", number + 1)
+/// First address of client network `number`.
+pub fn client4(number: usize) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, number as u8 + 1, 2)
 }
 
-fn client6(number: usize) -> String {
-    format!("2001:db8:c{number}::2")
+/// First address of client network `number`.
+pub fn client6(number: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0xc0 | number as u16, 0, 0, 0, 0, 2)
 }
 
 fn client_gateway4(number: usize) -> String {
@@ -174,34 +266,45 @@ fn client_gateway6(number: usize) -> String {
     format!("2001:db8:c{number}::1")
 }
 
-/// A veth pair from the edge's `port` to `eth0` of `host`, with an IPv4 and an IPv6 address on both ends.
-fn cable(edge: &Namespace, port: &str, host: &Namespace, edge_addresses: [String; 2], host_addresses: [String; 2]) -> Result<()> {
-    edge.run(&[
-        "ip",
-        "link",
-        "add",
-        port,
-        "numrxqueues",
-        "2",
-        "numtxqueues",
-        "2",
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "eth0",
-        "netns",
-        &host.name,
-    ])?;
-    for (namespace, device, addresses) in [(edge, port, edge_addresses), (host, "eth0", host_addresses)] {
-        let [v4, v6] = addresses;
-        namespace.run(&["ip", "addr", "add", &format!("{v4}/24"), "dev", device])?;
-        namespace.run(&["ip", "addr", "add", &format!("{v6}/64"), "dev", device, "nodad"])?;
-        namespace.run(&["ip", "link", "set", device, "up"])?;
-    }
+fn server_gateway4(number: usize) -> String {
+    format!("10.0.{number}.1")
+}
+
+fn server_gateway6(number: usize) -> String {
+    format!("fd00:10:{number}::1")
+}
+
+/// A veth pair from `port` of the edge, or of a switch, to `eth0` of `host`.
+fn cable(edge: &Namespace, port: &str, host: &Namespace) -> Result<()> {
+    cable_named(edge, port, host, "eth0")?;
     // Frames that XDP redirects reach a veth only when the receiving end polls: GRO makes it. Checksums must be complete,
     // because nobody completes them after a redirect.
     host.run(&["ethtool", "-K", "eth0", "gro", "on", "tx", "off"])
+}
+
+fn cable_named(edge: &Namespace, port: &str, host: &Namespace, device: &str) -> Result<()> {
+    let peer = ["type", "veth", "peer", "name", device, "netns", &host.name];
+    edge.run(&[&["ip", "link", "add", port, "numrxqueues", "2", "numtxqueues", "2"], &peer[..]].concat())?;
+    edge.run(&["ip", "link", "set", port, "up"])?;
+    host.run(&["ip", "link", "set", device, "up"])
+}
+
+/// Attaches a program that passes everything, natively; it stays as long as what is returned.
+pub fn pass_program(namespace: &Namespace, device: &str) -> Result<Ebpf> {
+    let device = device.to_owned();
+    namespace.within(move || {
+        let mut object = ga::program::load(None, ga::program::Sizes::for_flows(1024))?.ebpf;
+        let program: &mut Xdp = object.program_mut("ga_pass").context("the object has no ga_pass")?.try_into()?;
+        program.load()?;
+        program.attach(&device, XdpMode::Driver)?;
+        Ok(object)
+    })?
+}
+
+/// Gives a device an IPv4 and an IPv6 address.
+fn address(namespace: &Namespace, device: &str, [v4, v6]: [String; 2]) -> Result<()> {
+    namespace.run(&["ip", "addr", "add", &format!("{v4}/24"), "dev", device])?;
+    namespace.run(&["ip", "addr", "add", &format!("{v6}/64"), "dev", device, "nodad"])
 }
 
 fn mount_bpffs() -> Result<()> {
