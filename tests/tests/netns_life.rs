@@ -85,13 +85,13 @@ fn twenty_kills_are_not_noticed_by_packets() -> Result<()> {
     let lab = Lab::new(3)?;
     let _servers = Server::start_all(&lab.servers, &[80, 53])?;
     let mut agent = start(&lab, &text(&lab, 3))?;
-    let pause = Duration::from_millis(50);
+    let pause = Duration::from_millis(100);
     let flows = [
         Flows::open(&lab.clients[0], SocketAddr::new(VIPS[0], 80), 100, pause)?,
         Flows::open(&lab.clients[1], SocketAddr::new(VIPS[1], 80), 100, pause)?,
     ];
     let probe = Probe::start(&lab.clients[0], SocketAddr::new(VIPS[0], 53))?;
-    let storm = Storm::start(&lab.clients[1], SocketAddr::new(VIPS[0], 80), Duration::from_millis(20))?;
+    let storm = Storm::start(&lab.clients[1], SocketAddr::new(VIPS[0], 80), Duration::from_millis(50))?;
     let mut before = agent.status()?;
     let mut slowest = Duration::ZERO;
     for round in 1..=20 {
