@@ -1,5 +1,10 @@
 //! Compiles the kernel program and leaves the object where `program` embeds it.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a build script has one thread, and aya-build reads its settings from the environment"
+)]
+
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
 
@@ -21,10 +26,11 @@ fn main() -> anyhow::Result<()> {
         KernelToolchain::Packaged { name } => {
             // The packaged compiler calls itself stable; these two crates need unstable features.
             // SAFETY: a build script has one thread.
-            unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,ga") };
+            unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,ga,ga_bench") };
             Toolchain::Custom(name)
         }
     };
-    aya_build::build_ebpf([Package { name: "ga-ebpf", root_dir: "../ga-ebpf", ..Package::default() }], toolchain)
+    let features: &[&str] = if std::env::var_os("CARGO_FEATURE_BENCH").is_some() { &["bench"] } else { &[] };
+    aya_build::build_ebpf([Package { name: "ga-ebpf", root_dir: "../ga-ebpf", features, ..Package::default() }], toolchain)
         .context("building the kernel program failed; `cargo xtask setup` installs what it needs")
 }

@@ -5,6 +5,8 @@
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 
 pub mod abi;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod hash;
 pub mod path;
 #[cfg(feature = "user")]

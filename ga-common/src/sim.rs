@@ -9,11 +9,12 @@ use std::{
 use crate::{
     abi::{
         entry::{Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings},
+        family::Family,
         flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6},
         id::{EndpointId, InstanceId, ListenerId, TableId},
     },
     path::{
-        tables::{Direction, Family, FlowMemory, Tables},
+        tables::{Direction, FlowMemory, Tables},
         verdict::Outcome,
     },
     wire::frame::{Frame, MAX_OFFSET},

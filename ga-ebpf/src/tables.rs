@@ -6,11 +6,12 @@ use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coars
 use ga_common::{
     abi::{
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
+        family::Family,
         flow::{FlowSlot4, FlowSlot6, TICK_SHIFT},
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::TABLE_SIZE,
     },
-    path::tables::{Direction, Family, FlowMemory, Tables},
+    path::tables::{Direction, FlowMemory, Tables},
     word::Word,
 };
 

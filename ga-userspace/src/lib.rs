@@ -1,8 +1,8 @@
 //! The agent: intent (`config` → `model` → `plan` → `maps`), and what happened (counters → `status` → `metrics`, `admin`, `cli`).
 //!
-//! Arrows point one way: `model` imports nobody of ours; `config` imports `model`; `plan` imports `model` and `ga-common`;
-//! `maps` and `program` import `plan` and `ga-common`; `metrics` and `admin` import `status`; `agent` and `cli` import, nobody
-//! imports them. Only `maps` writes BPF maps.
+//! Arrows point one way: `model` and `net` import nobody of ours; `config` imports `model`; `plan` imports `model`; `maps` and
+//! `program` import `plan` (and the words of `model` and `net`); `metrics` and `admin` import `status`; `agent` wires the rooms
+//! and `cli` is the way in: nobody imports them. Only `maps` writes BPF maps. `cargo xtask tidy` holds the arrows.
 
 pub mod admin;
 pub mod agent;

@@ -66,6 +66,15 @@ impl Workspace {
         names
     }
 
+    /// The features that a program of the test package requires.
+    pub(crate) fn features_of(&self, program: &str) -> Vec<String> {
+        let Some(package) = self.package(TESTS) else { return Vec::new() };
+        let target =
+            list(&package["targets"]).find(|target| target["name"] == program && list(&target["kind"]).any(|kind| kind == "bin"));
+        let features = target.map(|target| list(&target["required-features"])).into_iter().flatten();
+        features.filter_map(|feature| Some(feature.as_str()?.to_owned())).collect()
+    }
+
     /// `--features` that switch the privileged part on, if there is one.
     pub(crate) fn privileged_features(&self) -> Vec<String> {
         if self.has_privileged() { vec!["--features".to_owned(), format!("{TESTS}/{PRIVILEGED}")] } else { Vec::new() }
@@ -134,6 +143,12 @@ mod tests {
     fn privileged_tests_are_the_test_targets_that_require_the_feature() {
         assert_eq!(workspace().privileged_tests(), ["kernel_corpus", "netns_tcp"]);
         assert!(workspace().has_privileged());
+    }
+
+    #[test]
+    fn a_program_is_built_with_the_features_it_requires() {
+        assert_eq!(workspace().features_of("demo"), ["privileged"]);
+        assert!(workspace().features_of("corpus").is_empty(), "that one is a test");
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod test;
 mod tidy;
 mod toolchain;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -81,11 +81,19 @@ enum Chore {
     #[command(after_help = "Example:\n  CI=true cargo xtask ci")]
     Ci,
     /// Show the product at work: clients, an edge and endpoints in network namespaces
-    #[command(after_help = "Example:\n  cargo xtask demo --keep")]
+    ///
+    /// Needs root or sudo. Takes less than a minute once built, checks what it shows, and leaves nothing behind.
+    #[command(after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --keep && cargo xtask demo --down")]
     Demo {
-        /// Leave it running until Enter is pressed
+        /// Leave everything up, and say how to play with it
         #[arg(long)]
         keep: bool,
+        /// Take down what --keep left up
+        #[arg(long, conflicts_with_all = ["keep", "svg"])]
+        down: bool,
+        /// Write the picture of what was seen as SVG
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
     },
     /// Measure
     #[command(after_help = "Examples:\n  cargo xtask bench packet\n  cargo xtask bench path --json > path.json")]
@@ -142,7 +150,15 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Features { .. } => features::run(features::Action::Print),
         Chore::Tidy { bless } => tidy::run(bless),
         Chore::Ci => ci::run(),
-        Chore::Demo { keep } => programs::run("demo", &flags(&[], &[("--keep", keep)])),
+        Chore::Demo { keep, down, svg } => {
+            let mut args = flags(&[], &[("--keep", keep), ("--down", down)]);
+            if let Some(file) = svg {
+                // The program runs at the root of the workspace, which need not be here.
+                let file = std::path::absolute(file)?.into_os_string();
+                args.extend(["--svg".into(), file]);
+            }
+            programs::run("demo", &args)
+        }
         Chore::Bench { what, json } => {
             let what = match what {
                 Bench::Packet => "packet",
@@ -153,9 +169,9 @@ fn run(chore: Chore) -> Result<()> {
     }
 }
 
-fn flags(words: &[&str], flags: &[(&str, bool)]) -> Vec<String> {
+fn flags(words: &[&str], flags: &[(&str, bool)]) -> Vec<OsString> {
     let set = flags.iter().filter(|(_, set)| *set).map(|(flag, _)| *flag);
-    words.iter().copied().chain(set).map(str::to_owned).collect()
+    words.iter().copied().chain(set).map(OsString::from).collect()
 }
 
 #[cfg(test)]
@@ -176,6 +192,6 @@ mod tests {
     #[test]
     fn flags_are_handed_on_only_when_set() {
         assert_eq!(flags(&["packet"], &[("--json", true)]), ["packet", "--json"]);
-        assert_eq!(flags(&[], &[("--keep", false)]), Vec::<String>::new());
+        assert_eq!(flags(&[], &[("--keep", false)]), Vec::<OsString>::new());
     }
 }

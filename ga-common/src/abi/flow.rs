@@ -5,7 +5,7 @@
 
 use crate::word::Word;
 
-/// Unit of [`FlowSlot::seen`]: 2^22 ns, about 4.2 ms; wraps after 208 days, and differences are taken modulo that.
+/// Unit of the clock of a slot: 2^22 ns, about 4.2 ms; wraps after 208 days, and differences are taken modulo that.
 pub const TICK_SHIFT: u32 = 22;
 
 /// Ticks in `seconds`.
@@ -14,6 +14,9 @@ pub const fn ticks(seconds: u16) -> u32 {
     // 2^30 ns are 256 ticks; 1 s is 238.4 of them. 2441 / 10.24 keeps the error below 0.01 %.
     (seconds as u32) * 23_842 / 100
 }
+
+/// Ticks, about a second, by which another CPU's clock may be ahead of ours.
+const AHEAD: u32 = 256;
 
 /// One slot; `K` words hold a (source, destination) pair of addresses, `W` words (at least `2 * K + 4`) hold everything.
 #[repr(C, align(64))]
@@ -257,16 +260,28 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
         self.set_timeout(flow, flow.timeout_s);
     }
 
-    /// Writes the flags of `flow` back.
     #[inline(always)]
-    pub fn set_meta(&self, flow: &Flow<K>) {
+    fn set_meta(&self, flow: &Flow<K>) {
         self.words[Self::META].store(meta(flow.tuple.ports, flow.tuple.protocol, flow.flags, flow.endpoint));
     }
 
-    /// Changes the timeout of the half whose copy is `flow`.
     #[inline(always)]
-    pub fn set_timeout(&self, flow: &Flow<K>, timeout_s: u16) {
+    fn set_timeout(&self, flow: &Flow<K>, timeout_s: u16) {
         self.words[Self::DST_MAC].store(mac_word(flow.dst_mac, timeout_s));
+    }
+
+    /// Which cell changes from what to what when the flags of the half whose copy is `flow` become `flags`.
+    #[inline(always)]
+    pub fn flags_change(&self, flow: &Flow<K>, flags: u8) -> (&Word, u64, u64) {
+        let word = |flags| meta(flow.tuple.ports, flow.tuple.protocol, flags, flow.endpoint);
+        (&self.words[Self::META], word(flow.flags), word(flags))
+    }
+
+    /// The same for its timeout.
+    #[inline(always)]
+    pub fn timeout_change(&self, flow: &Flow<K>, timeout_s: u16) -> (&Word, u64, u64) {
+        let word = |timeout_s| mac_word(flow.dst_mac, timeout_s);
+        (&self.words[Self::DST_MAC], word(flow.timeout_s), word(timeout_s))
     }
 
     /// What the slot is.
@@ -305,8 +320,9 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
     pub fn is_silent(&self, now: u32) -> bool {
         let (_, timeout_s) = mac_parts(self.words[Self::DST_MAC].load());
         let silence = now.wrapping_sub(self.clock().0);
-        // A tick slightly ahead of ours (another CPU's clock) is not silence.
-        silence > ticks(timeout_s) && silence < u32::MAX / 2
+        // A tick slightly ahead of ours is not silence. No more than slightly: a pair that nobody swept would come back to life,
+        // while its NAT port is somebody else's.
+        silence > ticks(timeout_s) && silence < u32::MAX - AHEAD
     }
 }
 
@@ -363,6 +379,18 @@ mod tests {
         assert!(!slot.is_silent(ticks(900) - 11));
         assert!(slot.is_silent(ticks(900) - 9));
         assert!(!slot.is_silent(u32::MAX - 20));
+    }
+
+    #[test]
+    fn a_slot_that_nobody_swept_stays_silent_until_its_clock_has_gone_round() {
+        let slot = FlowSlot4::free();
+        slot.store(&flow());
+        slot.set_clock(0, 7);
+        for silence in [ticks(900) + 1, u32::MAX / 2, u32::MAX / 2 + 1, u32::MAX / 4 * 3, u32::MAX - 2 * AHEAD] {
+            assert!(slot.is_silent(silence), "{silence}");
+        }
+        slot.set_clock(1000 + AHEAD, 7);
+        assert!(!slot.is_silent(1000));
     }
 
     #[test]

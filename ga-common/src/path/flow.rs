@@ -43,13 +43,13 @@ fn place(hash: u64, n: u32, mask: u32) -> u32 {
     (group & !(FLOW_WAYS - 1) | way) & mask
 }
 
-/// A half that was found: where it is, who its peer is, and a copy.
+/// A half that was found: where it is, what its slot was, and a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<const K: usize> {
     /// Slot index.
     pub index: u32,
-    /// Slot index of the other half.
-    pub peer: u32,
+    /// What the slot was, the other half's index included.
+    pub state: State,
     /// The half.
     pub flow: Flow<K>,
 }
@@ -74,7 +74,7 @@ pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
         if state.is_live() && slot.is_for(tuple) {
             let flow = slot.load();
             if is_alive(memory, index, slot, now) && slot.state() == state {
-                return Some(Found { index, peer: state.peer(), flow });
+                return Some(Found { index, state, flow });
             }
         }
     }
@@ -110,7 +110,7 @@ pub fn put<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     now: u32,
 ) -> Result<u32, PutError> {
     let mask = FlowMemory::<K, W>::mask(tables, settings);
-    let mut free = NO_SLOT;
+    let (mut free, mut free_state) = (NO_SLOT, State::NEVER);
     for n in 0..2 * FLOW_WAYS {
         let index = place(hash, n, mask);
         let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return Err(PutError::Full) };
@@ -120,48 +120,84 @@ pub fn put<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
                 return Err(PutError::Taken);
             }
         } else if free == NO_SLOT {
-            free = index;
+            (free, free_state) = (index, state);
         }
         if state == State::NEVER {
             break;
         }
     }
-    claim(tables, free, flow, peer, now)
+    claim(tables, free, free_state, flow, peer, now)
 }
 
+/// Takes the slot at `index` if it still is as it was when it was judged free: another CPU may have been there since. The
+/// other half, where there is one already, is told before packets can find this one.
 #[inline(always)]
 fn claim<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     index: u32,
+    judged: State,
     flow: &Flow<K>,
     peer: u32,
     now: u32,
 ) -> Result<u32, PutError> {
     let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return Err(PutError::Full) };
-    let old = slot.state();
-    let claimed = old.claimed();
-    if old.is_busy() || !tables.swap(slot.state_cell(), old.0, claimed.0) {
+    let claimed = judged.claimed();
+    if !tables.swap(slot.state_cell(), judged.0, claimed.0) {
         return Err(PutError::Full);
     }
     slot.store(flow);
     slot.set_clock(now, 0);
+    if let Some(other) = FlowMemory::<K, W>::slot(tables, peer) {
+        other.set_state(other.state().live(index));
+    }
     slot.set_state(claimed.live(peer));
     Ok(index)
 }
 
-/// Tells the half in slot `index` who its peer is.
-#[inline(always)]
-pub fn introduce<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, index: u32, peer: u32) {
-    if let Some(slot) = memory.slot(index) {
-        slot.set_state(slot.state().live(peer));
-    }
-}
-
-/// Frees the slot at `index`.
+/// Frees the slot at `index`, which nobody else knows of.
 #[inline(always)]
 pub fn release<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, index: u32) {
     if let Some(slot) = memory.slot(index) {
         slot.set_state(slot.state().freed());
+    }
+}
+
+/// Frees both halves of a pair, unless another CPU has done so since it was found.
+#[inline(always)]
+pub fn release_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, found: &Found<K>) {
+    let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return };
+    if !tables.swap(slot.state_cell(), found.state.0, found.state.freed().0) {
+        return;
+    }
+    if let Some((peer, state)) = peer_of::<K, W, T>(tables, found) {
+        tables.swap(peer.state_cell(), state.0, state.freed().0);
+    }
+}
+
+/// The slot of the other half, if it still is the other half, and what it is.
+#[inline(always)]
+fn peer_of<'a, const K: usize, const W: usize, M: FlowMemory<K, W>>(
+    memory: &'a M,
+    found: &Found<K>,
+) -> Option<(&'a FlowSlot<K, W>, State)> {
+    let slot = memory.slot(found.state.peer())?;
+    let state = slot.state();
+    if state.is_live() && state.peer() == found.index { Some((slot, state)) } else { None }
+}
+
+/// Changes flags and timeout of a half that was copied, unless the slot is somebody else's by now.
+#[inline(always)]
+fn change<const K: usize, const W: usize, T: Tables>(
+    tables: &T,
+    slot: &FlowSlot<K, W>,
+    flow: &Flow<K>,
+    flags: u8,
+    timeout_s: u16,
+) {
+    let (cell, old, new) = slot.flags_change(flow, flags);
+    if tables.swap(cell, old, new) && timeout_s != flow.timeout_s {
+        let (cell, old, new) = slot.timeout_change(flow, timeout_s);
+        tables.swap(cell, old, new);
     }
 }
 
@@ -176,8 +212,9 @@ pub fn note<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return };
     let clock = slot.clock();
     let ack = if packet.flags & flag::ACK != 0 { packet.ack } else { clock.1 };
-    if clock != (now, ack) {
-        slot.set_clock(now, ack);
+    let seen = if packet.speaks { now } else { clock.0 };
+    if clock != (seen, ack) {
+        slot.set_clock(seen, ack);
     }
     let flow = &found.flow;
     if flow.flags & Flow::<K>::CLOSED != 0 {
@@ -186,12 +223,8 @@ pub fn note<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     if packet.flags & (flag::FIN | flag::RST) != 0 {
         closing(tables, slot, found, packet.flags);
     } else if packet.flags & flag::SYN == 0 && flow.flags & Flow::<K>::ESTABLISHED == 0 {
-        let mut flow = *flow;
-        flow.flags |= Flow::<K>::ESTABLISHED;
-        slot.set_meta(&flow);
-        if let Some(idle_timeout_s) = idle_timeout(tables, &flow) {
-            slot.set_timeout(&flow, idle_timeout_s);
-        }
+        let timeout_s = idle_timeout(tables, flow).unwrap_or(flow.timeout_s);
+        change::<K, W, T>(tables, slot, flow, flow.flags | Flow::<K>::ESTABLISHED, timeout_s);
     }
 }
 
@@ -209,19 +242,22 @@ fn closing<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     found: &Found<K>,
     flags: u8,
 ) {
-    let mut flow = found.flow;
-    if flags & flag::FIN != 0 {
-        flow.flags |= Flow::<K>::FIN;
-    }
-    if let Some(peer_slot) = FlowMemory::<K, W>::slot(tables, found.peer) {
-        let mut peer = peer_slot.load();
-        if flags & flag::RST != 0 || peer.flags & flow.flags & Flow::<K>::FIN != 0 {
-            flow.flags |= Flow::<K>::CLOSED;
-            peer.flags |= Flow::<K>::CLOSED;
-            peer_slot.set_meta(&peer);
-            peer_slot.set_timeout(&peer, CLOSING_TIMEOUT_S);
-            slot.set_timeout(&flow, CLOSING_TIMEOUT_S);
+    let flow = &found.flow;
+    let fin = if flags & flag::FIN != 0 { Flow::<K>::FIN } else { 0 };
+    let mut closed = flags & flag::RST != 0;
+    if let Some((peer_slot, _)) = peer_of::<K, W, T>(tables, found) {
+        let peer = peer_slot.load();
+        closed |= peer.flags & fin != 0;
+        if closed {
+            change::<K, W, T>(tables, peer_slot, &peer, peer.flags | Flow::<K>::CLOSED, CLOSING_TIMEOUT_S);
         }
+    } else {
+        // Nothing can come back any more.
+        closed = true;
     }
-    slot.set_meta(&flow);
+    if closed {
+        change::<K, W, T>(tables, slot, flow, flow.flags | fin | Flow::<K>::CLOSED, CLOSING_TIMEOUT_S);
+    } else {
+        change::<K, W, T>(tables, slot, flow, flow.flags | fin, flow.timeout_s);
+    }
 }

@@ -9,6 +9,8 @@ pub mod parse;
 pub mod rewrite;
 pub mod select;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod verdict;
 
 use self::{
@@ -24,16 +26,17 @@ use crate::{
         id::{EndpointId, ListenerId},
         reason::{Drop, Pass},
     },
-    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, TCP, ether_type, macs, set_macs},
+    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, TCP, ether_type, is_to_group, macs, set_macs},
 };
 
 /// Decides about one packet, and rewrites it when it is to be sent.
 #[inline(always)]
 pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let Some(eth) = frame.window::<ETH_LEN>(0) else { return Outcome::pass(Pass::NotIp) };
-    let outcome = match ether_type(eth) {
-        ETHERTYPE_IPV4 => packet4(frame, tables),
-        ETHERTYPE_IPV6 => packet6(frame, tables),
+    let outcome = match (ether_type(eth), is_to_group(eth)) {
+        (ETHERTYPE_IPV4, false) => packet4(frame, tables),
+        (ETHERTYPE_IPV6, false) => packet6(frame, tables),
+        (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, true) => Err(Outcome::pass(Pass::NotOurs)),
         _ => Err(Outcome::pass(Pass::NotIp)),
     };
     match outcome {
@@ -77,13 +80,12 @@ fn known_or_new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Ta
             && packet.flags & (flag::SYN | flag::ACK) == flag::SYN;
         if !reopened {
             if packet.ttl <= 1 {
-                return Err(Outcome::drop(Drop::TtlExpired, ListenerId::NONE));
+                return Err(Outcome::drop(Drop::TtlExpired, owner(tables, &found.flow)));
             }
             flow::note::<K, W, T>(tables, &found, packet, now);
             return Ok(found.flow);
         }
-        flow::release::<K, W, T>(tables, found.peer);
-        flow::release::<K, W, T>(tables, found.index);
+        flow::release_pair::<K, W, T>(tables, &found);
     }
     new_flow::<K, W, A, F, T>(frame, tables, settings, hash, packet)
 }
@@ -101,10 +103,16 @@ fn new_flow<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables
         return Err(Outcome::pass(Pass::NoReturnFlow));
     }
     let [_, _, p0, p1] = packet.tuple.ports;
-    let key = ServiceKey { addr: packet.dst, port: [p0, p1], protocol: packet.tuple.protocol, pad: 0 };
+    let mut key = ServiceKey { addr: packet.dst, port: [p0, p1], protocol: packet.tuple.protocol, pad: 0 };
     let Some(service) = tables.service(&key) else { return Err(Outcome::pass(Pass::NoListener)) };
     let id = service.listener;
     let Some(listener) = tables.listener(id) else { return Err(Outcome::pass(Pass::NoListener)) };
+    // From ourselves, a flow would be answered to ourselves: two packets of such a kind go round for ever.
+    // (The key is used again, because the kernel's stack has no room for another.)
+    key.addr = A::source(packet.tuple.addrs);
+    if !A::is_host(packet.tuple.addrs) || tables.address(&key.addr).is_some() {
+        return Err(Outcome::pass(Pass::Martian));
+    }
     if packet.tuple.protocol == TCP && packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
         return Err(Outcome::drop(Drop::NoFlow, id));
     }
@@ -128,7 +136,16 @@ fn next_hop<const K: usize, T: Tables>(tables: &T, flow: &Flow<K>) -> Result<Hop
     if flow.flags & Flow::<K>::RETURN != 0 {
         return Ok(Hop { dst_mac: flow.dst_mac, src_mac: flow.src_mac, ifindex: flow.ifindex });
     }
-    tables.hop(EndpointId(flow.endpoint)).ok_or(Outcome::drop(Drop::NoNextHop, ListenerId::NONE))
+    match tables.hop(EndpointId(flow.endpoint)) {
+        Some(hop) => Ok(hop),
+        None => Err(Outcome::drop(Drop::NoNextHop, owner(tables, flow))),
+    }
+}
+
+/// The listener a known flow came by.
+#[inline(always)]
+fn owner<const K: usize, T: Tables>(tables: &T, flow: &Flow<K>) -> ListenerId {
+    tables.endpoint(EndpointId(flow.endpoint)).map_or(ListenerId::NONE, |endpoint| endpoint.listener)
 }
 
 /// New MAC addresses, the endpoint's counters, and out.

@@ -4,13 +4,11 @@ use core::mem::offset_of;
 
 use network_types::tcp::TcpHdr;
 
-use super::{
-    tables::{Family, Tables},
-    verdict::Outcome,
-};
+use super::{tables::Tables, verdict::Outcome};
 use crate::{
     abi::{
         entry::{Address, AddressKey, mapped},
+        family::Family,
         flow::{Tuple, pack4, pack6},
         id::ListenerId,
         reason::{Drop, Pass},
@@ -45,6 +43,9 @@ pub struct Parsed<const K: usize> {
     pub flags: u8,
     /// TCP acknowledgement number, host order; meaningless without [`flag::ACK`].
     pub ack: u32,
+    /// Whether it says something: payload, or a flag that changes the connection. Bare acknowledgements and keep-alive probes
+    /// do not; they do not keep an idle flow alive.
+    pub speaks: bool,
     /// TTL or hop limit.
     pub ttl: u8,
 }
@@ -118,13 +119,14 @@ struct Transport {
     protocol: u8,
     flags: u8,
     ack: u32,
+    speaks: bool,
 }
 
 impl Transport {
     #[inline(always)]
     fn into_parsed<const K: usize>(self, addrs: [u64; K], dst: AddressKey, address: Address, l4: usize, ttl: u8) -> Parsed<K> {
         let tuple = Tuple { addrs, ports: self.ports, protocol: self.protocol };
-        Parsed { tuple, dst, address, l4, flags: self.flags, ack: self.ack, ttl }
+        Parsed { tuple, dst, address, l4, flags: self.flags, ack: self.ack, speaks: self.speaks, ttl }
     }
 }
 
@@ -148,7 +150,9 @@ fn transport<F: Frame>(
                 return Err(refuse(address, TCP, Drop::Malformed));
             }
             let ack = u32::from_be_bytes([h[ACK], h[ACK + 1], h[ACK + 2], h[ACK + 3]]);
-            Ok(Transport { ports: [h[0], h[1], h[2], h[3]], protocol, flags: h[OFFSET + 1], ack })
+            let flags = h[OFFSET + 1];
+            let speaks = header < length || flags & (flag::SYN | flag::FIN | flag::RST) != 0;
+            Ok(Transport { ports: [h[0], h[1], h[2], h[3]], protocol, flags, ack, speaks })
         }
         UDP => {
             let Some(h) = udp(frame, l4) else { return Err(refuse(address, UDP, Drop::Malformed)) };
@@ -159,7 +163,7 @@ fn transport<F: Frame>(
             if matches!(family, Family::V6) && h.check == [0, 0] {
                 return Err(refuse(address, UDP, Drop::UdpChecksumMissing));
             }
-            Ok(Transport { ports: [h.src[0], h.src[1], h.dst[0], h.dst[1]], protocol, flags: 0, ack: 0 })
+            Ok(Transport { ports: [h.src[0], h.src[1], h.dst[0], h.dst[1]], protocol, flags: 0, ack: 0, speaks: true })
         }
         _ => Err(Outcome::pass(Pass::OtherProtocol)),
     }

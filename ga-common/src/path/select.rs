@@ -1,13 +1,14 @@
 //! A new flow: which endpoint, which egress address and port, and both halves of the pair.
 
 use super::{
-    flow::{NO_SLOT, PutError, hash, introduce, put, release},
+    flow::{NO_SLOT, PutError, hash, put, release},
     parse::Parsed,
-    tables::{Family, FlowMemory, Tables},
+    tables::{FlowMemory, Tables},
 };
 use crate::{
     abi::{
-        entry::{AddressKey, Egress, Listener, Service, Settings},
+        entry::{AddressKey, Egress, Listener, Service, Settings, mapped},
+        family::Family,
         flow::{Flow, Tuple, pack4, pack6, unpack4, unpack6},
         id::{EndpointId, ListenerId, TableId},
         limits::{MAX_EGRESS, NAT_RETRIES, SYN_TIMEOUT_S, TABLE_SIZE},
@@ -26,6 +27,11 @@ pub trait Addresses<const K: usize> {
     fn reply(endpoint: &AddressKey, egress: &Egress, n: u32) -> Option<[u64; K]>;
     /// Source and destination exchanged.
     fn turned(addrs: [u64; K]) -> [u64; K];
+    /// The source as map key.
+    fn source(addrs: [u64; K]) -> AddressKey;
+    /// Whether an answer may go there: not to "this network", loopback, multicast, reserved and broadcast addresses (RFC 1122
+    /// section 3.2.1.3) nor to their like in IPv6 (RFC 4291 sections 2.5 and 2.7).
+    fn is_host(addrs: [u64; K]) -> bool;
 }
 
 /// IPv4.
@@ -50,6 +56,16 @@ impl Addresses<1> for V4 {
         let (src, dst) = unpack4(addrs);
         pack4(dst, src)
     }
+
+    #[inline(always)]
+    fn source(addrs: [u64; 1]) -> AddressKey {
+        mapped(unpack4(addrs).0)
+    }
+
+    #[inline(always)]
+    fn is_host(addrs: [u64; 1]) -> bool {
+        !matches!(unpack4(addrs).0[0], 0 | 127 | 224..)
+    }
 }
 
 impl Addresses<4> for V6 {
@@ -68,6 +84,19 @@ impl Addresses<4> for V6 {
     fn turned(addrs: [u64; 4]) -> [u64; 4] {
         let (src, dst) = unpack6(addrs);
         pack6(dst, src)
+    }
+
+    #[inline(always)]
+    fn source(addrs: [u64; 4]) -> AddressKey {
+        unpack6(addrs).0
+    }
+
+    #[inline(always)]
+    fn is_host(addrs: [u64; 4]) -> bool {
+        let [first, ..] = addrs[0].to_ne_bytes();
+        let [ninth, tenth, ..] = addrs[1].to_ne_bytes();
+        // The first 80 bits are zero in the unspecified, the loopback and every mapped address.
+        first != 0xff && (addrs[0] != 0 || ninth != 0 || tenth != 0)
     }
 }
 
@@ -121,6 +150,10 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
     let (Some(to), Some(listener)) = (tables.endpoint(endpoint), tables.listener(service.listener)) else {
         return Err(Drop::NoEndpoint);
     };
+    // An array map has an entry for every id; one that was never put is all zero.
+    if to.flags == 0 {
+        return Err(Drop::NoEndpoint);
+    }
     let Some(egress) = tables.egress(listener.instance) else { return Err(Drop::NoEgress) };
     let tuple = packet.tuple;
     let timeout_s = if tuple.protocol == TCP { SYN_TIMEOUT_S } else { listener.idle_timeout_s };
@@ -169,10 +202,7 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
         timeout_s,
     };
     match put(tables, settings, flow_hash, &forward, back_index, now) {
-        Ok(index) => {
-            introduce::<K, W, T>(tables, back_index, index);
-            Ok(forward)
-        }
+        Ok(_) => Ok(forward),
         Err(PutError::Taken | PutError::Full) => {
             release::<K, W, T>(tables, back_index);
             Err(Drop::FlowTableFull)

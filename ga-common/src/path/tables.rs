@@ -2,6 +2,7 @@
 
 use crate::abi::{
     entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
+    family::Family,
     flow::FlowSlot,
     id::{EndpointId, InstanceId, ListenerId, TableId},
 };
@@ -14,26 +15,6 @@ pub enum Direction {
     Forward,
     /// From the endpoint to the client.
     Return,
-}
-
-/// IP version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// Index of (listener, family) in the array of active tables.
-    #[inline(always)]
-    pub const fn active_index(self, listener: ListenerId) -> u32 {
-        listener.0 as u32 * 2 + self as u32
-    }
 }
 
 /// The flow slots of one family.

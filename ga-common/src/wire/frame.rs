@@ -49,6 +49,12 @@ pub fn ether_type(eth: &[u8; ETH_LEN]) -> [u8; 2] {
     [eth[AT], eth[AT + 1]]
 }
 
+/// Whether a frame goes to a group of stations, broadcast included (IEEE 802 section 8.2.2): no address of ours can be meant.
+#[inline(always)]
+pub fn is_to_group(eth: &[u8; ETH_LEN]) -> bool {
+    eth[offset_of!(EthHdr, dst_addr)] & 1 != 0
+}
+
 /// Rewrites both MAC addresses of an Ethernet header.
 #[inline(always)]
 pub fn set_macs(eth: &mut [u8; ETH_LEN], dst: [u8; 6], src: [u8; 6]) {

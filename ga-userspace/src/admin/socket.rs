@@ -46,6 +46,9 @@ pub async fn bind(path: &Path) -> Result<UnixListener, BindError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(failed)?;
+    }
     let listener = UnixListener::bind(path).map_err(failed)?;
     // Until here the umask decided; credentials are checked on every connection anyway.
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
@@ -82,6 +85,7 @@ mod tests {
         fs::write(&path, "precious").expect("a writable directory");
         assert!(matches!(bind(&path).await, Err(BindError::NotASocket(_))));
         assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
-        assert!(matches!(bind(&directory.path().join("no/such/directory")).await, Err(BindError::Io { .. })));
+        // A file stands where a directory would have to be made.
+        assert!(matches!(bind(&path.join("admin.sock")).await, Err(BindError::Io { .. })));
     }
 }

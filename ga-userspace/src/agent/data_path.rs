@@ -37,9 +37,8 @@ pub(super) struct DataPath {
 }
 
 impl DataPath {
-    /// Checks the host, loads the program, adopts pinned maps or makes new ones. Nothing is attached yet.
-    pub(super) async fn open(pin_dir: &Path, node: &Node, net: &Net) -> Result<Self, Error> {
-        let lock = program::preflight(pin_dir)?;
+    /// Loads the program, adopts pinned maps or makes new ones. Nothing is attached yet.
+    pub(super) async fn open(lock: PinLock, pin_dir: &Path, node: &Node, net: &Net) -> Result<Self, Error> {
         interfaces(node, net).await?;
         let sizes = Sizes::for_flows(node.flows);
         let loaded = program::load(Some(pin_dir), sizes)?;
@@ -143,9 +142,8 @@ impl DataPath {
         for (id, address) in wanted {
             match hops.get(&address) {
                 Some(&hop) => {
-                    if self.hops.set(id, Some(hop))? {
-                        tracing::debug!(%address, ifindex = hop.ifindex, "next hop");
-                    }
+                    let changed = self.hops.set(id, Some(hop))?;
+                    tracing::trace!(%address, ifindex = hop.ifindex, changed, "next hop");
                 }
                 None if self.hops.of(id).is_none() => unknown += 1,
                 None => {}

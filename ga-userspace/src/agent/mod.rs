@@ -137,6 +137,7 @@ async fn bind(agent: &Agent) -> Result<(UnixListener, Option<TcpListener>), Erro
 /// A file that was read and found right.
 struct Read {
     loaded: config::Loaded,
+    text: String,
     hash: String,
 }
 
@@ -148,7 +149,7 @@ fn read(path: &Path) -> Result<Read, Error> {
 fn parse(file: &str, text: String) -> Result<Read, Error> {
     let hash = format!("{:016x}", plan::fingerprint(&text));
     match config::parse(file, &text) {
-        Ok(loaded) => Ok(Read { loaded, hash }),
+        Ok(loaded) => Ok(Read { loaded, text, hash }),
         Err(report) => Err(Error::Config { report: Box::new(report), text }),
     }
 }
@@ -156,17 +157,18 @@ fn parse(file: &str, text: String) -> Result<Read, Error> {
 impl Agent {
     async fn start(options: Options) -> Result<Self, Error> {
         program::check_capabilities()?;
-        let Read { loaded, hash } = read(&options.config)?;
+        let Read { loaded, hash, .. } = read(&options.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{}: {}", options.config.display(), warning.message);
         }
         let intent = loaded.intent;
+        let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
         let resets = Resets::open().map_err(|source| Error::System { what: "raw socket (CAP_NET_RAW)", source })?;
         let mut net = Net::connect()?;
 
-        let mut data_path = DataPath::open(&options.pin_dir, &intent.node, &net).await?;
+        let mut data_path = DataPath::open(lock, &options.pin_dir, &intent.node, &net).await?;
         let plan = plan::build(&intent, &overrides, data_path.running(), seed(&intent, data_path.running())?);
         let plan = data_path.keep_or_undo(plan.map_err(Error::from))?;
         let applied = data_path.apply(&plan);
@@ -230,8 +232,8 @@ impl Agent {
     }
 
     async fn try_reload(&mut self) -> Result<Reloaded, Error> {
-        let Read { loaded, hash } = read(&self.options.config)?;
-        self.check_change(&loaded)?;
+        let Read { loaded, text, hash } = read(&self.options.config)?;
+        self.check_change(&loaded, text)?;
         let overrides = self.overrides.clone();
         let changes = self.apply(loaded.intent, overrides).await?;
         self.config_hash = hash;
@@ -245,11 +247,11 @@ impl Agent {
     }
 
     /// What a file may not change while the agent runs.
-    fn check_change(&self, loaded: &config::Loaded) -> Result<(), Error> {
+    fn check_change(&self, loaded: &config::Loaded, text: String) -> Result<(), Error> {
         let problems = config::check_change(&self.intent, loaded);
         if !problems.is_empty() {
             let report = config::problem::Report { problems, omitted: 0, warnings: Vec::new() };
-            return Err(Error::Config { report: Box::new(report), text: String::new() });
+            return Err(Error::Config { report: Box::new(report), text });
         }
         let (old, new) = (&self.intent.node, &loaded.intent.node);
         let fixed = [
@@ -283,8 +285,8 @@ impl Agent {
     }
 
     fn preview(&self, file: &str, text: String) -> Result<Planned, Error> {
-        let Read { loaded, .. } = parse(file, text)?;
-        self.check_change(&loaded)?;
+        let Read { loaded, text, .. } = parse(file, text)?;
+        self.check_change(&loaded, text)?;
         let plan = self.planned(&loaded.intent, &self.overrides)?;
         let changes = plan::compare(Some(&self.plan), &plan);
         Ok(Planned {
@@ -392,10 +394,8 @@ fn refusal(error: &Error) -> Refusal {
         Error::State { .. } | Error::System { .. } => Code::Internal,
     };
     let refusal = Refusal::new(code, error.to_string());
-    match error {
-        Error::Config { report, .. } => {
-            refusal.with_problems(report.problems.iter().filter_map(|problem| serde_json::to_value(problem).ok()))
-        }
-        _ => refusal,
+    if let Error::Config { report, .. } = error {
+        return refusal.with_problems(report.problems.iter().filter_map(|problem| serde_json::to_value(problem).ok()));
     }
+    refusal
 }

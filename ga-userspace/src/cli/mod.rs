@@ -2,6 +2,7 @@
 
 pub mod check;
 mod client;
+pub mod detach;
 mod drops;
 mod endpoints;
 mod exit;
@@ -53,6 +54,9 @@ enum Verb {
     /// Run the agent
     #[command(after_long_help = run::EXAMPLES)]
     Run(run::RunArgs),
+    /// Take the data path down; a stopped agent leaves it running
+    #[command(after_long_help = detach::EXAMPLES)]
+    Detach(detach::DetachArgs),
     /// Check a configuration
     #[command(after_long_help = check::EXAMPLES)]
     Check(check::CheckArgs),
@@ -111,6 +115,7 @@ pub fn main() -> ExitCode {
 fn dispatch(verb: &Verb, context: &Context) -> anyhow::Result<Exit> {
     match verb {
         Verb::Run(args) => run::run(args, context),
+        Verb::Detach(args) => detach::run(args, context),
         Verb::Check(args) => check::run(args, context),
         Verb::Plan(args) => block_on(plan::run(args, context)),
         Verb::Config(ConfigVerb::Schema(args)) => schema::run(args, context),

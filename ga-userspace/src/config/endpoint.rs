@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ga_common::abi::family::Family;
+
 use super::{
-    address::{self, Family},
+    address,
     document::{Context, Seen},
     instance::Surroundings,
     keys, limits,

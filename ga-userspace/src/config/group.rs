@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ga_common::abi::family::Family;
+
 use super::{
-    address::Family,
     document::Context,
     endpoint,
     instance::Surroundings,

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ga_common::abi::family::Family;
 use ga_common::abi::limits::MAX_EGRESS;
 
 use super::{
-    address::{self, Family},
+    address,
     document::{Context, Seen},
     keys, limits, listener,
     listener::PortOwners,

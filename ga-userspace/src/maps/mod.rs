@@ -188,7 +188,7 @@ impl Maps {
         let mut inner = on("TABLES", Array::<MapData, SelectionTable>::create(1, 0))?;
         let mut table: Box<[EndpointId]> = Box::from(&**slots);
         if let Ok(table) = <&mut SelectionTable>::try_from(&mut *table) {
-            on("TABLES", inner.set(0, &*table, 0))?;
+            on("TABLES", inner.set(0, *table, 0))?;
         }
         if self.lingering {
             // The kernel lets all packets on their way finish before it returns from a change of an outer map. Nobody looks for

@@ -136,6 +136,10 @@ fn retire(running: &State, target: &mut State) {
     }
 }
 
+/// Number and identity of an endpoint, by the place it is at. Slots are claimed by place, not by identity: two listeners with the
+/// same endpoints then have the same table, and a client with source-IP affinity meets the same endpoint on both.
+type Owners = BTreeMap<u64, (EndpointId, u64)>;
+
 /// A table per listener and family: the running one where its content would be the same, else a new one.
 fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, size: usize) -> Result<(), PlanError> {
     let mut pool = Pool::new(TableId::EMPTY.0 + 1, MAX_TABLES, running.tables.keys().map(|id| id.0), []);
@@ -143,15 +147,16 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
     for view in listeners {
         for family in Family::ALL {
             let members = || view.endpoints.iter().filter(|endpoint| Family::of(endpoint.name.address) == family);
-            let selection = Selection::new(members().map(|e| Candidate { identity: e.identity, share: u64::from(e.weight.0) }));
+            let selection =
+                Selection::new(members().map(|e| Candidate { identity: e.name.place(), share: u64::from(e.weight.0) }));
             let digest = selection.digest(size);
-            let ids: BTreeMap<u64, EndpointId> = members().map(|endpoint| (endpoint.identity, endpoint.id)).collect();
+            let owners: Owners = members().map(|endpoint| (endpoint.name.place(), (endpoint.id, endpoint.identity))).collect();
             let (id, info) = if selection.is_empty() {
                 (TableId::EMPTY, None)
-            } else if let Some((id, info)) = kept(running, view.id, family, digest, &selection, &ids) {
+            } else if let Some((id, info)) = kept(running, view.id, family, digest, &selection, &owners) {
                 (id, Some(info))
             } else if let Some(number) = pool.take_lowest() {
-                (TableId(number), Some(filled(&selection, digest, &ids, size)))
+                (TableId(number), Some(filled(&selection, digest, &owners, size)))
             } else {
                 missing += 1;
                 continue;
@@ -159,7 +164,7 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
             target.active.insert((view.id, family), id);
             target.tables.extend(info.map(|info| (id, info)));
             for endpoint in view.endpoints.iter_mut().filter(|endpoint| Family::of(endpoint.name.address) == family) {
-                endpoint.share = selection.fraction(endpoint.identity);
+                endpoint.share = selection.fraction(endpoint.name.place());
             }
             view.tables.insert(family, TableView { id, digest, selection });
         }
@@ -174,17 +179,20 @@ fn kept(
     family: Family,
     digest: u64,
     selection: &Selection,
-    ids: &BTreeMap<u64, EndpointId>,
+    owners: &Owners,
 ) -> Option<(TableId, TableInfo)> {
     let id = running.active.get(&(listener, family))?;
     let info = running.tables.get(id).filter(|info| info.digest == digest)?;
-    let same = |identity: u64| running.endpoints.get(&ids[&identity]).is_some_and(|entry| entry.identity == identity);
+    let same = |place: u64| {
+        let (id, identity) = owners[&place];
+        running.endpoints.get(&id).is_some_and(|entry| entry.identity == identity)
+    };
     selection.candidates().iter().all(|candidate| same(candidate.identity)).then(|| (*id, info.clone()))
 }
 
-fn filled(selection: &Selection, digest: u64, ids: &BTreeMap<u64, EndpointId>, size: usize) -> TableInfo {
-    let owners: Vec<_> = selection.candidates().iter().map(|candidate| ids[&candidate.identity]).collect();
-    let slots: Arc<[EndpointId]> = selection.slots(size).into_iter().map(|slot| owners[slot as usize]).collect();
+fn filled(selection: &Selection, digest: u64, owners: &Owners, size: usize) -> TableInfo {
+    let ids: Vec<_> = selection.candidates().iter().map(|candidate| owners[&candidate.identity].0).collect();
+    let slots: Arc<[EndpointId]> = selection.slots(size).into_iter().map(|slot| ids[slot as usize]).collect();
     TableInfo { digest, slots: Some(slots) }
 }
 

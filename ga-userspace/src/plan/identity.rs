@@ -46,6 +46,11 @@ pub(super) fn of_listener(instance: &str, listener: &str) -> u64 {
     of_parts(&["listener", instance, listener])
 }
 
+/// Identity of the place an endpoint is at, the same for every listener that names it.
+pub(super) fn of_place(address: IpAddr) -> u64 {
+    of_parts(&["place", &address.to_string()])
+}
+
 /// Identity of an endpoint. The address counts in its canonical text form (RFC 5952).
 pub(super) fn of_endpoint(instance: &str, listener: &str, group: &str, kind: EndpointKind, address: IpAddr) -> u64 {
     of_parts(&["endpoint", instance, listener, group, kind.word(), &address.to_string()])

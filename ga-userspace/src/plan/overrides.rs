@@ -39,6 +39,11 @@ impl EndpointName {
         }
     }
 
+    /// Stable number of where the endpoint is, whoever names it.
+    pub fn place(&self) -> u64 {
+        identity::of_place(self.address)
+    }
+
     /// The stable number of this endpoint: the same on every edge and after every restart.
     pub fn identity(&self) -> u64 {
         identity::of_endpoint(self.instance.as_str(), self.listener.as_str(), self.group.as_str(), self.kind, self.address)

@@ -2,60 +2,12 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
+pub use ga_common::abi::family::Family;
+
 use ga_common::abi::{
     entry::{Address, AddressKey, Egress, Endpoint, Listener, Service, ServiceKey, mapped},
     id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
 };
-
-/// IP version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The family of `address`; IPv4-mapped IPv6 is IPv4.
-    pub fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-
-    /// The family of the address behind a key.
-    pub fn of_key(key: &AddressKey) -> Self {
-        Self::of(IpAddr::from(*key))
-    }
-
-    /// Where the table of (`listener`, this family) stands in the array of active tables.
-    pub fn active_index(self, listener: ListenerId) -> u32 {
-        let base = u32::from(listener.0) * 2;
-        match self {
-            Self::V4 => base,
-            Self::V6 => base + 1,
-        }
-    }
-
-    /// The word used in JSON and on the command line.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::V4 => "ipv4",
-            Self::V6 => "ipv6",
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
 
 /// The key of `address`.
 pub fn address_key(address: IpAddr) -> AddressKey {
@@ -116,12 +68,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn active_tables_stand_in_pairs() {
-        assert_eq!(Family::V4.active_index(ListenerId(7)), 14);
-        assert_eq!(Family::V6.active_index(ListenerId(7)), 15);
-    }
 
     #[test]
     fn keys_remember_the_family() {

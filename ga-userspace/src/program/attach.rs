@@ -91,11 +91,10 @@ fn attach_new(program: &mut Xdp, interface: &Interface, flags: Flags, pin: Optio
 }
 
 fn refused(interface: &Interface, flags: Flags, error: ProgramError) -> Error {
-    let errno = match &error {
-        ProgramError::SyscallError(syscall) => syscall.io_error.raw_os_error(),
-        ProgramError::UnknownInterface { .. } => return Error::NoInterface { name: interface.name.clone() },
-        _ => None,
-    };
+    if matches!(error, ProgramError::UnknownInterface { .. }) {
+        return Error::NoInterface { name: interface.name.clone() };
+    }
+    let errno = if let ProgramError::SyscallError(syscall) = &error { syscall.io_error.raw_os_error() } else { None };
     match (errno.map(rustix::io::Errno::from_raw_os_error), flags) {
         (Some(rustix::io::Errno::BUSY), _) => foreign(interface, 0),
         (Some(errno), Flags::Driver) if errno != rustix::io::Errno::PERM => {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, Map, MapData, MapInfo},
     programs::Xdp,
 };
@@ -15,6 +15,10 @@ use ga_common::abi::{entry::Settings, limits::ABI_VERSION};
 use super::Error;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga"));
+
+/// The benchmark's programs.
+#[cfg(feature = "bench")]
+pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
 const MAPS: [&str; 16] = [
@@ -85,11 +89,13 @@ pub fn load(pin_dir: Option<&Path>, sizes: Sizes) -> Result<Loaded, Error> {
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }
-    // The verifier reads the maps by their descriptors, so it comes before anybody takes them out.
-    let ebpf =
-        loader.load(OBJECT).map_err(|error| Error::kernel("create the maps of the program", error)).and_then(|mut ebpf| {
-            program(&mut ebpf)?.load().map(|()| ebpf).map_err(|error| Error::kernel("accept the program", error))
-        });
+    // A signal interrupts the verifier, and the library then asks again with the verifier's log. The whole log takes half a minute
+    // to write, so it is asked for only when the short one came with a refusal.
+    loader.verifier_log_level(VerifierLogLevel::STATS);
+    let ebpf = verified(&mut loader).or_else(|_refused| {
+        loader.verifier_log_level(VerifierLogLevel::default());
+        verified(&mut loader)
+    });
     match ebpf {
         Ok(ebpf) => Ok(Loaded { ebpf, adopted, rebuilt }),
         Err(error) => {
@@ -99,6 +105,14 @@ pub fn load(pin_dir: Option<&Path>, sizes: Sizes) -> Result<Loaded, Error> {
             Err(error)
         }
     }
+}
+
+/// Makes the maps, or takes the pinned ones, and has the program verified.
+fn verified(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, Error> {
+    let mut ebpf = loader.load(OBJECT).map_err(|error| Error::kernel("create the maps of the program", error))?;
+    // The verifier reads the maps by their descriptors, so it comes before anybody takes them out.
+    program(&mut ebpf)?.load().map_err(|error| Error::kernel("accept the program", error))?;
+    Ok(ebpf)
 }
 
 /// The program in a loaded object.

@@ -10,6 +10,8 @@ mod preflight;
 use std::{io, path::PathBuf};
 
 pub use attach::{Attached, attach, detach_stale};
+#[cfg(feature = "bench")]
+pub use load::BENCH_OBJECT;
 pub use load::{Loaded, Sizes, load, program, unpin};
 pub use preflight::{PinLock, check_capabilities, preflight};
 

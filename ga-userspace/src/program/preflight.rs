@@ -41,15 +41,15 @@ pub fn check_capabilities() -> Result<(), Error> {
     let held = capabilities(None)
         .map_err(|errno| Error::Kernel { what: "show this process's capabilities".to_owned(), message: errno.to_string() })?
         .effective;
-    // Older and wider than CAP_BPF.
-    let bpf = held.intersects(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
+    // Before CAP_BPF there was CAP_SYS_ADMIN, which still holds it.
+    let bpf = CapabilitySet::BPF | CapabilitySet::SYS_ADMIN;
     let wanted = [
         (bpf, "CAP_BPF"),
-        (held.contains(CapabilitySet::NET_ADMIN), "CAP_NET_ADMIN"),
-        // Resets of idle flows are sent by a raw socket.
-        (held.contains(CapabilitySet::NET_RAW), "CAP_NET_RAW"),
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+        // Resets of idle flows leave by raw sockets.
+        (CapabilitySet::NET_RAW, "CAP_NET_RAW"),
     ];
-    match wanted.into_iter().find(|(is_held, _)| !is_held) {
+    match wanted.into_iter().find(|(any, _)| !held.intersects(*any)) {
         Some((_, missing)) => Err(Error::Capability { missing }),
         None => Ok(()),
     }
@@ -59,8 +59,5 @@ fn check_bpffs(pin_dir: &Path) -> Result<(), Error> {
     let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let stat =
         rustix::fs::statfs(existing).map_err(|errno| Error::Io { path: existing.to_owned(), source: io::Error::from(errno) })?;
-    // The width of the field differs between architectures.
-    #[expect(clippy::unnecessary_cast, reason = "the field is i64 here and narrower elsewhere")]
-    let magic = stat.f_type as i64;
-    if magic == BPF_FS_MAGIC { Ok(()) } else { Err(Error::NoBpffs { path: pin_dir.to_owned() }) }
+    if stat.f_type == BPF_FS_MAGIC { Ok(()) } else { Err(Error::NoBpffs { path: pin_dir.to_owned() }) }
 }

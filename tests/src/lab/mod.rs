@@ -55,7 +55,16 @@ static LABS: AtomicU32 = AtomicU32::new(0);
 impl Lab {
     /// Builds a lab with `servers` servers, each host behind a cable of its own. Needs root, iproute2 and ethtool.
     pub fn new(servers: usize) -> Result<Self> {
-        let lab = Self::hosts(servers, None)?;
+        Self::hosts(servers, None)?.cabled()
+    }
+
+    /// The same under a name that is known beforehand, with its files in `dir`.
+    pub fn named(name: String, dir: PathBuf, servers: usize) -> Result<Self> {
+        Self::named_hosts(name, dir, servers, None)?.cabled()
+    }
+
+    fn cabled(self) -> Result<Self> {
+        let lab = self;
         for (number, client) in (1..).zip(&lab.clients) {
             cable(&lab.edge, &format!("c{number}"), client)?;
             address(&lab.edge, &format!("c{number}"), [client_gateway4(number), client_gateway6(number)])?;
@@ -93,10 +102,14 @@ impl Lab {
     }
 
     fn hosts(servers: usize, switch: Option<&str>) -> Result<Self> {
-        ensure!(rustix::process::geteuid().is_root(), "namespaces need root: run this through `cargo xtask test` or `sudo`");
-        mount_bpffs()?;
         let name = format!("ga{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(format!("{name}-lab"));
+        Self::named_hosts(name, dir, servers, switch)
+    }
+
+    fn named_hosts(name: String, dir: PathBuf, servers: usize, switch: Option<&str>) -> Result<Self> {
+        ensure!(rustix::process::geteuid().is_root(), "namespaces need root: run this through `cargo xtask test` or `sudo`");
+        mount_bpffs()?;
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let namespace = |what: &str| Namespace::new(&format!("{name}-{what}"));
         Ok(Self {

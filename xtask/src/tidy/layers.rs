@@ -23,20 +23,25 @@ const fn room(name: &'static str, may: &'static [&'static str], common: bool) ->
 
 /// Everything but the two rooms that nobody imports.
 const INNER: &[&str] =
-    &["source", "config", "model", "health", "plan", "maps", "program", "proxy", "fleet", "status", "metrics", "admin"];
+    &["source", "config", "model", "net", "health", "plan", "maps", "program", "proxy", "fleet", "status", "metrics", "admin"];
 
 /// `agent` wires the rooms and `cli` is the way in, `ga run` included.
-const INNER_AND_AGENT: &[&str] =
-    &["source", "config", "model", "health", "plan", "maps", "program", "proxy", "fleet", "status", "metrics", "admin", "agent"];
+const INNER_AND_AGENT: &[&str] = &[
+    "source", "config", "model", "net", "health", "plan", "maps", "program", "proxy", "fleet", "status", "metrics", "admin",
+    "agent",
+];
 
-const ROOMS: [Room; 14] = [
+const ROOMS: [Room; 15] = [
     room("source", &[], false),
-    room("config", &["model"], false),
+    // Capacities of the maps are checked where the file is.
+    room("config", &["model"], true),
     room("model", &[], false),
     room("health", &["model"], false),
     room("plan", &["model", "health"], true),
     room("maps", &["plan"], true),
-    room("program", &["plan"], true),
+    // The mode is the model's word; interfaces are described by what netlink says of them.
+    room("program", &["model", "net", "plan"], true),
+    room("net", &[], true),
     room("proxy", &["model", "plan"], false),
     room("fleet", &["model", "health", "plan"], false),
     // The views that metrics, admin and the command line share.

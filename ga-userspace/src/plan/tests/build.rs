@@ -146,8 +146,8 @@ fn the_last_endpoint_that_leaves_leaves_the_empty_state() {
     assert_eq!(
         notes,
         [
-            "post/mail has no ipv4 endpoint with a weight; new ipv4 flows are dropped",
-            "shop/dns has no ipv6 endpoint with a weight; new ipv6 flows are dropped"
+            "post/mail has no IPv4 endpoint with a weight; new IPv4 flows are dropped",
+            "shop/dns has no IPv6 endpoint with a weight; new IPv6 flows are dropped"
         ]
     );
 }
@@ -187,7 +187,7 @@ fn too_much_is_refused_with_limit_and_value() {
     let egress: Vec<_> = egress.iter().map(String::as_str).collect();
     let error =
         build(&intent(vec![instance("a", &["192.0.2.1"], &egress, vec![])]), &Overrides::default(), &State::default(), SEED);
-    assert_eq!(error.unwrap_err().to_string(), "instance a has 9 ipv4 egress addresses, but the limit is 8");
+    assert_eq!(error.unwrap_err().to_string(), "instance a has 9 IPv4 egress addresses, but the limit is 8");
 
     let many = (0..65).map(|n| instance(&format!("i{n}"), &[&format!("192.0.2.{n}")], &[], vec![])).collect();
     let error = build(&intent(many), &Overrides::default(), &State::default(), SEED);
@@ -200,4 +200,18 @@ fn one_port_for_two_listeners_is_refused() {
     let intent = intent(vec![instance("a", &["192.0.2.1"], &["192.0.2.1"], vec![twice("l1"), twice("l2")])]);
     let error = build(&intent, &Overrides::default(), &State::default(), SEED).unwrap_err();
     assert_eq!(error.to_string(), "192.0.2.1 port 80 tcp belongs to both a/l1 and a/l2");
+}
+
+#[test]
+fn two_listeners_with_the_same_endpoints_choose_alike() {
+    let endpoints = [("192.0.2.1", 10), ("192.0.2.2", 20), ("192.0.2.3", 30)];
+    let game = listener("game", Protocol::Tcp, "7000", &endpoints);
+    let voice = listener("voice", Protocol::Udp, "7001", &endpoints);
+    let plan = plan(&intent(vec![instance("a", &["198.51.100.1"], &["203.0.113.1"], vec![game, voice])]), &State::default());
+    let addresses = |name: &str| -> Vec<_> {
+        let view = plan.listeners.iter().find(|listener| listener.name.as_str() == name).unwrap();
+        let slots = plan.target.tables[&view.tables[&Family::V4].id].slots.as_ref().unwrap();
+        slots.iter().map(|slot| plan.target.endpoints[slot].addr).collect()
+    };
+    assert_eq!(addresses("game"), addresses("voice"));
 }

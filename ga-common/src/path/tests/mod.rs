@@ -1,0 +1,6 @@
+//! Promises about sequences of packets of many clients; what one packet becomes is the corpus's business.
+
+mod fixture;
+mod pairs;
+mod races;
+mod shares;

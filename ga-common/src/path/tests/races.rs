@@ -1,0 +1,221 @@
+//! Two CPUs at once: at every look at flow memory of one packet, another CPU runs a whole packet.
+
+use std::{
+    boxed::Box,
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+};
+
+use proptest::prelude::*;
+
+use super::fixture::{CLIENT_SIDE, ENDPOINT_SIDE, End, Kind, check, client, edge, send, send_over, vip};
+use crate::{
+    abi::{
+        entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
+        family::Family,
+        flow::{FlowSlot4, FlowSlot6},
+        id::{EndpointId, InstanceId, ListenerId, TableId},
+    },
+    path::{
+        parse::flag,
+        tables::{Direction, FlowMemory, Tables},
+    },
+    sim::Sim,
+    word::Word,
+};
+
+/// The tables of a simulator, with somebody else at work in the middle of a packet.
+struct Meddled<'a> {
+    sim: &'a Sim,
+    looks: Cell<u32>,
+    at: u32,
+    meddle: RefCell<Option<Box<dyn FnOnce() + 'a>>>,
+}
+
+impl Meddled<'_> {
+    fn look(&self) {
+        let looks = self.looks.get();
+        self.looks.set(looks + 1);
+        if looks == self.at
+            && let Some(meddle) = self.meddle.take()
+        {
+            meddle();
+        }
+    }
+}
+
+impl FlowMemory<1, 6> for Meddled<'_> {
+    fn slot(&self, index: u32) -> Option<&FlowSlot4> {
+        self.look();
+        FlowMemory::<1, 6>::slot(self.sim, index)
+    }
+
+    fn mask(&self, settings: &Settings) -> u32 {
+        settings.flow4_mask
+    }
+}
+
+impl FlowMemory<4, 14> for Meddled<'_> {
+    fn slot(&self, index: u32) -> Option<&FlowSlot6> {
+        self.look();
+        FlowMemory::<4, 14>::slot(self.sim, index)
+    }
+
+    fn mask(&self, settings: &Settings) -> u32 {
+        settings.flow6_mask
+    }
+}
+
+impl Tables for Meddled<'_> {
+    fn settings(&self) -> Option<&Settings> {
+        self.sim.settings()
+    }
+    fn tick(&self) -> u32 {
+        self.sim.tick()
+    }
+    fn cpu(&self) -> u32 {
+        0
+    }
+    fn address(&self, key: &AddressKey) -> Option<Address> {
+        self.sim.address(key)
+    }
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        self.sim.service(key)
+    }
+    fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        self.sim.listener(id)
+    }
+    fn active(&self, listener: ListenerId, family: Family) -> TableId {
+        self.sim.active(listener, family)
+    }
+    fn choose(&self, table: TableId, slot: u32) -> Option<EndpointId> {
+        self.sim.choose(table, slot)
+    }
+    fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.sim.endpoint(id)
+    }
+    fn egress(&self, id: InstanceId) -> Option<&Egress> {
+        self.sim.egress(id)
+    }
+    fn hop(&self, id: EndpointId) -> Option<Hop> {
+        self.sim.hop(id)
+    }
+    fn swap(&self, cell: &Word, old: u64, new: u64) -> bool {
+        self.look();
+        self.sim.swap(cell, old, new)
+    }
+    fn count(&self, id: EndpointId, direction: Direction, bytes: u64) {
+        self.sim.count(id, direction, bytes);
+    }
+    fn count_flow(&self, id: EndpointId) {
+        self.sim.count_flow(id);
+    }
+}
+
+const SYN: Kind = Kind::Tcp(flag::SYN);
+
+/// A packet: of client 1, 2, 3…, or of the endpoint to whoever that client is to it.
+#[derive(Clone, Copy, Debug)]
+struct Act {
+    number: u32,
+    is_reply: bool,
+    kind: Kind,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let flags = [flag::SYN, flag::SYN, flag::ACK, flag::FIN | flag::ACK, flag::RST].map(|flags| Just(Kind::Tcp(flags)));
+    (1..5u32, any::<bool>(), proptest::sample::select(flags.map(|just| just.0).to_vec()))
+        .prop_map(|(number, is_reply, kind)| Act { number, is_reply, kind })
+}
+
+/// What the endpoint saw of each client last.
+type Faces = RefCell<BTreeMap<u32, (End, End)>>;
+
+fn do_act<T: Tables>(tables: &T, faces: &Faces, act: Act) {
+    let (client, vip) = (client(Family::V4, act.number, 1), vip(Family::V4, false));
+    if !act.is_reply {
+        if let Ok(face) = send_over(tables, client, vip, act.kind, CLIENT_SIDE) {
+            faces.borrow_mut().insert(act.number, face);
+        }
+        return;
+    }
+    let face = faces.borrow().get(&act.number).copied();
+    if let Some((egress, endpoint)) = face {
+        // Whom it reaches is looked at afterwards: a face of long ago may be somebody else's by now.
+        let _anybody = send_over(tables, endpoint, egress, act.kind, ENDPOINT_SIDE);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+    /// Whatever another CPU does at whatever look of ours: halves stay together, tuples stay single, and whoever is sent
+    /// through gets the answers.
+    #[test]
+    fn another_cpu_at_any_moment_breaks_no_pair(
+        before in proptest::collection::vec(act(), 0..8),
+        ours in act(),
+        theirs in proptest::collection::vec(act(), 1..4),
+        at in 0..24u32,
+    ) {
+        let mut sim = edge(8, 1000, &[1]);
+        sim.settings.cpus = 2;
+        let (sim, faces) = (&sim, &Faces::default());
+        before.into_iter().for_each(|act| do_act(sim, faces, act));
+        let other_cpu = || {
+            sim.cpu.set(1);
+            theirs.iter().for_each(|act| do_act(sim, faces, *act));
+        };
+        let meddled = Meddled { sim, looks: Cell::new(0), at, meddle: RefCell::new(Some(Box::new(other_cpu))) };
+        do_act(&meddled, faces, ours);
+        check(sim);
+        answers_arrive(sim);
+    }
+}
+
+fn answers_arrive(sim: &Sim) {
+    let vip = vip(Family::V4, false);
+    for number in 1..5 {
+        let client = client(Family::V4, number, 1);
+        if let Ok((egress, endpoint)) = send(sim, client, vip, Kind::Tcp(flag::ACK), CLIENT_SIDE) {
+            let answer = send(sim, endpoint, egress, Kind::Tcp(flag::ACK), ENDPOINT_SIDE);
+            assert_eq!(answer, Ok((vip, client)), "the answer to client {number}");
+        }
+    }
+}
+
+#[test]
+fn a_flow_opened_on_another_cpu_in_the_middle_of_ours_is_never_overwritten() {
+    // Few slots and many clients: some pairs of them want the same slot.
+    for family in Family::ALL {
+        for number in 2..50 {
+            let mut at = 0;
+            while meddle(family, client(family, 1, 1), client(family, number, 2), at) {
+                at += 1;
+            }
+            assert!(at >= 8, "the packet was meddled with at {at} looks");
+        }
+    }
+}
+
+/// Opens a flow for `ours`, and at our look number `at` one for `theirs`; false when there was no such look.
+fn meddle(family: Family, ours: End, theirs: End, at: u32) -> bool {
+    let mut sim = edge(8, 1000, &[1]);
+    sim.settings.cpus = 2;
+    let (sim, vip) = (&sim, vip(family, false));
+    let their_face = Cell::new(None);
+    let other_cpu = || {
+        sim.cpu.set(1);
+        their_face.set(send(sim, theirs, vip, SYN, CLIENT_SIDE).ok());
+    };
+    let meddled = Meddled { sim, looks: Cell::new(0), at, meddle: RefCell::new(Some(Box::new(other_cpu))) };
+    let our_face = send_over(&meddled, ours, vip, SYN, CLIENT_SIDE).ok();
+    check(sim);
+    for (face, client) in [(our_face, ours), (their_face.get(), theirs)] {
+        if let Some((egress, endpoint)) = face {
+            let answer = send(sim, endpoint, egress, Kind::Tcp(flag::SYN | flag::ACK), ENDPOINT_SIDE);
+            assert_eq!(answer, Ok((vip, client)), "meddled with at look {at}");
+        }
+    }
+    meddled.looks.get() > at
+}

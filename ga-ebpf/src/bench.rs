@@ -1,0 +1,203 @@
+//! Programs of the benchmark: what puts a packet back and hands it on, and what others are compared with.
+#![no_std]
+#![no_main]
+
+mod frame;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX},
+    btf_maps::{Array, HashMap, PerCpuArray, ProgramArray},
+    helpers::bpf_redirect,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use ga_common::{
+    bench::{FIRST_PORT, Listed, Load, PORT_BITS, WORDS, order, target},
+    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame as _, ether_type, ipv4, ipv6, macs, set_macs},
+};
+
+use crate::frame::XdpFrame;
+
+#[btf_map]
+static LOAD: Array<Load, 1> = Array::new();
+#[btf_map]
+static TARGETS: ProgramArray<{ target::COUNT }> = ProgramArray::new();
+/// Flows in the order in which their packets come; the size is set when the object is loaded.
+#[btf_map]
+static LIST: Array<Listed, 1> = Array::new();
+/// The hash table of the second floor; the size is set when the object is loaded.
+#[btf_map]
+static TABLE: HashMap<[u64; 2], u64, 1> = HashMap::new();
+/// Frames that arrived.
+#[btf_map]
+static ARRIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Hands an IPv4 packet (or anything short) on.
+#[xdp]
+pub(crate) fn short(ctx: XdpContext) -> u32 {
+    hand_on::<7>(&ctx)
+}
+
+/// Hands an IPv6 packet on.
+#[xdp]
+pub(crate) fn long(ctx: XdpContext) -> u32 {
+    hand_on::<WORDS>(&ctx)
+}
+
+/// Puts the first `N` words back, with the tuple of the next flow, and calls the program under test.
+#[inline(always)]
+fn hand_on<const N: usize>(ctx: &XdpContext) -> u32 {
+    let Some(load) = LOAD.get_ptr_mut(0) else { return XDP_ABORTED };
+    // SAFETY: one run at a time, on one CPU.
+    let load = unsafe { &mut *load };
+    let count = load.count;
+    load.count = count + 1;
+    let mut words = [0; N];
+    words.copy_from_slice(&load.frame[..N]);
+    let mut listed = [count, 0];
+    if load.order != order::SEQUENCE {
+        if load.count >= u64::from(load.flows) {
+            load.count = 0;
+        }
+        let Some(entry) = LIST.get(count as u32) else { return XDP_ABORTED };
+        listed = *entry;
+    }
+    if load.order == order::TUPLES {
+        let [addrs, ports] = listed;
+        // Addresses are bytes 26 to 33, ports 34 to 37.
+        words[3] = words[3] & 0xffff | addrs << 16;
+        words[4] = words[4] & !0xffff_ffff_ffff | addrs >> 48 | ports << 16;
+    } else {
+        let n = listed[0] as u32;
+        let source = u64::from((load.source + (n >> PORT_BITS)).to_be());
+        let port = u64::from(((FIRST_PORT + (n & ((1 << PORT_BITS) - 1))) as u16).to_be());
+        if N == WORDS {
+            // The source address ends with bytes 34 to 37, the source port is bytes 54 and 55.
+            words[4] = words[4] & !0xffff_ffff_0000 | source << 16;
+            words[6] = words[6] & !(0xffff << 48) | port << 48;
+        } else {
+            words[3] = words[3] & !0xffff_ffff_0000 | source << 16;
+            words[4] = words[4] & !0xffff_0000 | port << 16;
+        }
+    }
+    let start = ctx.data();
+    if start + N * 8 > ctx.data_end() {
+        return XDP_ABORTED;
+    }
+    // SAFETY: the words end before `data_end`; a frame of a test run begins at a multiple of eight.
+    unsafe { *(start as *mut [u64; N]) = words };
+    // SAFETY: nothing is to be dropped.
+    unsafe { TARGETS.tail_call(ctx, load.target) };
+    load.misses += 1;
+    XDP_ABORTED
+}
+
+/// Parses and swaps the MAC addresses.
+#[xdp]
+pub(crate) fn swap(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
+    if key(&mut frame).is_none() {
+        return XDP_PASS;
+    }
+    swap_macs(&mut frame)
+}
+
+/// The same, and one look into the hash table.
+#[xdp]
+pub(crate) fn lookup(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
+    let Some(key) = key(&mut frame) else { return XDP_PASS };
+    // SAFETY: nobody removes entries.
+    if unsafe { TABLE.get(key) }.is_none() {
+        if let Some(load) = LOAD.get_ptr_mut(0) {
+            // SAFETY: one run at a time, on one CPU.
+            unsafe { (*load).misses += 1 };
+        }
+        return XDP_DROP;
+    }
+    swap_macs(&mut frame)
+}
+
+/// Puts the packet's key into the hash table.
+#[xdp]
+pub(crate) fn insert(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
+    match key(&mut frame) {
+        Some(key) if TABLE.insert(key, 1, 0).is_ok() => XDP_DROP,
+        _ => XDP_ABORTED,
+    }
+}
+
+/// Rewrites the MAC addresses and redirects.
+#[xdp]
+pub(crate) fn redirect(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
+    let (Some(load), Some(eth)) = (LOAD.get(0), frame.window::<ETH_LEN>(0)) else { return XDP_ABORTED };
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = load.macs;
+    set_macs(eth, [a, b, c, d, e, f], [g, h, i, j, k, l]);
+    // SAFETY: a helper call without pointers.
+    unsafe { bpf_redirect(load.ifindex, 0) as u32 }
+}
+
+/// Sends a frame out of where it came in.
+#[xdp]
+pub(crate) fn out(_ctx: XdpContext) -> u32 {
+    XDP_TX
+}
+
+/// Counts UDP and drops it; the rest is the host's.
+#[xdp]
+pub(crate) fn sink(ctx: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&ctx);
+    match frame.window::<ETH_LEN>(0).map(|eth| ether_type(eth)) {
+        Some(ETHERTYPE_IPV4) => {}
+        _ => return XDP_PASS,
+    }
+    if ipv4(&mut frame, ETH_LEN).is_none_or(|ip| ip.proto != 17) {
+        return XDP_PASS;
+    }
+    if let Some(arrived) = ARRIVED.get_ptr_mut(0) {
+        // SAFETY: the pointer is into this CPU's copy of a map value, which nobody else writes.
+        unsafe { *arrived += 1 };
+    }
+    XDP_DROP
+}
+
+#[inline(always)]
+fn swap_macs(frame: &mut XdpFrame<'_>) -> u32 {
+    let Some(eth) = frame.window::<ETH_LEN>(0) else { return XDP_ABORTED };
+    let (dst, src) = macs(eth);
+    set_macs(eth, src, dst);
+    XDP_TX
+}
+
+/// Sixteen bytes that name the packet's flow; none when it is not IP.
+#[inline(always)]
+fn key(frame: &mut XdpFrame<'_>) -> Option<[u64; 2]> {
+    let (addrs, protocol, l4) = match ether_type(frame.window::<ETH_LEN>(0)?) {
+        ETHERTYPE_IPV4 => {
+            let ip = ipv4(frame, ETH_LEN)?;
+            let ([a, b, c, d], [e, f, g, h]) = (ip.src_addr, ip.dst_addr);
+            (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), ip.proto, ETH_LEN + 20)
+        }
+        ETHERTYPE_IPV6 => {
+            let ip = ipv6(frame, ETH_LEN)?;
+            let [.., a, b, c, d, e, f, g, h] = ip.src_addr;
+            (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), ip.next_hdr, ETH_LEN + 40)
+        }
+        _ => return None,
+    };
+    let ports = u64::from(u32::from_ne_bytes(*frame.window::<4>(l4)?));
+    Some([addrs, ports << 8 | u64::from(protocol)])
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Lets the kernel call helpers that are for GPL-compatible programs; the object is MIT or GPL-2.0.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,196 @@
+//! The product's program with a small plan: one VIP of each family, a TCP and a UDP listener, 64 endpoints each.
+
+use std::thread::available_parallelism;
+
+use anyhow::Result;
+use aya::programs::ProgramFd;
+use ga::{
+    maps::{Counters, Fixed, FlowTables, Hops, Maps},
+    plan::Step,
+    program::{self, Sizes},
+};
+use ga_common::{
+    abi::{
+        entry::{Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, mapped},
+        family::Family,
+        flow::{Flow, FlowSlot, State, unpack4, unpack6},
+        id::{EndpointId, InstanceId, ListenerId, TableId},
+        limits::{MAX_EGRESS, TABLE_SIZE},
+        reason::{Drop, Pass},
+    },
+    bench::Listed,
+    wire::frame::{TCP, UDP},
+};
+
+use super::frames;
+
+/// Who is addressed.
+pub(super) const VIP4: [u8; 4] = [198, 51, 100, 10];
+/// Who is addressed, IPv6.
+pub(super) const VIP6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
+/// The port of both listeners.
+pub(super) const PORT: u16 = 80;
+
+const ENDPOINTS: u16 = 64;
+/// An interface that packets of clients do not come in by.
+const ELSEWHERE: u32 = 2;
+
+/// The loaded program.
+pub(super) struct Edge {
+    loaded: program::Loaded,
+    flows: FlowTables,
+    counters: Counters,
+    _maps: (Maps, Hops),
+}
+
+/// Everything that packets count, summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    /// Sent to endpoints.
+    pub forward: u64,
+    /// Sent to clients.
+    pub back: u64,
+    /// Flows made.
+    pub new_flows: u64,
+    /// Dropped, by reason.
+    pub drops: [u64; Drop::COUNT],
+    /// Passed, by reason.
+    pub passes: [u64; Pass::COUNT],
+}
+
+impl Sums {
+    /// What was counted since `before`.
+    pub(super) fn since(self, before: Self) -> Self {
+        let (mut drops, mut passes) = ([0; Drop::COUNT], [0; Pass::COUNT]);
+        for (i, drop) in drops.iter_mut().enumerate() {
+            *drop = self.drops[i] - before.drops[i];
+        }
+        for (i, pass) in passes.iter_mut().enumerate() {
+            *pass = self.passes[i] - before.passes[i];
+        }
+        Self {
+            forward: self.forward - before.forward,
+            back: self.back - before.back,
+            new_flows: self.new_flows - before.new_flows,
+            drops,
+            passes,
+        }
+    }
+}
+
+impl Edge {
+    /// Loads the program with flow tables of these sizes and fills its maps.
+    pub(super) fn new(sizes: Sizes) -> Result<Self> {
+        let mut loaded = program::load(None, sizes)?;
+        let (mut maps, mut hops) = (Maps::open(&mut loaded.ebpf)?, Hops::open(&mut loaded.ebpf)?);
+        let cpus = available_parallelism()?.get() as u32;
+        maps.set_fixed(Fixed { flows4: sizes.flows4, flows6: sizes.flows6, cpus, nat_first: 1024, nat_last: u16::MAX })?;
+        for step in steps() {
+            maps.apply(&step)?;
+        }
+        let hop = Hop { dst_mac: [2, 0, 0, 0, 1, 1], src_mac: [2, 0, 0, 0, 1, 2], ifindex: ELSEWHERE };
+        for id in 0..ENDPOINTS * 3 {
+            hops.set(EndpointId(id), Some(hop))?;
+        }
+        let flows = FlowTables::open(&mut loaded.ebpf)?;
+        let counters = Counters::open(&mut loaded.ebpf)?;
+        Ok(Self { loaded, flows, counters, _maps: (maps, hops) })
+    }
+
+    /// The program.
+    pub(super) fn fd(&mut self) -> Result<ProgramFd> {
+        Ok(program::program(&mut self.loaded.ebpf)?.fd()?.try_clone()?)
+    }
+
+    /// What was counted so far.
+    pub(super) fn sums(&self) -> Result<Sums> {
+        let mut sums = Sums::default();
+        for id in 0..ENDPOINTS * 3 {
+            let EndpointCounters { forward_packets, return_packets, new_flows, .. } = self.counters.endpoint(EndpointId(id))?;
+            sums.forward += forward_packets;
+            sums.back += return_packets;
+            sums.new_flows += new_flows;
+        }
+        for listener in [ListenerId(0), ListenerId(1), ListenerId::NONE] {
+            for count in self.counters.drops(listener)? {
+                sums.drops[count.reason as usize] += count.packets;
+            }
+        }
+        for count in self.counters.passes()? {
+            sums.passes[count.reason as usize] += count.packets;
+        }
+        Ok(sums)
+    }
+
+    /// The flows of a load, by number: what their clients send.
+    pub(super) fn numbers(&self, first: u32) -> Vec<Listed> {
+        let number = |source: [u8; 4], ports: [u8; 4]| [frames::number(first, source, [ports[0], ports[1]]), 0];
+        let v4 = forward(self.flows.slots4()).map(|flow| number(unpack4(flow.tuple.addrs).0, flow.tuple.ports));
+        let v6 = forward(self.flows.slots6()).map(|flow| {
+            let [.., a, b, c, d] = unpack6(flow.tuple.addrs).0;
+            number([a, b, c, d], flow.tuple.ports)
+        });
+        v4.chain(v6).collect()
+    }
+
+    /// The IPv4 flows, as tuples: what their endpoints send.
+    pub(super) fn replies(&self) -> Vec<Listed> {
+        let live = self.flows.slots4().iter().filter(|slot| slot.state().is_live()).map(FlowSlot::load);
+        let back = live.filter(|flow| flow.flags & Flow::<1>::RETURN != 0);
+        back.map(|flow| [flow.tuple.addrs[0], u64::from(u32::from_ne_bytes(flow.tuple.ports))]).collect()
+    }
+
+    /// Forgets all IPv4 flows. In a worn table every slot was used before, as after hours of work; in a new one none.
+    pub(super) fn forget(&self, worn: bool) {
+        let state = if worn { State::NEVER.claimed().freed() } else { State::NEVER };
+        for slot in self.flows.slots4() {
+            slot.set_state(state);
+        }
+    }
+}
+
+fn forward<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> impl Iterator<Item = Flow<K>> {
+    let live = slots.iter().filter(|slot| slot.state().is_live()).map(FlowSlot::load);
+    live.filter(|flow| flow.flags & Flow::<K>::RETURN == 0)
+}
+
+fn steps() -> Vec<Step> {
+    let (tcp, udp) = (ListenerId(0), ListenerId(1));
+    let (instance, in_use) = (InstanceId(0), Listener::IN_USE);
+    let listener = Listener { instance, idle_timeout_s: 900, flags: in_use, identity: 1 };
+    let vip = Address { roles: Address::VIP, protocols: Address::TCP | Address::UDP, instance };
+    let egress_role = Address { roles: Address::EGRESS, protocols: 0, instance };
+    let (vip4, vip6) = (mapped(VIP4), VIP6);
+    let mut egress = Egress { count4: MAX_EGRESS as u16, count6: MAX_EGRESS as u16, ..Egress::default() };
+    let mut steps = vec![Step::SetSeed([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210])];
+    for n in 0..MAX_EGRESS {
+        egress.v4[n] = [203, 0, 113, n as u8 + 1];
+        egress.v6[n] = [0x20, 1, 0xd, 0xb8, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n as u8 + 1];
+        steps.push(Step::PutAddress(mapped(egress.v4[n]), egress_role));
+        steps.push(Step::PutAddress(egress.v6[n], egress_role));
+    }
+    steps.extend([Step::PutAddress(vip4, vip), Step::PutAddress(vip6, vip), Step::PutEgress(instance, egress)]);
+    steps.extend([Step::PutListener(tcp, listener), Step::PutListener(udp, listener)]);
+    for (nth, listener, family) in [(0, tcp, Family::V4), (1, tcp, Family::V6), (2, udp, Family::V4)] {
+        let first = nth * ENDPOINTS;
+        for n in 0..ENDPOINTS {
+            let addr: AddressKey = match family {
+                Family::V4 => mapped([10, 0, nth as u8, n as u8 + 10]),
+                Family::V6 => [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, nth as u8, n as u8 + 10],
+            };
+            let endpoint = Endpoint { addr, listener, pad: 0, flags: Endpoint::IN_USE, identity: u64::from(first + n) };
+            steps.push(Step::PutEndpoint(EndpointId(first + n), endpoint));
+        }
+        let id = TableId(u32::from(nth) + 1);
+        let slots = (0..TABLE_SIZE).map(|slot| EndpointId(first + slot as u16 % ENDPOINTS)).collect();
+        steps.push(Step::FillTable { id, digest: u64::from(nth) + 1, slots });
+        steps.push(Step::Activate { listener, family, table: id });
+    }
+    for addr in [vip4, vip6] {
+        for (protocol, listener) in [(TCP, tcp), (UDP, udp)] {
+            let key = ServiceKey { addr, port: PORT.to_be_bytes(), protocol, pad: 0 };
+            steps.push(Step::PutService(key, Service { listener, endpoint_port: [0x1f, 0x90] }));
+        }
+    }
+    steps
+}

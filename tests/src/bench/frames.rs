@@ -1,0 +1,81 @@
+//! The frames of flow 0, as the loads want them.
+
+use anyhow::{Result, ensure};
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
+use ga_common::bench::{FIRST_PORT, Load, PORT_BITS, WORDS, order};
+
+use super::edge::{PORT, VIP4, VIP6};
+
+/// What kind of frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// TCP over IPv4, with SYN or with ACK.
+    Tcp4 { syn: bool },
+    /// TCP over IPv6, with SYN or with ACK.
+    Tcp6 { syn: bool },
+    /// UDP over IPv4.
+    Udp4,
+    /// UDP over IPv4 to somebody else.
+    Stranger,
+    /// An ARP request.
+    Arp,
+}
+
+const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const CLIENT4: [u8; 4] = [10, 64, 0, 0];
+const CLIENT6: [u8; 16] = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0];
+
+/// A load of packets of this kind.
+pub(super) fn load(kind: Kind) -> Result<Load> {
+    let bytes = frame(kind)?;
+    let mut load = Load { order: order::SEQUENCE, ..Load::default() };
+    ensure!(bytes.len() <= WORDS * 8, "the frame is longer than what is put back");
+    for (word, chunk) in load.frame.iter_mut().zip(bytes.chunks(8)) {
+        let mut padded = [0; 8];
+        padded[..chunk.len()].copy_from_slice(chunk);
+        *word = u64::from_ne_bytes(padded);
+    }
+    let source = match kind {
+        Kind::Tcp6 { .. } => [CLIENT6[12], CLIENT6[13], CLIENT6[14], CLIENT6[15]],
+        Kind::Tcp4 { .. } | Kind::Udp4 | Kind::Stranger | Kind::Arp => CLIENT4,
+    };
+    load.source = u32::from_be_bytes(source);
+    Ok(load)
+}
+
+fn frame(kind: Kind) -> Result<Vec<u8>> {
+    let port = FIRST_PORT as u16;
+    let mut bytes = Vec::new();
+    let eth = PacketBuilder::ethernet2(CLIENT_MAC, OUR_MAC);
+    let flags = |builder: etherparse::PacketBuilderStep<etherparse::TcpHeader>, syn| match syn {
+        true => builder.syn(),
+        false => builder.ack(7),
+    };
+    match kind {
+        Kind::Tcp4 { syn } => {
+            flags(eth.ipv4(CLIENT4, VIP4, 64).tcp(port, PORT, 1, 8192), syn).write(&mut bytes, b"")?;
+        }
+        Kind::Tcp6 { syn } => {
+            flags(eth.ipv6(CLIENT6, VIP6, 64).tcp(port, PORT, 1, 8192), syn).write(&mut bytes, b"")?;
+        }
+        Kind::Udp4 => eth.ipv4(CLIENT4, VIP4, 64).udp(port, PORT).write(&mut bytes, &[0x5a; 22])?,
+        Kind::Stranger => eth.ipv4(CLIENT4, [192, 0, 2, 99], 64).udp(port, PORT).write(&mut bytes, &[0x5a; 22])?,
+        Kind::Arp => {
+            bytes.extend([[0xff; 6], CLIENT_MAC].concat());
+            bytes.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
+            bytes.resize(60, 0);
+        }
+    }
+    if kind != Kind::Arp {
+        let sliced = SlicedPacket::from_ethernet(&bytes)?;
+        ensure!(matches!(sliced.net, Some(NetSlice::Ipv4(_) | NetSlice::Ipv6(_))), "the frame is not IP");
+    }
+    Ok(bytes)
+}
+
+/// The number of the flow with this last word of its source address and this source port, in a load that begins at `first`.
+pub(super) fn number(first: u32, source: [u8; 4], port: [u8; 2]) -> u64 {
+    let (source, port) = (u32::from_be_bytes(source), u32::from(u16::from_be_bytes(port)));
+    u64::from((source - first) << PORT_BITS | (port - FIRST_PORT))
+}

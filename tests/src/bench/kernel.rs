@@ -1,0 +1,86 @@
+//! The benchmark's own kernel programs: loaded, told what to do, run.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{Array, MapData, ProgramArray},
+    programs::{ProgramFd, Xdp},
+};
+use ga_common::bench::{Listed, Load, WORDS, target};
+
+/// What one run of many packets came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    /// Nanoseconds a packet, as the kernel says.
+    pub ns: f64,
+    /// What the last packet was answered with.
+    pub action: u32,
+    /// Packets that a floor did not find or nobody took.
+    pub misses: u64,
+}
+
+/// The programs and their maps.
+pub(super) struct Kernel {
+    ebpf: Ebpf,
+    load: Array<MapData, Load>,
+    list: Array<MapData, Listed>,
+    targets: ProgramArray<MapData>,
+}
+
+impl Kernel {
+    /// Loads everything; lists and tables hold `flows`.
+    pub(super) fn new(flows: u32) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries("LIST", flows).map_max_entries("TABLE", flows);
+        let mut ebpf = loader.load(ga::program::BENCH_OBJECT).context("the benchmark's programs do not load")?;
+        for name in ["short", "long", "swap", "lookup", "insert", "redirect", "out", "sink"] {
+            program(&mut ebpf, name)?.load().with_context(|| format!("the kernel refuses program {name}"))?;
+        }
+        let mut take = |name: &'static str| ebpf.take_map(name).with_context(|| format!("there is no map {name}"));
+        let (load, list, targets) = (take("LOAD")?, take("LIST")?, take("TARGETS")?);
+        let mut kernel = Self { load: load.try_into()?, list: list.try_into()?, targets: targets.try_into()?, ebpf };
+        for (place, name) in
+            [(target::SWAP, "swap"), (target::LOOKUP, "lookup"), (target::INSERT, "insert"), (target::REDIRECT, "redirect")]
+        {
+            let fd = kernel.program(name)?.fd()?.try_clone()?;
+            kernel.aim(place, &fd)?;
+        }
+        Ok(kernel)
+    }
+
+    /// One of the programs.
+    pub(super) fn program(&mut self, name: &str) -> Result<&mut Xdp> {
+        program(&mut self.ebpf, name)
+    }
+
+    /// Makes `place` mean a program.
+    pub(super) fn aim(&mut self, place: u32, fd: &ProgramFd) -> Result<()> {
+        self.targets.set(place, fd, 0).context("the program cannot be called by the benchmark's")
+    }
+
+    /// Writes the list of tuples.
+    pub(super) fn set_list(&mut self, tuples: &[Listed]) -> Result<()> {
+        for (index, tuple) in tuples.iter().enumerate() {
+            self.list.set(index as u32, *tuple, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Runs `packets` packets of `load` and returns what became of them; `load` counts on.
+    pub(super) fn run(&mut self, load: &mut Load, packets: u32) -> Result<Run> {
+        load.misses = 0;
+        self.load.set(0, *load, 0)?;
+        let is_long = load.frame[1] >> 32 & 0xffff == 0xdd86;
+        let words = if is_long { WORDS } else { WORDS - 2 };
+        let frame: Vec<u8> = load.frame[..words].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let options = TestRunOptions { data_in: Some(&frame), repeat: packets, ..TestRunOptions::new() };
+        let result = self.program(if is_long { "long" } else { "short" })?.test_run(options).context("the test run failed")?;
+        let after = self.load.get(&0, 0)?;
+        *load = after;
+        Ok(Run { ns: result.duration.as_nanos() as f64, action: result.return_value, misses: after.misses })
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    Ok(ebpf.program_mut(name).with_context(|| format!("there is no program {name}"))?.try_into()?)
+}

@@ -1,0 +1,261 @@
+//! Expectations against what happened.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use etherparse::SlicedPacket;
+use ga_common::abi::{
+    entry::EndpointCounters,
+    id::EndpointId,
+    reason::{Drop, Pass},
+};
+
+use super::{
+    case::{Case, Counted, Packet},
+    craft::{Bound, Changed, Ends, Socket, frame, frame_between, mac, socket, with_zero_sum},
+    dataplane::{Action, Dataplane, Seen},
+    show::{difference, hex},
+    world::{BEHIND, INGRESS, World, is_egress, is_endpoint, macs_to, world},
+};
+
+/// Which reasons were ever seen, and how much was run.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    /// Drop reasons.
+    pub drops: BTreeSet<Drop>,
+    /// Pass reasons.
+    pub passes: BTreeSet<Pass>,
+    /// Cases.
+    pub cases: usize,
+    /// Packets.
+    pub packets: usize,
+    /// Prefixes of packets.
+    pub prefixes: usize,
+}
+
+impl Coverage {
+    /// Reasons that no case reached.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let drops = Drop::ALL.iter().filter(|reason| !self.drops.contains(reason)).map(|reason| reason.name());
+        let passes = Pass::ALL.iter().filter(|reason| !self.passes.contains(reason)).map(|reason| reason.name());
+        drops.chain(passes).collect()
+    }
+
+    fn note(&mut self, seen: &Seen) {
+        match seen.action {
+            Action::Pass(reason) => {
+                self.passes.insert(reason);
+            }
+            Action::Drop(reason, _) => {
+                self.drops.insert(reason);
+            }
+            Action::Tx | Action::Redirect => {}
+        }
+    }
+}
+
+/// Runs every case of a corpus; the error names all that failed.
+pub fn run_all(plane: &mut dyn Dataplane, corpus: &BTreeMap<String, Vec<Case>>) -> anyhow::Result<Coverage> {
+    let mut coverage = Coverage::default();
+    let mut failures = Vec::new();
+    for (theme, cases) in corpus {
+        for case in cases {
+            coverage.cases += 1;
+            if let Err(error) = run(plane, case, &mut coverage) {
+                failures.push(format!("{theme}: {}\n{error:?}", case.name));
+            }
+            if let Err(error) = prefixes(plane, case, &mut coverage) {
+                failures.push(format!("{theme}: {} (first packet, truncated)\n{error:?}", case.name));
+            }
+        }
+    }
+    ensure!(failures.is_empty(), "{} of {} cases failed\n\n{}", failures.len(), coverage.cases, failures.join("\n\n"));
+    Ok(coverage)
+}
+
+fn enter(plane: &mut dyn Dataplane, case: &Case) -> anyhow::Result<World> {
+    let world = world(&case.world)?;
+    plane.forget();
+    plane.install(&world)?;
+    Ok(world)
+}
+
+/// Runs one case.
+pub fn run(plane: &mut dyn Dataplane, case: &Case, coverage: &mut Coverage) -> anyhow::Result<()> {
+    let mut now = enter(plane, case)?;
+    let before = sum(&plane.counters()?);
+    let mut bound = Bound::default();
+    for (number, packet) in (1..).zip(&case.packets) {
+        if let Some(name) = &packet.becomes {
+            now = world(name)?;
+            plane.install(&now)?;
+        }
+        plane.wait(packet.wait_s);
+        coverage.packets += 1;
+        let seen = one(plane, &now, packet, &mut bound).with_context(|| format!("packet {number}"))?;
+        coverage.note(&seen);
+    }
+    differ(case, &bound)?;
+    if let Some(want) = &case.counted {
+        let seen = minus(sum(&plane.counters()?), before);
+        ensure!(*want == seen, "wanted {want:?}, counted {seen:?}");
+    }
+    Ok(())
+}
+
+fn one(plane: &mut dyn Dataplane, world: &World, packet: &Packet, bound: &mut Bound) -> anyhow::Result<Seen> {
+    let packet = &with_zero_sum(packet, bound)?;
+    let input = frame(packet, bound)?;
+    let seen = plane.send(&input)?;
+    let action = describe(seen.action);
+    ensure!(action == packet.expect, "expected {:?}, got {action:?} for {}", packet.expect, hex(&input));
+    match (seen.action, packet.listener) {
+        (Action::Drop(_, listener), Some(want)) => ensure!(listener.0 == want, "counted for listener {listener}, not {want}"),
+        (Action::Pass(_) | Action::Tx | Action::Redirect | Action::Drop(..), _) => {}
+    }
+    if matches!(seen.action, Action::Tx | Action::Redirect) {
+        sent(world, packet, &seen, bound)?;
+    } else {
+        ensure!(seen.bytes == input, "not sent, but changed:\n{}", difference(&input, &seen.bytes));
+    }
+    if let Some(pairs) = packet.pairs {
+        ensure!(plane.pairs() == pairs, "wanted {pairs} pairs, there are {}", plane.pairs());
+    }
+    Ok(seen)
+}
+
+fn describe(action: Action) -> String {
+    match action {
+        Action::Pass(reason) => format!("pass: {}", reason.name()),
+        Action::Drop(reason, _) => format!("drop: {}", reason.name()),
+        Action::Tx => "send: tx".to_owned(),
+        Action::Redirect => "send: redirect".to_owned(),
+    }
+}
+
+/// The frame must be, byte for byte, what etherparse makes of the packet's fields between the new ends.
+fn sent(world: &World, packet: &Packet, seen: &Seen, bound: &mut Bound) -> anyhow::Result<()> {
+    let out = packet.out.as_ref().context("a packet that is to be sent needs `out`")?;
+    let actual = ends(&seen.bytes)?;
+    let src = bind(socket(&out.src, bound)?, actual.src, bound, world)?;
+    let dst = bind(socket(&out.dst, bound)?, actual.dst, bound, world)?;
+    let (dst_mac, src_mac) = macs_to(dst.0);
+    let given = |text: &Option<String>, default| text.as_deref().map_or(Ok(default), mac);
+    let changed = Changed {
+        ttl: packet.ttl.wrapping_sub(1),
+        dst_mac: given(&out.dst_mac, dst_mac)?,
+        src_mac: given(&out.src_mac, src_mac)?,
+    };
+    let mut fields = packet.clone();
+    if let Some(checksum) = &out.checksum {
+        fields.checksum.clone_from(checksum);
+    }
+    let want = frame_between(&fields, Ends { src, dst }, changed)?;
+    ensure!(want == seen.bytes, "not the frame that was expected:\n{}", difference(&want, &seen.bytes));
+    if let Some(ifindex) = seen.ifindex {
+        let to_endpoint = is_endpoint(dst.0) && out.dst_mac.is_none() && world.name != "one_armed";
+        let want = if to_endpoint { BEHIND } else { INGRESS };
+        ensure!(ifindex == want, "sent by interface {ifindex}, not {want}");
+    }
+    Ok(())
+}
+
+/// The ends of a frame, as etherparse reads them.
+pub fn ends(frame: &[u8]) -> anyhow::Result<Ends> {
+    use etherparse::{NetSlice, TransportSlice};
+    let sliced = SlicedPacket::from_ethernet(frame).context("a sent frame does not parse")?;
+    let (src, dst): (IpAddr, IpAddr) = match &sliced.net {
+        Some(NetSlice::Ipv4(ip)) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+        Some(NetSlice::Ipv6(ip)) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+        Some(NetSlice::Arp(_)) | None => bail!("a sent frame is not IP"),
+    };
+    let (src_port, dst_port) = match &sliced.transport {
+        Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
+        Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
+        Some(_) | None => bail!("a sent frame is neither TCP nor UDP"),
+    };
+    Ok(Ends { src: (src, src_port), dst: (dst, dst_port) })
+}
+
+/// Binds what is not bound to what was seen. A variable for an address must be an endpoint's when its name begins with `e` and
+/// one of our egress addresses when it begins with `g`; a port variable must be a NAT port.
+fn bind(want: Socket, actual: (IpAddr, u16), bound: &mut Bound, world: &World) -> anyhow::Result<(IpAddr, u16)> {
+    let addr = match want.addr {
+        Ok(addr) => addr,
+        Err(name) => {
+            let fits = if name.starts_with('e') { is_endpoint(actual.0) } else { is_egress(actual.0) };
+            ensure!(fits, "${name} cannot be {}", actual.0);
+            bound.addrs.insert(name, actual.0);
+            actual.0
+        }
+    };
+    let port = match want.port {
+        Ok(port) => port,
+        Err(name) => {
+            let range = world.fixed.nat_first..=world.fixed.nat_last;
+            ensure!(range.contains(&actual.1), "${name} cannot be {}", actual.1);
+            bound.ports.insert(name, actual.1);
+            actual.1
+        }
+    };
+    Ok((addr, port))
+}
+
+fn differ(case: &Case, bound: &Bound) -> anyhow::Result<()> {
+    let mut values = BTreeSet::new();
+    for name in &case.differ {
+        let value = match (bound.addrs.get(name), bound.ports.get(name)) {
+            (Some(addr), _) => addr.to_string(),
+            (None, Some(port)) => port.to_string(),
+            (None, None) => bail!("${name} was never bound"),
+        };
+        ensure!(values.insert(value), "two of {:?} are equal", case.differ);
+    }
+    Ok(())
+}
+
+fn sum(counters: &BTreeMap<EndpointId, EndpointCounters>) -> Counted {
+    counters.values().fold(Counted::default(), |sum, one| Counted {
+        forward_packets: sum.forward_packets + one.forward_packets,
+        forward_bytes: sum.forward_bytes + one.forward_bytes,
+        return_packets: sum.return_packets + one.return_packets,
+        return_bytes: sum.return_bytes + one.return_bytes,
+        new_flows: sum.new_flows + one.new_flows,
+    })
+}
+
+fn minus(after: Counted, before: Counted) -> Counted {
+    Counted {
+        forward_packets: after.forward_packets - before.forward_packets,
+        forward_bytes: after.forward_bytes - before.forward_bytes,
+        return_packets: after.return_packets - before.return_packets,
+        return_bytes: after.return_bytes - before.return_bytes,
+        new_flows: after.new_flows - before.new_flows,
+    }
+}
+
+/// Every prefix of a case's first frame is passed or dropped untouched, as long as the IP packet in it is not whole.
+fn prefixes(plane: &mut dyn Dataplane, case: &Case, coverage: &mut Coverage) -> anyhow::Result<()> {
+    enter(plane, case)?;
+    let Some(first) = case.packets.first() else { bail!("a case without packets") };
+    let first = &with_zero_sum(first, &Bound::default())?;
+    let input = frame(first, &Bound::default())?;
+    // Headers end below byte 134; longer prefixes only differ in payload, and some of them will do.
+    let lengths = (plane.shortest()..input.len().min(140)).chain((140..input.len()).step_by(97));
+    for length in lengths {
+        let prefix = &input[..length];
+        let seen = plane.send(prefix).with_context(|| format!("{length} bytes"))?;
+        coverage.prefixes += 1;
+        coverage.note(&seen);
+        if matches!(seen.action, Action::Tx | Action::Redirect) {
+            let whole = input.len() - first.pad.min(input.len());
+            ensure!(length >= whole, "{length} of {whole} bytes were sent: {}", hex(prefix));
+        } else {
+            ensure!(seen.bytes == prefix, "{length} bytes: not sent, but changed");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The simulator as a data path.
+
+use std::{cell::Cell, collections::BTreeMap};
+
+use anyhow::bail;
+use ga::plan::Step;
+use ga_common::{
+    abi::{
+        entry::{Egress, Endpoint, EndpointCounters},
+        flow::{Flow, FlowSlot4, FlowSlot6, ticks},
+        id::{EndpointId, Generation},
+        limits::ABI_VERSION,
+    },
+    path::verdict::{Outcome, Verdict},
+    sim::{Bytes, Sim},
+};
+
+use super::{
+    dataplane::{Action, Dataplane, Seen},
+    world::{INGRESS, SLOTS, World, tables},
+};
+
+/// The simulator, with every table of every world.
+pub struct Simulator {
+    /// Its tables.
+    pub sim: Sim,
+}
+
+impl Simulator {
+    /// Without a world.
+    pub fn new() -> anyhow::Result<Self> {
+        let mut this = Self { sim: Sim::new(SLOTS as usize, [0; 2]) };
+        // A clock that has run for a while: waiting must not underflow.
+        this.sim.tick = Cell::new(1_000_000);
+        for step in tables() {
+            this.apply(&step)?;
+        }
+        Ok(this)
+    }
+
+    fn apply(&mut self, step: &Step) -> anyhow::Result<()> {
+        let sim = &mut self.sim;
+        match step {
+            Step::SetSeed(seed) => sim.settings.seed = *seed,
+            Step::SetGeneration(Generation(number)) => sim.settings.generation = *number,
+            Step::PutAddress(key, address) => {
+                sim.addresses.insert(*key, *address);
+            }
+            Step::RemoveAddress(key) => {
+                sim.addresses.remove(key);
+            }
+            Step::PutService(key, service) => {
+                sim.services.insert(*key, *service);
+            }
+            Step::RemoveService(key) => {
+                sim.services.remove(key);
+            }
+            Step::PutEgress(id, egress) => {
+                sim.egress.insert(*id, *egress);
+            }
+            Step::RemoveEgress(id) => {
+                sim.egress.insert(*id, Egress::default());
+            }
+            Step::PutListener(id, listener) => {
+                sim.listeners.insert(*id, *listener);
+            }
+            Step::RemoveListener(id) => {
+                sim.listeners.remove(id);
+            }
+            Step::PutEndpoint(id, endpoint) => {
+                sim.endpoints.insert(*id, *endpoint);
+            }
+            Step::RetireEndpoint(id) => match sim.endpoints.get_mut(id) {
+                Some(endpoint) => endpoint.flags = Endpoint::RETIRED,
+                None => bail!("endpoint {id} is retired before it was put"),
+            },
+            Step::FillTable { id, slots, .. } => {
+                sim.tables.insert(*id, slots.to_vec());
+            }
+            Step::Activate { listener, family, table } => {
+                sim.active.insert(family.active_index(*listener), *table);
+            }
+            Step::ReleaseTable(id) => {
+                sim.tables.remove(id);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Dataplane for Simulator {
+    fn install(&mut self, world: &World) -> anyhow::Result<()> {
+        for step in &world.steps {
+            self.apply(step)?;
+        }
+        let settings = &mut self.sim.settings;
+        settings.abi = if world.ready { ABI_VERSION } else { 0 };
+        settings.cpus = world.fixed.cpus;
+        (settings.flow4_mask, settings.flow6_mask) = (world.fixed.flows4 - 1, world.fixed.flows6 - 1);
+        settings.nat_first = world.fixed.nat_first;
+        settings.nat_span = world.fixed.nat_last - world.fixed.nat_first + 1;
+        for (id, hop) in &world.hops {
+            match hop {
+                Some(hop) => self.sim.hops.insert(*id, *hop),
+                None => self.sim.hops.remove(id),
+            };
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.sim.flows4 = (0..SLOTS).map(|_| FlowSlot4::free()).collect();
+        self.sim.flows6 = (0..SLOTS).map(|_| FlowSlot6::free()).collect();
+    }
+
+    fn wait(&mut self, seconds: u16) {
+        // Whole seconds would end exactly at a timeout, where a kernel whose clock moves on meanwhile may differ.
+        let crumbs = if seconds == 0 { 0 } else { 37 };
+        self.sim.tick.set(self.sim.tick.get().wrapping_add(ticks(seconds) + crumbs));
+    }
+
+    fn send(&mut self, frame: &[u8]) -> anyhow::Result<Seen> {
+        let mut bytes = Bytes { bytes: frame.to_vec(), ifindex: INGRESS };
+        let Outcome { verdict, listener } = self.sim.run(&mut bytes);
+        let (action, ifindex) = match verdict {
+            Verdict::Pass(reason) => (Action::Pass(reason), None),
+            Verdict::Drop(reason) => (Action::Drop(reason, listener), None),
+            Verdict::Send(INGRESS) => (Action::Tx, Some(INGRESS)),
+            Verdict::Send(ifindex) => (Action::Redirect, Some(ifindex)),
+        };
+        Ok(Seen { action, bytes: bytes.bytes, ifindex })
+    }
+
+    fn pairs(&self) -> usize {
+        let forward4 = self.sim.live4().iter().filter(|(_, flow)| flow.flags & Flow::<1>::RETURN == 0).count();
+        let forward6 = self.sim.live6().iter().filter(|(_, flow)| flow.flags & Flow::<4>::RETURN == 0).count();
+        forward4 + forward6
+    }
+
+    fn counters(&self) -> anyhow::Result<BTreeMap<EndpointId, EndpointCounters>> {
+        Ok(self.sim.counters.borrow().clone())
+    }
+
+    fn shortest(&self) -> usize {
+        0
+    }
+}

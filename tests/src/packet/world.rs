@@ -1,0 +1,344 @@
+//! Named worlds: the tables a case runs in, as the steps by which the agent would write them.
+//!
+//! All worlds share addresses, listeners and services; they differ in tables, endpoints, egress addresses, next hops and
+//! settings, so that a case may go from one to another while flows live.
+
+use std::{net::IpAddr, sync::Arc};
+
+use anyhow::bail;
+use ga::{
+    maps::Fixed,
+    plan::{Family, Step},
+};
+use ga_common::abi::{
+    entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, mapped},
+    id::{EndpointId, InstanceId, ListenerId, TableId},
+    limits::{MAX_EGRESS, TABLE_SIZE},
+};
+use ga_common::wire::frame::{TCP, UDP};
+
+/// Slots that the flow tables have in memory; a world may use fewer.
+pub const SLOTS: u32 = 1024;
+/// The interface packets come in by: the loopback, which is what `BPF_PROG_TEST_RUN` says.
+pub const INGRESS: u32 = 1;
+/// The interface endpoints are behind, in most worlds.
+pub const BEHIND: u32 = 7;
+/// MAC of the client's router.
+pub const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0xc1];
+/// Our MAC on the client's side.
+pub const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+/// Our MAC on the endpoints' side.
+pub const INNER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
+
+/// Names that corpus files may use for addresses.
+const NAMES: [(&str, &str); 16] = [
+    ("client4", "192.0.2.7"),
+    ("other4", "192.0.2.200"),
+    ("client6", "2001:db8:c::7"),
+    ("other6", "2001:db8:c::ffff"),
+    ("vip4", "198.51.100.1"),
+    ("vip6", "2001:db8:1::1"),
+    ("tcp_only4", "198.51.100.2"),
+    ("tcp_only6", "2001:db8:1::2"),
+    ("both4", "198.51.100.3"),
+    ("stranger4", "198.51.100.99"),
+    ("stranger6", "2001:db8:1::99"),
+    ("egress4", "203.0.113.1"),
+    ("egress6", "2001:db8:e::1"),
+    ("second_egress4", "203.0.113.2"),
+    ("a4", "10.0.0.1"),
+    ("b4", "10.0.0.2"),
+];
+/// IPv6 endpoints.
+const NAMES6: [(&str, &str); 2] = [("a6", "2001:db8:b::1"), ("b6", "2001:db8:b::2")];
+
+/// TCP: 80 to 8080, 443 as it is, 1000 to 2000 as they are.
+pub const WEB: ListenerId = ListenerId(0);
+/// UDP: 53 to 5353, 123 as it is.
+pub const DNS: ListenerId = ListenerId(1);
+/// TCP and UDP 7000: affinity by source address.
+pub const STICKY: ListenerId = ListenerId(2);
+
+const LISTENERS: [ListenerId; 3] = [WEB, DNS, STICKY];
+/// Worlds without listeners' endpoints still name them; the last listener that has counters of its own.
+pub const LISTENER_COUNT: u16 = LISTENERS.len() as u16;
+
+/// The address a name stands for, or the address itself.
+pub fn address(text: &str) -> anyhow::Result<IpAddr> {
+    let known = NAMES.iter().chain(&NAMES6).find(|(name, _)| *name == text).map_or(text, |(_, addr)| addr);
+    match known.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(addr) => Ok(addr),
+        Err(_) => bail!("{text:?} is neither an address nor the name of one"),
+    }
+}
+
+/// What a map has for an address.
+pub fn key(addr: IpAddr) -> AddressKey {
+    match addr {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// The number of an endpoint's address, if it is one: 1 for `a`, 2 for `b`.
+fn endpoint_number(addr: IpAddr) -> Option<u8> {
+    match addr {
+        IpAddr::V4(v4) if v4.octets()[..3] == [10, 0, 0] => Some(v4.octets()[3]),
+        IpAddr::V6(v6) if v6.segments()[..7] == [0x2001, 0xdb8, 0xb, 0, 0, 0, 0] => Some(v6.octets()[15]),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
+/// The MAC that frames to `addr` must go to, and the one they must come from.
+pub fn macs_to(addr: IpAddr) -> ([u8; 6], [u8; 6]) {
+    match endpoint_number(addr) {
+        Some(number) => (endpoint_mac(number), INNER_MAC),
+        None => (CLIENT_MAC, OUR_MAC),
+    }
+}
+
+/// Whether `addr` is an endpoint's.
+pub fn is_endpoint(addr: IpAddr) -> bool {
+    endpoint_number(addr).is_some_and(|number| (1..=2).contains(&number))
+}
+
+/// Whether `addr` is one of our egress addresses.
+pub fn is_egress(addr: IpAddr) -> bool {
+    let key = key(addr);
+    [mapped([203, 0, 113, 1]), mapped([203, 0, 113, 2]), v6("egress6")].contains(&key)
+}
+
+const fn endpoint_mac(number: u8) -> [u8; 6] {
+    [0x02, 0, 0, 0, 0x0a, number]
+}
+
+fn v6(name: &str) -> [u8; 16] {
+    // Names in this file parse: `every_name_is_an_address` proves it.
+    address(name).map_or([0; 16], key)
+}
+
+/// The id of a listener's endpoint: ten a listener, two a family.
+const fn endpoint_id(listener: ListenerId, family: Family, number: u8) -> EndpointId {
+    EndpointId(listener.0 * 10 + 10 + family as u16 * 2 + number as u16 - 1)
+}
+
+/// Every endpoint id in use.
+pub fn endpoints() -> impl Iterator<Item = EndpointId> {
+    each_endpoint().map(|(id, ..)| id)
+}
+
+fn each_endpoint() -> impl Iterator<Item = (EndpointId, ListenerId, Family, u8)> {
+    LISTENERS.into_iter().flat_map(|listener| {
+        Family::ALL.into_iter().flat_map(move |family| [1, 2].map(|n| (endpoint_id(listener, family, n), listener, family, n)))
+    })
+}
+
+/// What a selection table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// The two endpoints in turn.
+    Turns,
+    /// Endpoint `a` only.
+    OnlyA,
+    /// Endpoint `b` only.
+    OnlyB,
+    /// Every entry names nobody.
+    Nobody,
+    /// Every entry names an endpoint that was never put.
+    Ghost,
+}
+
+const CONTENTS: [Content; 5] = [Content::Turns, Content::OnlyA, Content::OnlyB, Content::Nobody, Content::Ghost];
+/// An id that no world puts.
+const GHOST: EndpointId = EndpointId(999);
+
+impl Content {
+    fn table(self, listener: ListenerId, family: Family) -> TableId {
+        TableId(1 + (u32::from(listener.0) * 2 + family as u32) * CONTENTS.len() as u32 + self as u32)
+    }
+
+    fn slots(self, listener: ListenerId, family: Family) -> Arc<[EndpointId]> {
+        let of = |n| endpoint_id(listener, family, n);
+        let at = |slot: usize| match self {
+            Self::Turns => of((slot % 2) as u8 + 1),
+            Self::OnlyA => of(1),
+            Self::OnlyB => of(2),
+            Self::Nobody => EndpointId::NONE,
+            Self::Ghost => GHOST,
+        };
+        (0..TABLE_SIZE).map(at).collect()
+    }
+}
+
+/// Tables, as steps, next hops and settings.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Its name in corpus files.
+    pub name: &'static str,
+    /// Whether the settings are written at all.
+    pub ready: bool,
+    /// Settings that do not come from a plan.
+    pub fixed: Fixed,
+    /// Everything that does.
+    pub steps: Vec<Step>,
+    /// Next hops.
+    pub hops: Vec<(EndpointId, Option<Hop>)>,
+}
+
+struct Recipe {
+    ready: bool,
+    content: Option<Content>,
+    hop_ifindex: Option<u32>,
+    egress: [u16; 2],
+    slots: u32,
+    nat_last: u16,
+}
+
+const STANDARD: Recipe = Recipe {
+    ready: true,
+    content: Some(Content::Turns),
+    hop_ifindex: Some(BEHIND),
+    egress: [2, 1],
+    slots: SLOTS,
+    nat_last: 32_767,
+};
+
+/// First NAT port of all worlds.
+pub const NAT_FIRST: u16 = 1024;
+
+/// The key of the hash in all worlds.
+pub const SEED: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+
+/// The world called `name`.
+pub fn world(name: &str) -> anyhow::Result<World> {
+    let (name, recipe) = match name {
+        "standard" => ("standard", STANDARD),
+        "one_armed" => ("one_armed", Recipe { hop_ifindex: Some(INGRESS), ..STANDARD }),
+        "only_a" => ("only_a", Recipe { content: Some(Content::OnlyA), ..STANDARD }),
+        "only_b" => ("only_b", Recipe { content: Some(Content::OnlyB), ..STANDARD }),
+        "empty" => ("empty", Recipe { content: None, ..STANDARD }),
+        "nobody" => ("nobody", Recipe { content: Some(Content::Nobody), ..STANDARD }),
+        "ghost" => ("ghost", Recipe { content: Some(Content::Ghost), ..STANDARD }),
+        "no_egress" => ("no_egress", Recipe { egress: [0, 0], ..STANDARD }),
+        "no_hop" => ("no_hop", Recipe { hop_ifindex: None, ..STANDARD }),
+        "two_ports" => {
+            ("two_ports", Recipe { nat_last: NAT_FIRST + 1, egress: [1, 1], content: Some(Content::OnlyA), ..STANDARD })
+        }
+        "tiny" => ("tiny", Recipe { slots: 8, ..STANDARD }),
+        "not_ready" => ("not_ready", Recipe { ready: false, ..STANDARD }),
+        _ => bail!("there is no world {name:?}"),
+    };
+    Ok(recipe.build(name))
+}
+
+impl Recipe {
+    fn build(self, name: &'static str) -> World {
+        let fixed = Fixed { flows4: self.slots, flows6: self.slots, cpus: 1, nat_first: NAT_FIRST, nat_last: self.nat_last };
+        let mut steps = vec![Step::SetSeed(SEED)];
+        addresses(&mut steps);
+        steps.push(Step::PutEgress(InstanceId(0), egress(self.egress)));
+        listeners(&mut steps);
+        let mut hops = Vec::new();
+        for (id, listener, family, number) in each_endpoint() {
+            let addr = match family {
+                Family::V4 => mapped([10, 0, 0, number]),
+                Family::V6 => v6(if number == 1 { "a6" } else { "b6" }),
+            };
+            let identity = u64::from(id.0);
+            steps.push(Step::PutEndpoint(id, Endpoint { addr, listener, pad: 0, flags: Endpoint::IN_USE, identity }));
+            let hop = |ifindex| Hop { dst_mac: endpoint_mac(number), src_mac: INNER_MAC, ifindex };
+            hops.push((id, self.hop_ifindex.map(hop)));
+        }
+        for listener in LISTENERS {
+            for family in Family::ALL {
+                let table = self.content.map_or(TableId::EMPTY, |content| content.table(listener, family));
+                steps.push(Step::Activate { listener, family, table });
+            }
+        }
+        World { name, ready: self.ready, fixed, steps, hops }
+    }
+}
+
+/// Every table of every world; they are filled once and never changed.
+pub fn tables() -> Vec<Step> {
+    let mut steps = Vec::new();
+    for listener in LISTENERS {
+        for family in Family::ALL {
+            for content in CONTENTS {
+                let id = content.table(listener, family);
+                steps.push(Step::FillTable { id, digest: u64::from(id.0), slots: content.slots(listener, family) });
+            }
+        }
+    }
+    steps
+}
+
+fn addresses(steps: &mut Vec<Step>) {
+    let (vip, egress, tcp, udp) = (Address::VIP, Address::EGRESS, Address::TCP, Address::UDP);
+    for (name, roles, protocols) in [
+        ("vip4", vip, tcp | udp),
+        ("vip6", vip, tcp | udp),
+        ("tcp_only4", vip, tcp),
+        ("tcp_only6", vip, tcp),
+        ("both4", vip | egress, tcp | udp),
+        ("egress4", egress, 0),
+        ("second_egress4", egress, 0),
+        ("egress6", egress, 0),
+    ] {
+        steps.push(Step::PutAddress(v6(name), Address { roles, protocols, instance: InstanceId(0) }));
+    }
+}
+
+fn egress(counts: [u16; 2]) -> Egress {
+    let mut egress = Egress { count4: counts[0], count6: counts[1], pad: 0, v4: [[0; 4]; MAX_EGRESS], v6: [[0; 16]; MAX_EGRESS] };
+    egress.v4[..2].copy_from_slice(&[[203, 0, 113, 1], [203, 0, 113, 2]]);
+    egress.v6[0] = v6("egress6");
+    egress
+}
+
+fn listeners(steps: &mut Vec<Step>) {
+    for (id, idle_timeout_s, affinity) in [(WEB, 900, 0), (DNS, 20, 0), (STICKY, 60, Listener::SOURCE_IP)] {
+        let flags = Listener::IN_USE | affinity;
+        let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0) };
+        steps.push(Step::PutListener(id, listener));
+    }
+    let mut open = |name, listener, protocol, port: u16, to: u16| {
+        let key = ServiceKey { addr: v6(name), port: port.to_be_bytes(), protocol, pad: 0 };
+        steps.push(Step::PutService(key, Service { listener, endpoint_port: to.to_be_bytes() }));
+    };
+    for vip in ["vip4", "vip6", "tcp_only4", "tcp_only6", "both4"] {
+        open(vip, WEB, TCP, 80, 8080);
+        open(vip, WEB, TCP, 443, 443);
+    }
+    for vip in ["vip4", "vip6"] {
+        for port in [1000, 1001, 1500, 1999, 2000] {
+            open(vip, WEB, TCP, port, port);
+        }
+        open(vip, DNS, UDP, 123, 123);
+        open(vip, STICKY, TCP, 7000, 7000);
+        open(vip, STICKY, UDP, 7000, 7000);
+    }
+    for vip in ["vip4", "vip6", "both4"] {
+        open(vip, DNS, UDP, 53, 5353);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_an_address() {
+        for (name, _) in NAMES.iter().chain(&NAMES6) {
+            assert!(address(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn tables_are_apart() {
+        let ids: std::collections::BTreeSet<u32> =
+            tables().iter().filter_map(|step| if let Step::FillTable { id, .. } = step { Some(id.0) } else { None }).collect();
+        assert_eq!(ids.len(), LISTENERS.len() * Family::ALL.len() * CONTENTS.len());
+        assert!(!ids.contains(&0));
+    }
+}
