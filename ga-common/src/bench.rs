@@ -15,8 +15,10 @@ pub mod target {
     pub const INSERT: u32 = 3;
     /// Rewrites the MAC addresses and redirects, always the same way.
     pub const REDIRECT: u32 = 4;
+    /// Sends the frame out of where it came in.
+    pub const OUT: u32 = 5;
     /// How many there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
 }
 
 /// How a packet's flow is drawn.

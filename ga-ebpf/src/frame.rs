@@ -25,6 +25,8 @@ impl Frame for XdpFrame<'_> {
         if start + N > self.ctx.data_end() {
             return None;
         }
+        // SAFETY: headers of a frame begin at even addresses.
+        unsafe { core::hint::assert_unchecked(start.is_multiple_of(2)) };
         // SAFETY: the N bytes from `start` end before `data_end`, the driver leaves the packet to us while we run, and `&mut
         // self` keeps windows from overlapping.
         Some(unsafe { &mut *(start as *mut [u8; N]) })

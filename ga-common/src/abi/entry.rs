@@ -11,7 +11,8 @@ pub type AddressKey = [u8; 16];
 /// The key of an IPv4 address.
 #[inline(always)]
 pub const fn mapped(v4: [u8; 4]) -> AddressKey {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+    // As one number: an array of bytes is cleared byte by byte on the BPF target.
+    (0xffff_0000_0000 | u32::from_be_bytes(v4) as u128).to_be_bytes()
 }
 
 /// What one of our addresses is for.

@@ -111,6 +111,9 @@ pub struct Maps {
     tables: ArrayOfMaps<MapData, Array<MapData, SelectionTable>>,
     addresses: HashMap<MapData, AddressKey, Address>,
     services: HashMap<MapData, ServiceKey, Service>,
+    /// Packets may still be about to choose from a table that was given up: true until all that were on their way then are
+    /// gone. Nobody knows what another agent did before us.
+    lingering: bool,
 }
 
 impl Maps {
@@ -126,6 +129,7 @@ impl Maps {
             tables: take(ebpf, "TABLES")?,
             addresses: take(ebpf, "ADDRESSES")?,
             services: take(ebpf, "SERVICES")?,
+            lingering: true,
         })
     }
 
@@ -165,8 +169,11 @@ impl Maps {
             }
             Step::FillTable { id, digest, slots } => self.fill(*id, *digest, slots),
             Step::Activate { listener, family, table } => self.active.set(family.active_index(*listener), table.0),
-            // The table itself stays in the outer map until its id is used again; nobody points to it.
-            Step::ReleaseTable(TableId(id)) => self.digests.set(*id, 0),
+            // The table itself stays in the outer map until its id is used again, which is soon; nobody points to it.
+            Step::ReleaseTable(TableId(id)) => {
+                self.lingering = true;
+                self.digests.set(*id, 0)
+            }
         }
     }
 
@@ -182,6 +189,12 @@ impl Maps {
         let mut table: Box<[EndpointId]> = Box::from(&**slots);
         if let Ok(table) = <&mut SelectionTable>::try_from(&mut *table) {
             on("TABLES", inner.set(0, *table, 0))?;
+        }
+        if self.lingering {
+            // The kernel lets all packets on their way finish before it returns from a change of an outer map. Nobody looks for
+            // the empty table.
+            on("TABLES", self.tables.set(TableId::EMPTY.0, &inner, 0))?;
+            self.lingering = false;
         }
         on("TABLES", self.tables.set(id.0, &inner, 0))?;
         self.digests.set(id.0, digest)

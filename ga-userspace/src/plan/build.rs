@@ -155,7 +155,7 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
                 (TableId::EMPTY, None)
             } else if let Some((id, info)) = kept(running, view.id, family, digest, &selection, &owners) {
                 (id, Some(info))
-            } else if let Some(number) = pool.take() {
+            } else if let Some(number) = pool.take_lowest() {
                 (TableId(number), Some(filled(&selection, digest, &owners, size)))
             } else {
                 missing += 1;

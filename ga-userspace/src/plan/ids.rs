@@ -1,7 +1,8 @@
 //! Dense numbers that survive reloads.
 //!
 //! Flows and counters name listeners and endpoints by number long after a plan dropped them. So a new one gets the next number
-//! above all that were ever used; when these run out, the lowest one that is not in use, and only then a retired one.
+//! above all that were ever used; when these run out, the lowest one that is not in use, and only then a retired one. Nothing
+//! remembers a table by its number, so tables get the lowest one that is free.
 
 use std::collections::BTreeSet;
 
@@ -48,6 +49,12 @@ impl Pool {
         Some(self.keep(number))
     }
 
+    /// The lowest number that is not taken: for what nobody remembers after its time, and what costs memory while it is kept.
+    pub(super) fn take_lowest(&mut self) -> Option<u32> {
+        let number = (self.first..self.limit).find(|number| !self.taken.contains(number))?;
+        Some(self.keep(number))
+    }
+
     /// How many are taken.
     pub(super) fn taken(&self) -> usize {
         self.taken.len()
@@ -64,6 +71,12 @@ mod tests {
         let given: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
         assert_eq!(given, [4, 5, 0, 2, 3]);
         assert_eq!(pool.taken(), 6);
+    }
+
+    #[test]
+    fn the_lowest_number_is_the_lowest_that_is_not_taken() {
+        let mut pool = Pool::new(1, 5, [2, 4], []);
+        assert_eq!([pool.take_lowest(), pool.take_lowest(), pool.take_lowest()], [Some(1), Some(3), None]);
     }
 
     #[test]

@@ -28,19 +28,32 @@ const CLIENT6: [u8; 16] = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0]
 
 /// A load of packets of this kind.
 pub(super) fn load(kind: Kind) -> Result<Load> {
-    let bytes = frame(kind)?;
-    let mut load = Load { order: order::SEQUENCE, ..Load::default() };
+    let source = match kind {
+        Kind::Tcp6 { .. } => [CLIENT6[12], CLIENT6[13], CLIENT6[14], CLIENT6[15]],
+        Kind::Tcp4 { .. } | Kind::Udp4 | Kind::Stranger | Kind::Arp => CLIENT4,
+    };
+    packed(&frame(kind)?, source)
+}
+
+/// A load of 64-byte UDP packets without a checksum: any source port fits.
+pub(super) fn udp(dst_mac: [u8; 6], src: [u8; 4], dst: [u8; 4], port: u16) -> Result<Load> {
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, dst_mac)
+        .ipv4(src, dst, 64)
+        .udp(FIRST_PORT as u16, port)
+        .write(&mut bytes, &[0x5a; 22])?;
+    bytes[40..42].fill(0);
+    packed(&bytes, src)
+}
+
+fn packed(bytes: &[u8], source: [u8; 4]) -> Result<Load> {
+    let mut load = Load { order: order::SEQUENCE, source: u32::from_be_bytes(source), ..Load::default() };
     ensure!(bytes.len() <= WORDS * 8, "the frame is longer than what is put back");
     for (word, chunk) in load.frame.iter_mut().zip(bytes.chunks(8)) {
         let mut padded = [0; 8];
         padded[..chunk.len()].copy_from_slice(chunk);
         *word = u64::from_ne_bytes(padded);
     }
-    let source = match kind {
-        Kind::Tcp6 { .. } => [CLIENT6[12], CLIENT6[13], CLIENT6[14], CLIENT6[15]],
-        Kind::Tcp4 { .. } | Kind::Udp4 | Kind::Stranger | Kind::Arp => CLIENT4,
-    };
-    load.source = u32::from_be_bytes(source);
     Ok(load)
 }
 

@@ -1,10 +1,10 @@
 //! The benchmark's own kernel programs: loaded, told what to do, run.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{Array, MapData, ProgramArray},
-    programs::{ProgramFd, Xdp},
+    maps::{Array, MapData, PerCpuArray, ProgramArray},
+    programs::{self, ProgramFd, TestRunAttrs, XdpMode},
 };
 use ga_common::bench::{Listed, Load, WORDS, target};
 
@@ -19,12 +19,22 @@ pub(super) struct Run {
     pub misses: u64,
 }
 
+/// Programs that are attached to interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Xdp {
+    /// Counts UDP and drops it.
+    Sink,
+    /// Rewrites the MAC addresses and redirects.
+    Redirect,
+}
+
 /// The programs and their maps.
 pub(super) struct Kernel {
     ebpf: Ebpf,
     load: Array<MapData, Load>,
     list: Array<MapData, Listed>,
     targets: ProgramArray<MapData>,
+    arrived: PerCpuArray<MapData, u64>,
 }
 
 impl Kernel {
@@ -37,11 +47,21 @@ impl Kernel {
             program(&mut ebpf, name)?.load().with_context(|| format!("the kernel refuses program {name}"))?;
         }
         let mut take = |name: &'static str| ebpf.take_map(name).with_context(|| format!("there is no map {name}"));
-        let (load, list, targets) = (take("LOAD")?, take("LIST")?, take("TARGETS")?);
-        let mut kernel = Self { load: load.try_into()?, list: list.try_into()?, targets: targets.try_into()?, ebpf };
-        for (place, name) in
-            [(target::SWAP, "swap"), (target::LOOKUP, "lookup"), (target::INSERT, "insert"), (target::REDIRECT, "redirect")]
-        {
+        let (load, list, targets, arrived) = (take("LOAD")?, take("LIST")?, take("TARGETS")?, take("ARRIVED")?);
+        let mut kernel = Self {
+            load: load.try_into()?,
+            list: list.try_into()?,
+            targets: targets.try_into()?,
+            arrived: arrived.try_into()?,
+            ebpf,
+        };
+        for (place, name) in [
+            (target::SWAP, "swap"),
+            (target::LOOKUP, "lookup"),
+            (target::INSERT, "insert"),
+            (target::REDIRECT, "redirect"),
+            (target::OUT, "out"),
+        ] {
             let fd = kernel.program(name)?.fd()?.try_clone()?;
             kernel.aim(place, &fd)?;
         }
@@ -49,7 +69,7 @@ impl Kernel {
     }
 
     /// One of the programs.
-    pub(super) fn program(&mut self, name: &str) -> Result<&mut Xdp> {
+    pub(super) fn program(&mut self, name: &str) -> Result<&mut programs::Xdp> {
         program(&mut self.ebpf, name)
     }
 
@@ -66,10 +86,49 @@ impl Kernel {
         Ok(())
     }
 
+    /// Tells the programs what to do.
+    pub(super) fn set_load(&mut self, load: Load) -> Result<()> {
+        self.load.set(0, load, 0).context("the load cannot be set")
+    }
+
+    /// Attaches a program, natively, to an interface of the namespace that this thread is in.
+    pub(super) fn attach(&mut self, program: Xdp, device: &str) -> Result<()> {
+        let name = match program {
+            Xdp::Sink => "sink",
+            Xdp::Redirect => "redirect",
+        };
+        self.program(name)?.attach(device, XdpMode::Driver).with_context(|| format!("cannot attach to {device}"))?;
+        Ok(())
+    }
+
+    /// UDP packets that the sink counted.
+    pub(super) fn arrived(&self) -> Result<u64> {
+        Ok(self.arrived.get(&0, 0)?.iter().sum())
+    }
+
+    /// Sends `packets` frames of `load` out of an interface of the namespace that this thread is in.
+    pub(super) fn live(&mut self, load: &mut Load, packets: u32, ifindex: u32) -> Result<()> {
+        self.set_load(*load)?;
+        let frame: Vec<u8> = load.frame[..WORDS - 2].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            ctx_in: Some(&context),
+            repeat: packets,
+            attrs: TestRunAttrs::new().xdp_live_frames(64),
+            ..TestRunOptions::new()
+        };
+        self.program("short")?.test_run(options).context("frames cannot be sent")?;
+        *load = self.load.get(&0, 0)?;
+        ensure!(load.misses == 0, "{} frames were not sent", load.misses);
+        Ok(())
+    }
+
     /// Runs `packets` packets of `load` and returns what became of them; `load` counts on.
     pub(super) fn run(&mut self, load: &mut Load, packets: u32) -> Result<Run> {
         load.misses = 0;
-        self.load.set(0, *load, 0)?;
+        self.set_load(*load)?;
         let is_long = load.frame[1] >> 32 & 0xffff == 0xdd86;
         let words = if is_long { WORDS } else { WORDS - 2 };
         let frame: Vec<u8> = load.frame[..words].iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -81,6 +140,6 @@ impl Kernel {
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut programs::Xdp> {
     Ok(ebpf.program_mut(name).with_context(|| format!("there is no program {name}"))?.try_into()?)
 }

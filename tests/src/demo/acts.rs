@@ -57,7 +57,7 @@ pub(super) fn spread(site: &Site, screen: &mut Screen, stop: &Stop) -> Result<Ve
             spreads.push(spread);
         }
     }
-    screen.note("(TCP: 120 connections of each family by curl. UDP: 5300 is 53 on the servers)");
+    screen.note("(TCP: 120 of them by curl. UDP: port 5300 is 53 on the servers)");
     Ok(spreads)
 }
 

@@ -39,7 +39,7 @@ impl Hello {
     pub const LEN: usize = 128;
 
     /// As it is sent.
-    pub fn to_bytes(&self) -> [u8; Self::LEN] {
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [b' '; Self::LEN];
         let text = format!("{} {} {}", self.server, self.local, self.peer);
         bytes[..text.len()].copy_from_slice(text.as_bytes());
