@@ -158,7 +158,7 @@ fn read(bytes: &[u8]) -> (End, End) {
                 TransportSlice::Udp(u) => {
                     u.checksum() == u.to_header().calc_checksum_ipv4_raw(h.source, h.destination, u.payload()).unwrap()
                 }
-                other => panic!("{other:?}"),
+                other @ (TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_)) => panic!("{other:?}"),
             };
             (IpAddr::from(h.source), IpAddr::from(h.destination), good)
         }
@@ -169,7 +169,7 @@ fn read(bytes: &[u8]) -> (End, End) {
                 TransportSlice::Udp(u) => {
                     u.checksum() == u.to_header().calc_checksum_ipv6_raw(h.source, h.destination, u.payload()).unwrap()
                 }
-                other => panic!("{other:?}"),
+                other @ (TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_)) => panic!("{other:?}"),
             };
             (IpAddr::from(h.source), IpAddr::from(h.destination), good)
         }
@@ -179,7 +179,7 @@ fn read(bytes: &[u8]) -> (End, End) {
     let (src_port, dst_port) = match sliced.transport.unwrap() {
         TransportSlice::Tcp(t) => (t.source_port(), t.destination_port()),
         TransportSlice::Udp(u) => (u.source_port(), u.destination_port()),
-        other => panic!("{other:?}"),
+        other @ (TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_)) => panic!("{other:?}"),
     };
     ((src, src_port), (dst, dst_port))
 }
