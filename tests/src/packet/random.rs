@@ -24,7 +24,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -34,7 +34,7 @@ impl Random {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        (self.number() % bound.max(1) as u64) as usize
     }
 
     /// True once in `times`.
@@ -133,7 +133,7 @@ fn mutate(frame: &mut Vec<u8>, random: &mut Random, shortest: usize) {
             }
         };
         match random.below(10) {
-            0 => put(random.below(headers), random.next() as u8),
+            0 => put(random.below(headers), random.number() as u8),
             1 => {
                 let at = random.below(headers);
                 let byte = frame.get(at).copied().unwrap_or(0) ^ (1 << random.below(8));
@@ -144,10 +144,10 @@ fn mutate(frame: &mut Vec<u8>, random: &mut Random, shortest: usize) {
             4 => put(ttl, random.below(4) as u8),
             // Few source ports, so that flows meet.
             5 => put(l4 + 1, random.below(8) as u8),
-            6 | 7 => put(l4 + 13, [0x02, 0x10, 0x11, 0x04, 0x12, 0x14, 0x18, random.next() as u8][random.below(8)]),
+            6 | 7 => put(l4 + 13, [0x02, 0x10, 0x11, 0x04, 0x12, 0x14, 0x18, random.number() as u8][random.below(8)]),
             // IPv4 fragment bits, or the IPv6 next header.
             8 => put(20, random.below(64) as u8),
-            _ => put(l4 + 3, [80, 53, 187, 88, 3, random.next() as u8][random.below(6)]),
+            _ => put(l4 + 3, [80, 53, 187, 88, 3, random.number() as u8][random.below(6)]),
         }
     }
 }
