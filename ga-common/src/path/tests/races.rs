@@ -219,3 +219,59 @@ fn meddle(family: Family, ours: End, theirs: End, at: u32) -> bool {
     }
     meddled.looks.get() > at
 }
+
+#[test]
+fn a_pair_that_another_cpu_reopened_meanwhile_is_not_torn_down_again() {
+    let act = |number, is_reply, flags| Act { number, is_reply, kind: Kind::Tcp(flags) };
+    for at in 0..24 {
+        // Whoever comes in between may take the very slots that were freed.
+        for theirs in [&[][..], &[2], &[2, 3], &[3, 4, 2]] {
+            for closed_by_client in [true, false] {
+                let mut sim = edge(8, 1000, &[1]);
+                sim.settings.cpus = 2;
+                let (sim, faces) = (&sim, &Faces::default());
+                do_act(sim, faces, act(1, false, flag::SYN));
+                do_act(sim, faces, act(1, !closed_by_client, flag::RST));
+                let other_cpu = || {
+                    sim.cpu.set(1);
+                    do_act(sim, faces, act(1, false, flag::SYN));
+                    theirs.iter().for_each(|&number| do_act(sim, faces, act(number, false, flag::SYN)));
+                };
+                let meddled = Meddled { sim, looks: Cell::new(0), at, meddle: RefCell::new(Some(Box::new(other_cpu))) };
+                do_act(&meddled, faces, act(1, false, flag::SYN));
+                check(sim);
+                answers_arrive(sim);
+                let open: u64 = sim.counters.borrow().values().map(|counters| counters.new_flows).sum();
+                assert!(open >= 2 && sim.live4().len().is_multiple_of(2), "meddled with at look {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_packet_changes_late_changes_no_later_tenant() {
+    let act = |number, is_reply, flags| Act { number, is_reply, kind: Kind::Tcp(flags) };
+    for at in 0..24 {
+        for theirs in [&[1][..], &[2], &[2, 3], &[3, 4, 2], &[4, 3, 1]] {
+            for (is_reply, late) in [(false, flag::ACK), (false, flag::FIN | flag::ACK), (true, flag::ACK), (true, flag::RST)] {
+                let mut sim = edge(8, 1000, &[1]);
+                sim.settings.cpus = 2;
+                let (sim, faces) = (&sim, &Faces::default());
+                do_act(sim, faces, act(1, false, flag::SYN));
+                let other_cpu = || {
+                    sim.cpu.set(1);
+                    do_act(sim, faces, act(1, false, flag::RST));
+                    do_act(sim, faces, act(1, false, flag::SYN));
+                    do_act(sim, faces, act(1, false, flag::RST));
+                    // Long enough for the closed pair to be forgotten and its slots to be somebody else's.
+                    sim.tick.set(sim.tick.get() + 11 * 239);
+                    theirs.iter().for_each(|&number| do_act(sim, faces, act(number, false, flag::SYN)));
+                };
+                let meddled = Meddled { sim, looks: Cell::new(0), at, meddle: RefCell::new(Some(Box::new(other_cpu))) };
+                do_act(&meddled, faces, act(1, is_reply, late));
+                check(sim);
+                answers_arrive(sim);
+            }
+        }
+    }
+}
