@@ -47,7 +47,7 @@ reasons! {
     /// Why a packet was passed to the host untouched.
     Pass {
         NotIp = "not_ip", "neither IPv4 nor IPv6";
-        NotOurs = "not_ours", "the destination is neither a VIP nor an egress address, or the frame goes to a group of stations";
+        NotOurs = "not_ours", "to an address that is not ours, or to a group of stations";
         OtherProtocol = "other_protocol", "neither TCP nor UDP";
         NoListener = "no_listener", "no listener has this VIP, protocol and port";
         NoReturnFlow = "no_return_flow", "to an egress address, but of no known flow: the host's own traffic";

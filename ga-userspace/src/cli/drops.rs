@@ -95,7 +95,7 @@ mod tests {
   no_flow  ga-demo/game       17  a TCP segment other than SYN that belongs to no known flow
 
   passed to the host  packets  because
-  not_ours              9,001  the destination is neither a VIP nor an egress address
+  not_ours              9,001  to an address that is not ours, or to a group of stations
 ";
         assert_eq!(format!("\n{text}"), expected);
         let nothing = Drops { schema_version: 1, drops: Vec::new(), passes: Vec::new() };
