@@ -57,6 +57,12 @@ impl DataPath {
             }
         };
         tracing::info!(adopted = loaded.adopted, generation = running.generation.0, "loaded");
+        if loaded.adopted {
+            let slots = flows.recover();
+            if slots > 0 {
+                tracing::warn!(slots, "flow slots that an agent left claimed were freed");
+            }
+        }
         Ok(Self {
             pin_dir: pin_dir.to_owned(),
             adopted: loaded.adopted,

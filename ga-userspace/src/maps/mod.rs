@@ -147,6 +147,8 @@ impl Maps {
             flow6_mask: fixed.flows6 - 1,
             nat_first: fixed.nat_first,
             nat_span: u16::try_from(ports / fixed.cpus.max(1)).unwrap_or(u16::MAX),
+            // Flows are safe from eviction for about 0.1 s: those of one listener then take a quarter of the slots at most.
+            admission: (fixed.flows4.min(fixed.flows6) / 4 * 5).max(10_000),
             ..old
         };
         if new == old { Ok(()) } else { self.settings.set(0, new) }

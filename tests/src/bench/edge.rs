@@ -147,7 +147,7 @@ impl Edge {
             slot.set_state(state);
         }
         for tags in self.flows.tags4() {
-            tags.store(if worn { u64::MAX / 255 } else { 0 });
+            tags.store(0);
         }
     }
 }
