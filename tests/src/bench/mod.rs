@@ -5,8 +5,14 @@ mod candidate;
 mod edge;
 mod frames;
 mod kernel;
+mod large;
+mod memory;
 pub mod packet;
 pub mod path;
+pub mod plan;
+mod reload;
+mod report;
 mod stats;
 
+pub use report::{Figure, Goal, Report, Wanted};
 pub use stats::Spread;

@@ -34,9 +34,14 @@ pub struct Agent {
 impl Agent {
     /// Starts the agent in the lab's edge with the lab's configuration and waits until it answers.
     pub fn start(lab: &Lab) -> Result<Self> {
+        Self::start_within(lab, Duration::from_secs(20))
+    }
+
+    /// The same with another patience: a large configuration takes longer.
+    pub fn start_within(lab: &Lab, patience: Duration) -> Result<Self> {
         let mut agent = Self::spawn(lab)?;
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(20) {
+        while start.elapsed() < patience {
             if let Some(status) = agent.child.try_wait()? {
                 bail!("the agent ended with {status}:\n{}", agent.log());
             }
@@ -45,7 +50,7 @@ impl Agent {
             }
             sleep(Duration::from_millis(10));
         }
-        bail!("the agent did not answer within 20 s:\n{}", agent.log())
+        bail!("the agent did not answer within {patience:?}:\n{}", agent.log())
     }
 
     /// Starts the agent and waits for nothing.
