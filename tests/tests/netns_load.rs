@@ -9,11 +9,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use ga::status::Status;
+use aya::maps::{ArrayOfMaps, Map, MapData, PerCpuArray};
+use ga::status::{Counters, Status};
+use ga_common::abi::entry::EndpointCounters;
 use ga_tests::{
-    lab::{Agent, Lab, Namespace, VIP4, VIP6, client4},
-    traffic::{Flood, Flows, Hello, Probe, Server, Spoofed, Storm, TransferReport, Transfers, ask_many, transfer, until},
+    lab::{Agent, Lab, Namespace, VIP4, VIP6, server4},
+    traffic::{Flood, Flows, Hello, Probe, Server, Spoofed, Storm, Transfers, arrived, block_in, dial, stay_on},
 };
+use tokio::{task::JoinSet, time::timeout};
 
 const VIPS: [IpAddr; 2] = [IpAddr::V4(VIP4), IpAddr::V6(VIP6)];
 
@@ -28,23 +31,6 @@ fn head(lab: &Lab, node: &str) -> String {
 fn start(lab: &Lab, text: &str) -> Result<Agent> {
     lab.configure(text)?;
     Agent::start(lab)
-}
-
-/// Packets that a listener dropped, by reason.
-fn dropped(status: &Status, listener: &str) -> BTreeMap<String, u64> {
-    let found = status.listeners().find(|(_, one)| one.name == listener);
-    found.map(|(_, one)| one.drops.iter().map(|drop| (drop.reason.clone(), drop.packets)).collect()).unwrap_or_default()
-}
-
-/// Every connection is known to the server that it reached, with the very bytes that were sent.
-fn arrived(reports: &[TransferReport], servers: &[Server]) -> Result<()> {
-    for report in reports {
-        let server = &servers[report.hello.server - 1];
-        let found = server.connections().into_iter().find(|one| one.peer == report.hello.peer && one.local == report.hello.local);
-        let found = found.with_context(|| format!("no server knows {:?}", report.hello))?;
-        ensure!(found.received == report.sent, "the server received {:?} of {:?}", found.received, report.sent);
-    }
-    Ok(())
 }
 
 /// Asks through flows of `flood`, all from addresses that this namespace answers for, until each was answered or five rounds
@@ -80,7 +66,7 @@ fn two_cpus_never_claim_one_port_for_two_flows() -> Result<()> {
     const FLOWS: u32 = 8_000;
     let lab = Lab::new(1)?;
     let _servers = Server::start_all(&lab.servers, &[53])?;
-    // So narrow that every port is asked for several times, by both CPUs.
+    // In the end half of all ports are taken: both CPUs often ask for one that is not free.
     let text = head(&lab, "nat_ports = \"1024~32767\"") + &Lab::listener("dns", "udp", "53", &[255], "idle_timeout = 20");
     let agent = start(&lab, &text)?;
     // Addresses of the floods are the client's.
@@ -123,17 +109,27 @@ fn two_cpus_never_claim_one_port_for_two_flows() -> Result<()> {
         }
     }
     let status = agent.status()?;
-    let lost = dropped(&status, "dns");
+    let lost = agent.drops("dns")?;
     ensure!(lost.is_empty(), "drops: {lost:?}");
     ensure!(answered == 4 * FLOWS as usize, "{answered} of {} questions were answered", 4 * FLOWS);
     ensure!(taken.len() == 2 * FLOWS as usize, "{} flows had {} reply tuples", 2 * FLOWS, taken.len());
+    // Both CPUs claimed: the counters are each CPU's own.
+    let counters = Map::PerCpuArray(MapData::from_pin(lab.pin_dir.join("maps/COUNTERS"))?);
+    let counters = PerCpuArray::<_, EndpointCounters>::try_from(counters)?;
+    let mut claimed: Vec<u64> = Vec::new();
+    for endpoint in status.endpoints() {
+        let values = counters.get(&u32::from(endpoint.1.id), 0)?;
+        claimed.resize(values.len(), 0);
+        claimed.iter_mut().zip(values.iter()).for_each(|(sum, cpu)| *sum += cpu.new_flows);
+    }
+    ensure!(claimed.iter().filter(|flows| **flows > u64::from(FLOWS) / 4).count() >= 2, "flows made by each CPU: {claimed:?}");
     Ok(())
 }
 
 #[test]
 fn the_last_ports_are_given_out_or_refused_and_nothing_hangs() -> Result<()> {
     const PORTS: u32 = 256;
-    const ASKED: u32 = 2_000;
+    const ASKED: u32 = 800;
     let lab = Lab::new(1)?;
     let _servers = Server::start_all(&lab.servers, &[80, 53])?;
     let text = head(&lab, "nat_ports = \"2000~2255\"")
@@ -160,173 +156,161 @@ fn the_last_ports_are_given_out_or_refused_and_nothing_hangs() -> Result<()> {
     }
     let given = answered.len() as u32;
     ensure!(given < PORTS && given * 100 >= (PORTS - 1) * 90, "{given} of {PORTS} ports were given out, one had been before");
-    let refused = dropped(&agent.status()?, "dns").get("no_port").copied().unwrap_or_default();
+    let refused = agent.drops("dns")?.get("no_port").copied().unwrap_or_default();
     // Every flow without an answer asked five times.
     ensure!(refused == u64::from(ASKED - given) * 5, "{refused} drops for {} flows that were refused", ASKED - given);
 
-    // Connections: each is made or refused, and the refusal counted.
-    let storm = Storm::start(&lab.clients[0], vip(80), Duration::ZERO)?;
-    until("refused connections", Duration::from_secs(60), || {
-        Ok(dropped(&agent.status()?, "web").contains_key("no_port").then_some(()))
-    })?;
-    let report = storm.finish()?;
-    let made: u64 = report.answered.values().sum();
-    ensure!(made > 0, "no connection was made: {:?}", report.failed.first());
-    println!("{made} connections made, {} given up by their clients", report.failed.len());
+    // Connections that stay: each is made or refused, and the refusal counted.
+    let held = std::thread::scope(|scope| {
+        let client = &lab.clients[0];
+        let trying = [0, 1].map(|cpu| scope.spawn(move || hold(client, vip(80), 200, cpu)));
+        trying.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let mut made = flows.hellos.len() as u32;
+    for held in held {
+        made += held?;
+    }
+    ensure!(made <= PORTS && made * 100 >= PORTS * 90, "{made} connections were made with {PORTS} ports");
+    let refused = agent.drops("web")?.get("no_port").copied().unwrap_or_default();
+    ensure!(refused >= u64::from(460 - made), "{refused} drops for {} connections that were refused", 460 - made);
     let probe = probe.finish()?;
     ensure!(probe.lost.is_empty(), "{} of {} datagrams of the known flow are lost", probe.lost.len(), probe.sent);
     flows.all_well()?;
     Ok(())
 }
 
-/// Established transfers, and connections all the time on two listeners, while something else happens.
-fn during(what: &str, text: impl Fn(&Lab) -> String, flood: impl Fn(&Lab) -> Result<()>) -> Result<Status> {
-    const TRANSFERS: usize = 200;
-    let lab = Lab::new(2)?;
-    let servers = Server::start_all(&lab.servers, &[80, 81, 53])?;
-    let agent = start(&lab, &text(&lab))?;
-    let transfers = Transfers::open(&lab.clients[0], vip(80), TRANSFERS, Duration::from_millis(250))?;
-    let flows = Flows::open(&lab.clients[0], SocketAddr::new(VIPS[1], 80), 20, Duration::from_millis(100))?;
-    let storms = [80, 81].map(|port| Storm::start(&lab.clients[0], vip(port), Duration::from_millis(20)));
-    let [flooded, other] = storms;
-    let before = agent.status()?;
+/// Tries `count` connections at once and holds what it gets until all are decided: how many were made.
+fn hold(namespace: &Namespace, to: SocketAddr, count: u32, cpu: usize) -> Result<u32> {
+    block_in(namespace, Duration::from_secs(60), move || async move {
+        stay_on(cpu)?;
+        let mut all = JoinSet::new();
+        for _ in 0..count {
+            all.spawn(timeout(Duration::from_secs(4), dial(None, to)));
+        }
+        let made: Vec<_> = all.join_all().await.into_iter().filter_map(|one| one.ok()?.ok()).collect();
+        Ok(made.len() as u32)
+    })
+}
+
+/// What a running agent holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    kib: u64,
+    files: usize,
+    maps: usize,
+}
+
+impl Held {
+    fn of(agent: &Agent) -> Result<Self> {
+        let proc = format!("/proc/{}", agent.pid());
+        let status = fs::read_to_string(format!("{proc}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("the agent has no memory")?;
+        let kib = line.trim().trim_end_matches(" kB").parse()?;
+        let (mut files, mut maps) = (0, 0);
+        for file in fs::read_dir(format!("{proc}/fdinfo"))? {
+            files += 1;
+            // One that was closed meanwhile is none.
+            maps += usize::from(fs::read_to_string(file?.path()).is_ok_and(|text| text.contains("map_id:")));
+        }
+        Ok(Self { kib, files, maps })
+    }
+
+    /// Not more than at first, but for what an allocator and a connection or two make of it.
+    fn is_bounded_by(self, first: Self) -> bool {
+        self.kib <= first.kib + (16 << 10) && self.files <= first.files + 8 && self.maps <= first.maps
+    }
+}
+
+/// Every counter of endpoints and listeners by its name.
+fn counters(status: &Status) -> BTreeMap<String, u64> {
+    let of = |name: String, counters: Counters| {
+        [
+            ("forward_packets", counters.forward_packets),
+            ("forward_bytes", counters.forward_bytes),
+            ("return_packets", counters.return_packets),
+            ("return_bytes", counters.return_bytes),
+            ("new_flows", counters.new_flows),
+        ]
+        .map(|(what, value)| (format!("{name} {what}"), value))
+    };
+    let endpoints = status.endpoints().flat_map(|(path, endpoint)| of(path.to_string(), endpoint.counters));
+    let listeners = status.listeners().flat_map(|(_, listener)| of(listener.name.clone(), listener.counters));
+    endpoints.chain(listeners).collect()
+}
+
+/// Tables that are in the outer map, used or not.
+fn tables(lab: &Lab) -> Result<usize> {
+    let outer = Map::ArrayOfMaps(MapData::from_pin(lab.pin_dir.join("maps/TABLES"))?);
+    let outer = ArrayOfMaps::<MapData>::try_from(outer)?;
+    Ok((0..outer.len()).filter(|index| outer.get(index, 0).is_ok()).count())
+}
+
+/// Reloads, drains and kills, one after the other, under every kind of traffic, for a minute or for `GA_SOAK_SECONDS`.
+#[test]
+fn a_long_run_of_changes_and_kills_breaks_and_leaks_nothing() -> Result<()> {
+    let seconds = std::env::var("GA_SOAK_SECONDS").ok().map_or(Ok(60), |text| text.parse())?;
+    let lab = Lab::new(3)?;
+    let servers = Server::start_all(&lab.servers, &[80, 53])?;
+    let text = |weights: &[u8]| {
+        lab.head() + &Lab::listener("web", "tcp", "80", weights, "") + &Lab::listener("dns", "udp", "53", weights, "")
+    };
+    let mut agent = start(&lab, &text(&[255, 255, 255]))?;
+    let flows = VIPS.map(|vip| Flows::open(&lab.clients[0], SocketAddr::new(vip, 80), 50, Duration::from_millis(200)));
+    let probes = VIPS.map(|vip| Probe::start(&lab.clients[1], SocketAddr::new(vip, 53)));
+    let transfers = Transfers::open(&lab.clients[1], vip(80), 10, Duration::from_millis(100))?;
+    let storm = Storm::start(&lab.clients[0], vip(80), Duration::from_millis(50))?;
     let began = Instant::now();
-    flood(&lab)?;
-    let took = began.elapsed();
-    let after = agent.status()?;
-    println!("{what}: {took:?}; drops {:?}, {:?}", dropped(&after, "web"), dropped(&after, "dns"));
-    println!("flows before {:?}, after {:?}", before.flows.ipv4, after.flows.ipv4);
-    let (other, flooded) = (other?.finish()?, flooded?.finish()?);
-    let share = |report: &ga_tests::traffic::StormReport| {
-        let well: u64 = report.answered.values().sum();
-        (well, report.failed.len())
-    };
-    println!("connections (made, failed): {:?} on the other listener, {:?} on the flooded one", share(&other), share(&flooded));
-    let reports = transfers.all_well().with_context(|| format!("transfers during {what}"))?;
-    arrived(&reports, &servers)?;
-    flows.all_well().with_context(|| format!("connections during {what}"))?;
-    ensure!(reports.len() == TRANSFERS, "{} transfers", reports.len());
-    let (made, failed) = share(&other);
-    ensure!(failed == 0 && made > 0, "{failed} connections on the other listener failed, the first with {}", other.failed[0]);
-    Ok(after)
-}
-
-fn flooded(lab: &Lab) -> String {
-    let both = [255, 255];
-    head(lab, "flows = 65536")
-        + &Lab::listener("web", "tcp", "80", &both, "")
-        + &Lab::listener("calm", "tcp", "81", &both, "")
-        + &Lab::listener("dns", "udp", "53", &both, "")
-}
-
-#[test]
-fn a_million_spoofed_syns_harm_nobody_who_is_connected() -> Result<()> {
-    let flood = |lab: &Lab| {
-        let to = SocketAddrV4::new(VIP4, 80);
-        let first = Ipv4Addr::new(10, 66, 0, 0);
-        let flood = Flood { kind: Spoofed::Syn, to, first, first_port: 1024, ports: 16, from: 0, count: 1_000_000 };
-        flood.send_by_two(&lab.clients[1])
-    };
-    let status = during("a million SYNs", flooded, flood)?;
-    let drops = dropped(&status, "web");
-    ensure!(drops.get("admission").is_some_and(|&packets| packets > 0), "nobody was refused: {drops:?}");
-    Ok(())
-}
-
-#[test]
-fn four_times_the_table_in_random_flows_harms_nobody_who_is_connected() -> Result<()> {
-    let flood = |lab: &Lab| {
-        let to = SocketAddrV4::new(VIP4, 53);
-        let first = Ipv4Addr::new(10, 66, 0, 0);
-        let flood = Flood { kind: Spoofed::Datagram, to, first, first_port: 1024, ports: 16, from: 0, count: 4 * 65_536 };
-        flood.send_by_two(&lab.clients[1])
-    };
-    let status = during("four times the table", flooded, flood)?;
-    let drops = dropped(&status, "dns");
-    ensure!(drops.values().sum::<u64>() > 0, "all flows were accepted: {drops:?}");
-    Ok(())
-}
-
-/// A host behind `near` whose packets cross a link with an MTU of 1,400 bytes that neither end knows of.
-fn behind_a_narrow_link(lab: &Lab, near: &Namespace, net: u8) -> Result<[Namespace; 2]> {
-    let [router, host] = ["router", "host"].map(|what| Namespace::new(&format!("{}-{what}{net}", lab.name)));
-    let (router, host) = (router?, host?);
-    for namespace in [near, &router] {
-        namespace.run(&["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])?;
-    }
-    for (from, port, to, mtu) in [(near, "far", &router, "1400"), (&router, "down", &host, "1500")] {
-        from.run(&[
-            "ip", "link", "add", port, "mtu", mtu, "type", "veth", "peer", "name", "eth0", "mtu", mtu, "netns", &to.name,
-        ])?;
-        from.run(&["ip", "link", "set", port, "up"])?;
-        to.run(&["ip", "link", "set", "eth0", "up"])?;
-        // Whole checksums, as on any cable: XDP forwards what it gets.
-        for (namespace, device) in [(from, port), (to, "eth0")] {
-            namespace.run(&["ethtool", "-K", device, "tx", "off", "tso", "off", "gso", "off"])?;
+    let (mut cycles, mut before, mut first) = (0_u32, counters(&agent.status()?), None);
+    while began.elapsed() < Duration::from_secs(seconds) {
+        // A change, a drain and its end, and from time to time a kill.
+        let weight = |number: u32| (50 * (cycles + number) % 255) as u8;
+        lab.configure(&text(&[255, weight(1), weight(2)]))?;
+        agent.ok(&["reload"])?;
+        let drained = format!("lab/web/{}", server4(2 + (cycles % 2) as usize));
+        agent.ok(&["endpoints", "drain", &drained])?;
+        std::thread::sleep(Duration::from_millis(300));
+        agent.ok(&["endpoints", "undrain", &drained])?;
+        let held = Held::of(&agent)?;
+        // The first few make caches and arenas.
+        if cycles >= 3 {
+            let first = *first.get_or_insert(held);
+            ensure!(held.is_bounded_by(first), "cycle {cycles}: the agent holds {held:?}, and held {first:?}");
         }
-    }
-    for (namespace, device, number) in
-        [(near, "far", "0.1"), (&router, "eth0", "0.2"), (&router, "down", "1.1"), (&host, "eth0", "1.2")]
-    {
-        let number6 = number.replace('.', "::");
-        namespace.run(&["ip", "addr", "add", &format!("10.{net}.{number}/24"), "dev", device])?;
-        namespace.run(&["ip", "addr", "add", &format!("fd00:{net}:{number6}/64"), "dev", device, "nodad"])?;
-    }
-    for (namespace, gateway) in [(&host, "1.1"), (&router, "0.1")] {
-        let gateway6 = gateway.replace('.', "::");
-        namespace.run(&["ip", "-4", "route", "add", "default", "via", &format!("10.{net}.{gateway}")])?;
-        namespace.run(&["ip", "-6", "route", "add", "default", "via", &format!("fd00:{net}:{gateway6}")])?;
-    }
-    near.run(&["ip", "-4", "route", "add", &format!("10.{net}.1.0/24"), "via", &format!("10.{net}.0.2")])?;
-    near.run(&["ip", "-6", "route", "add", &format!("fd00:{net}:1::/64"), "via", &format!("fd00:{net}:0::2")])?;
-    Ok([router, host])
-}
-
-/// Routes of the edge to the host behind `near`.
-fn reach(lab: &Lab, near: [IpAddr; 2], net: u8) -> Result<()> {
-    let [near4, near6] = near;
-    lab.edge.run(&["ip", "-4", "route", "add", &format!("10.{net}.1.0/24"), "via", &near4.to_string()])?;
-    lab.edge.run(&["ip", "-6", "route", "add", &format!("fd00:{net}:1::/64"), "via", &near6.to_string()])
-}
-
-fn far_addresses(net: u8) -> Result<[IpAddr; 2]> {
-    Ok([format!("10.{net}.1.2").parse()?, format!("fd00:{net}:1::2").parse()?])
-}
-
-#[test]
-fn path_mtu_discovery_works_behind_the_edge_and_before_it() -> Result<()> {
-    const BYTES: u64 = 3_000_000;
-    let lab = Lab::new(2)?;
-    // Server 1 is a router to a far server, client 1 a router to a far client; both ways have a narrow link.
-    let [_server_router, far_server] = behind_a_narrow_link(&lab, &lab.servers[0], 71)?;
-    let [_client_router, far_client] = behind_a_narrow_link(&lab, &lab.clients[0], 72)?;
-    reach(&lab, [ga_tests::lab::server4(1).into(), ga_tests::lab::server6(1).into()], 71)?;
-    reach(&lab, [client4(1).into(), ga_tests::lab::client6(1).into()], 72)?;
-    let _far = Server::start(&far_server, 1, &[80])?;
-    let _near = Server::start(&lab.servers[1], 2, &[81])?;
-    let endpoints = |addresses: [IpAddr; 2]| addresses.map(|address| ("private_ip", address, 255));
-    let both = "backend_ip_version = \"affinity\"";
-    let near = [ga_tests::lab::server4(2).into(), ga_tests::lab::server6(2).into()];
-    let text = lab.head()
-        + &Lab::listener_to("far", "tcp", "80", &endpoints(far_addresses(71)?), "", both)
-        + &Lab::listener_to("near", "tcp", "81", &endpoints(near), "", both);
-    let _agent = start(&lab, &text)?;
-    for address in VIPS {
-        for (what, client, port) in [
-            ("a narrow link behind the edge", &lab.clients[1], 80),
-            ("a narrow link before the edge", &far_client, 81),
-            ("both", &far_client, 80),
-        ] {
-            let report = transfer(client, SocketAddr::new(address, port), BYTES);
-            let report = report.with_context(|| format!("{what}, {address}"))?;
-            ensure!(report.sent.bytes() == BYTES, "{what}, {address}: {} bytes", report.sent.bytes());
+        if cycles % 3 == 2 {
+            agent.kill()?;
+            agent = Agent::start(&lab)?;
         }
+        let after = counters(&agent.status()?);
+        for (name, old) in &before {
+            let new = after.get(name).copied().unwrap_or_default();
+            ensure!(new >= *old, "cycle {cycles}: {name} went from {old} to {new}");
+        }
+        before = after;
+        cycles += 1;
     }
-    // The links are narrow: what does not fit is refused there.
-    let refused: u64 =
-        lab.servers[0].read(&["cat", "/proc/net/snmp"])?.lines().filter(|line| line.starts_with("Ip:")).count() as u64;
-    ensure!(refused == 2, "the kernel counts in another way");
-    let created = lab.servers[0].read(&["nstat", "-asz", "IpFragFails", "Ip6OutFragFails"]).unwrap_or_default();
-    println!("{created}");
+    // Two listeners and two families: what runs, and at most as much for a change.
+    let tables = tables(&lab)?;
+    ensure!(tables <= 2 * 2 * 2 + 1, "{tables} tables are in use");
+    println!("{cycles} cycles in {:?}, {tables} tables, {:?} at the end", began.elapsed(), Held::of(&agent)?);
+    let mut lost = 0;
+    for probe in probes {
+        let probe = probe?.finish()?;
+        ensure!(probe.peers.len() == 1, "the endpoint saw the one flow as {:?}", probe.peers);
+        lost += probe.lost.len() as u64;
+    }
+    // A host that is busy elsewhere does not empty its sockets in time: that is not the edge's doing, and the host counts it.
+    let mut overflowed = 0;
+    for host in lab.servers.iter().chain(&lab.clients) {
+        overflowed += host.counter("UdpRcvbufErrors")? + host.counter("Udp6RcvbufErrors")?;
+    }
+    ensure!(lost <= overflowed, "{lost} datagrams are lost, and hosts lost only {overflowed} of them");
+    storm.all_well()?;
+    arrived(&transfers.all_well()?, &servers)?;
+    for flows in flows {
+        flows?.all_well()?;
+    }
+    let status = agent.status()?;
+    let drops: Vec<_> = status.drops.iter().filter(|drop| drop.packets > 0 && drop.reason != "no_flow").collect();
+    ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
     Ok(())
 }

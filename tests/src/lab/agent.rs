@@ -1,6 +1,7 @@
 //! The agent of a lab, and the verbs that ask it.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -106,6 +107,13 @@ impl Agent {
     /// How things are.
     pub fn status(&self) -> Result<ga::status::Status> {
         serde_json::from_str(&self.ok(&["status", "--output", "json"])?).context("the status is not what it should be")
+    }
+
+    /// Packets that a listener dropped, by reason.
+    pub fn drops(&self, listener: &str) -> Result<BTreeMap<String, u64>> {
+        let status = self.status()?;
+        let found = status.listeners().find(|(_, one)| one.name == listener);
+        Ok(found.map(|(_, one)| one.drops.iter().map(|drop| (drop.reason.clone(), drop.packets)).collect()).unwrap_or_default())
     }
 
     /// What it wrote to standard error.

@@ -57,9 +57,7 @@ impl Flood {
 
     /// Sends it from the namespace that this thread is in.
     pub fn send_here(self, cpu: usize) -> Result<()> {
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        sched_setaffinity(None, &set).with_context(|| format!("cannot stay on CPU {cpu}"))?;
+        stay_on(cpu)?;
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(RAW))).context("a raw socket")?;
         socket.set_send_buffer_size(4 << 20)?;
         let to = SockAddr::from(self.to);
@@ -105,6 +103,13 @@ impl Flood {
         packet.extend(l4);
         packet
     }
+}
+
+/// Keeps this thread on one CPU.
+pub fn stay_on(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).with_context(|| format!("cannot stay on CPU {cpu}"))
 }
 
 /// The Internet checksum (RFC 1071) over parts of even length; never zero on the wire of UDP.

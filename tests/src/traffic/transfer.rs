@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     dial::{Hello, dial},
     digest::Digest,
+    server::Server,
     task::{Stop, Task, block_in},
 };
 use crate::lab::Namespace;
@@ -113,6 +114,17 @@ impl Transfers {
         ensure!(broken.is_empty(), "{} of {count} transfers broke, the first with: {}", broken.len(), broken[0]);
         Ok(well)
     }
+}
+
+/// Wants every connection to be known to the server that it reached, with the very bytes that were sent.
+pub fn arrived(reports: &[TransferReport], servers: &[Server]) -> Result<()> {
+    for report in reports {
+        let server = servers.get(report.hello.server - 1).context("there is no such server")?;
+        let found = server.connections().into_iter().find(|one| one.peer == report.hello.peer && one.local == report.hello.local);
+        let found = found.with_context(|| format!("no server knows {:?}", report.hello))?;
+        ensure!(found.received == report.sent, "the server received {:?} of {:?}", found.received, report.sent);
+    }
+    Ok(())
 }
 
 async fn exchange(stream: tokio::net::TcpStream, bytes: u64, pause: Duration, mut stop: Option<Stop>) -> Result<Digest> {
