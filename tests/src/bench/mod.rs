@@ -10,6 +10,7 @@ mod memory;
 pub mod packet;
 pub mod path;
 pub mod plan;
+pub mod program;
 mod reload;
 mod report;
 mod stats;

@@ -4,13 +4,14 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use ga_tests::bench::{Report, packet, path, plan};
+use ga_tests::bench::{Report, packet, path, plan, program};
 use serde_json::{Map, Value};
 
 type Bench = fn() -> Result<Report>;
 
 /// In the order in which they run.
-const BENCHES: [(&str, Bench); 3] = [("plan", plan::run), ("packet", packet::run), ("path", path::run)];
+const BENCHES: [(&str, Bench); 4] =
+    [("program", program::run), ("plan", plan::run), ("packet", packet::run), ("path", path::run)];
 
 fn main() -> ExitCode {
     match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
