@@ -165,8 +165,11 @@ impl Maps {
             }
             failed?;
         }
-        // Tables that were given up may be used again at once next time: nobody waits for packets while a change is urgent.
-        self.tables.settle()
+        // What is given up is waited for now, so that the next change waits for nobody. Without that it would only take longer.
+        if let Err(error) = self.tables.prepare() {
+            tracing::warn!("no tables are ready for the next change: {error}");
+        }
+        Ok(())
     }
 
     /// Does one step.
