@@ -59,7 +59,7 @@ pub const DNS: ListenerId = ListenerId(1);
 /// TCP and UDP 7000: affinity by source address.
 pub const STICKY: ListenerId = ListenerId(2);
 
-/// A TCP listener of which each of two CPUs admits two new flows at a time.
+/// A TCP listener that admits two new flows at a time.
 pub const GUARDED: ListenerId = ListenerId(3);
 const LISTENERS: [ListenerId; 4] = [WEB, DNS, STICKY, GUARDED];
 /// Worlds without listeners' endpoints still name them; the last listener that has counters of its own.
@@ -300,7 +300,7 @@ fn egress(counts: [u16; 2]) -> Egress {
 
 fn listeners(steps: &mut Vec<Step>) {
     for (id, idle_timeout_s, affinity, admission) in
-        [(WEB, 900, 0, 0), (DNS, 20, 0, 0), (STICKY, 60, Listener::SOURCE_IP, 0), (GUARDED, 900, 0, 15)]
+        [(WEB, 900, 0, 0), (DNS, 20, 0, 0), (STICKY, 60, Listener::SOURCE_IP, 0), (GUARDED, 900, 0, 8)]
     {
         let flags = Listener::IN_USE | affinity;
         let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0), admission, pad: 0 };
