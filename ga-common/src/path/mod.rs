@@ -70,7 +70,7 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     let now = tables.tick();
     let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else { return Ok(None) };
     let reopened = found.flow.flags & (Flow::<K>::CLOSED | Flow::<K>::RETURN) == Flow::<K>::CLOSED
-        && packet.flags & (flag::SYN | flag::ACK) == flag::SYN;
+        && packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN;
     if reopened {
         flow::release_pair::<K, W, T>(tables, &found);
         return Ok(None);
