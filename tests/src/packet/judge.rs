@@ -44,7 +44,8 @@ impl Coverage {
         drops.chain(passes).collect()
     }
 
-    fn note(&mut self, seen: &Seen) {
+    /// Takes note of a packet's fate.
+    pub fn note(&mut self, seen: &Seen) {
         match seen.action {
             Action::Pass(reason) => {
                 self.passes.insert(reason);
