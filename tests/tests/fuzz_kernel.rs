@@ -22,6 +22,6 @@ fn kernel_simulator_and_model_are_of_one_opinion() -> anyhow::Result<()> {
     println!("GA_SEED={seed} GA_PACKETS={packets}");
     let mut twin = Twin::with(SLOTS, SETTLE_EVERY)?;
     let report = run(&mut twin, &Plan { seed, packets, corpus: &corpus, progress: &|_| {} })?;
-    println!("{}", report.line());
+    report.print("random packets, kernel, simulator and model");
     report.is_telling()
 }

@@ -19,6 +19,6 @@ fn the_simulator_does_with_every_packet_what_the_model_says() -> anyhow::Result<
     let corpus = corpus(corpus_dir())?;
     println!("GA_SEED={seed} GA_PACKETS={packets}");
     let report = run(&mut Simulator::with_slots(SLOTS)?, &Plan { seed, packets, corpus: &corpus, progress: &|_| {} })?;
-    println!("{}", report.line());
+    report.print("random packets, simulator and model");
     report.is_telling()
 }

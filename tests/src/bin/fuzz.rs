@@ -67,7 +67,6 @@ fn main() -> anyhow::Result<()> {
         eprint!("\r\x1b[K");
     }
     let report = report?;
-    println!("{}", report.line());
-    println!("0 mismatches; reasons nobody met: {:?}", report.coverage.missing());
+    report.print("random packets");
     report.is_telling()
 }
