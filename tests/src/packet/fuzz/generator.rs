@@ -29,7 +29,7 @@ const VIPS4: [&str; 3] = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
 const VIPS6: [&str; 2] = ["2001:db8:1::1", "2001:db8:1::2"];
 const OTHERS4: [&str; 4] = ["198.51.100.99", "203.0.113.1", "203.0.113.2", "255.255.255.255"];
 const OTHERS6: [&str; 3] = ["2001:db8:1::99", "2001:db8:e::1", "ff02::1"];
-const TCP_PORTS: [u16; 9] = [80, 80, 80, 443, 1000, 2000, 7000, 999, 2001];
+const TCP_PORTS: [u16; 10] = [80, 80, 80, 443, 1000, 2000, 7000, 7001, 999, 2001];
 const UDP_PORTS: [u16; 5] = [53, 53, 123, 7000, 54];
 const FLAGS: [&str; 16] = ["A", "A", "PA", "PA", "S", "SA", "FA", "FA", "RA", "R", "F", "SF", "SR", "", "SFRPAU", "FPU"];
 
@@ -95,7 +95,8 @@ impl Generator {
         let src = if self.random.once_in(24) { self.pick(martians) } else { self.pick(clients) };
         let dst = if self.random.once_in(16) { self.pick(others) } else { self.pick(vips) };
         let port = self.pick(if udp { &UDP_PORTS[..] } else { &TCP_PORTS[..] });
-        let src = socket(src, 40_000 + self.random.below(8) as u16);
+        // Beyond the NAT ports, and among them.
+        let src = socket(src, self.pick(&[40_000, 20_000]) + self.random.below(8) as u16);
         let flags = if self.random.once_in(8) { self.pick(&FLAGS) } else { "S" };
         self.build(Ends { src, dst: socket(dst, port) }, udp, flags, OUR_MAC, CLIENT_MAC)
     }
@@ -135,8 +136,10 @@ impl Generator {
         let random = &mut self.random;
         let proto = if udp { "udp" } else { "tcp" };
         let mut packet = Packet { proto: proto.to_owned(), flags: flags.to_owned(), ..Packet::default() };
-        packet.seq = random.number() as u32;
-        packet.ack = random.number() as u32;
+        // Near each other, or anywhere.
+        let around = if random.once_in(4) { 0 } else { 12 };
+        packet.seq = (random.number() as u32) >> around;
+        packet.ack = (random.number() as u32) >> around;
         packet.payload_len = [0, 0, 1, 6, 40, 301][random.below(6)];
         let v6 = ends.dst.0.is_ipv6();
         for _ in 0..[0, 0, 0, 1, 2][random.below(5)] {
@@ -163,6 +166,7 @@ impl Generator {
             packet.extension = packet.extension.split_off(2);
         }
         let dst_mac = if random.once_in(64) { [0x01, 0, 0x5e, 0, 0, 1] } else { dst_mac };
+        let src_mac = if random.once_in(16) { [0x02, 0, 0, 0, 0, random.below(4) as u8] } else { src_mac };
         let changed = Changed { ttl: packet.ttl, dst_mac, src_mac };
         let cut = packet.cut;
         packet.cut = 0;

@@ -79,6 +79,8 @@ pub struct Model {
     pub counts: BTreeMap<EndpointId, Counts>,
     /// How often a data path said that it had no room, where the model cannot know.
     pub full: u64,
+    /// Packets for listeners that bound their new flows, since all flows were forgotten.
+    asked: BTreeMap<ListenerId, u64>,
 }
 
 impl Default for Model {
@@ -90,7 +92,15 @@ impl Default for Model {
 impl Model {
     /// Without a world.
     pub fn new() -> Self {
-        Self { site: Site::new(), pairs: BTreeMap::new(), by_ends: BTreeMap::new(), next: 0, counts: BTreeMap::new(), full: 0 }
+        Self {
+            site: Site::new(),
+            pairs: BTreeMap::new(),
+            by_ends: BTreeMap::new(),
+            next: 0,
+            counts: BTreeMap::new(),
+            full: 0,
+            asked: BTreeMap::new(),
+        }
     }
 
     /// Goes over to another world; flows stay.
@@ -102,6 +112,7 @@ impl Model {
     pub fn forget(&mut self) {
         self.pairs.clear();
         self.by_ends.clear();
+        self.asked.clear();
     }
 
     /// Some pair that has not been found dead: `n` draws it, and recent ones are drawn more often.
@@ -127,6 +138,7 @@ impl Model {
             Err(fate) => return unsent(fate, frame, seen),
         };
         self.adopt(&segment, seen, now_ms);
+        self.ask(&segment);
         let known = self.by_ends.get(&(segment.protocol, segment.src, segment.dst)).copied();
         let alive = known.and_then(|(id, _)| self.pairs.get(&id)).map_or(Alive::No, |pair| pair.alive(now_ms));
         // Where the clock's grain decides, either is right: the data path's own opinion is taken.
@@ -151,6 +163,19 @@ impl Model {
             }
         }
         refused
+    }
+
+    fn ask(&mut self, segment: &Segment) {
+        let service = self.site.services.get(&(segment.dst.ip(), segment.protocol, segment.dst.port()));
+        if let Some((id, _)) = service.filter(|(id, _)| self.site.listeners.get(id).is_some_and(|it| it.admits > 0)) {
+            *self.asked.entry(*id).or_default() += 1;
+        }
+    }
+
+    /// Whether a listener may say that it has admitted enough for now: how long a moment is, is not modelled.
+    fn is_sated(&self, id: ListenerId) -> bool {
+        let admits = self.site.listeners.get(&id).map_or(0, |listens| listens.admits);
+        admits > 0 && self.asked.get(&id).is_some_and(|asked| *asked > admits)
     }
 
     /// What ought to happen, and the pair that ends by it.
@@ -252,6 +277,12 @@ impl Model {
         now_ms: u64,
     ) -> anyhow::Result<()> {
         match expected {
+            // Admission is asked before the endpoint is chosen.
+            Expected::Not(Fate::Drop(Drop::NoEndpoint | Drop::NoEgress, id))
+                if seen.action == Action::Drop(Drop::Admission, *id) && self.is_sated(*id) =>
+            {
+                unchanged(frame, seen)
+            }
             Expected::Not(fate) | Expected::Noted(_, _, fate) => unsent(*fate, frame, seen),
             Expected::Sent(_, pair, way, away) => {
                 if *way == Way::There && pair.egress.is_none() {
@@ -263,6 +294,10 @@ impl Model {
             }
             Expected::Opens(pair, hop) => match (seen.action, hop) {
                 (Action::Drop(Drop::FlowTableFull, _), _) => unchanged(frame, seen),
+                (Action::Drop(Drop::Admission, id), _) => {
+                    ensure!(id == self.owner(pair) && self.is_sated(id), "listener {id} has no reason to refuse");
+                    unchanged(frame, seen)
+                }
                 (Action::Drop(Drop::NoPort, _), _) => {
                     ensure!(self.is_crowded(pair, now_ms), "no NAT port, but there must be plenty");
                     unchanged(frame, seen)
@@ -270,6 +305,11 @@ impl Model {
                 (_, None) => unsent(Fate::Drop(Drop::NoNextHop, self.owner(pair)), frame, seen),
                 (_, Some(hop)) => {
                     let egress = self.legal(segment, pair, ended, seen, now_ms)?;
+                    ensure!(
+                        egress.port() == pair.client.port() || !self.could_keep_port(pair, ended),
+                        "NAT port {} in the place of the client's own, which is free",
+                        egress.port()
+                    );
                     sent(&rewritten(frame, segment, egress, pair.endpoint, hop_macs(Some(hop))), hop.ifindex, seen)
                 }
             },
@@ -287,7 +327,8 @@ impl Model {
         let Some((src, _)) = ends(&seen.bytes, segment) else { bail!("what was sent is too short") };
         let holder = self.by_ends.get(&(pair.protocol, pair.endpoint, src)).filter(|(id, _)| Some(*id) != ended);
         if let Some(other) = holder.and_then(|(id, _)| self.pairs.get(id)) {
-            ensure!(other.alive(now_ms) != Alive::Yes, "NAT port {src} towards {} is taken by {other:?}", pair.endpoint);
+            let may_have = other.alive(now_ms) != Alive::Yes || other.is_weak() && self.is_crowded(pair, now_ms);
+            ensure!(may_have, "NAT port {src} towards {} is taken by {other:?}", pair.endpoint);
         }
         if pair.egress.is_none() {
             let (addresses, (first, last)) = &pair.choice;
@@ -295,6 +336,18 @@ impl Model {
             ensure!((first..=last).contains(&&src.port()), "NAT port {} is not in {first}-{last}", src.port());
         }
         Ok(src)
+    }
+
+    /// Whether the client's own port is surely free at every egress address: it is to be kept then (RFC 4787 section 4.2.1).
+    fn could_keep_port(&self, pair: &Pair, ended: Option<u64>) -> bool {
+        let (addresses, (first, last)) = &pair.choice;
+        let own = pair.client.port();
+        let is_held = |ip: &IpAddr| {
+            let holder = self.by_ends.get(&(pair.protocol, pair.endpoint, SocketAddr::new(*ip, own)));
+            holder.is_some_and(|(id, _)| Some(*id) != ended)
+        };
+        let is_hidden = |other: &Pair| other.egress.is_none() && other.endpoint == pair.endpoint;
+        (first..=last).contains(&&own) && !addresses.iter().any(is_held) && !self.pairs.values().any(is_hidden)
     }
 
     /// Whether so many NAT ports towards an endpoint may be taken that a bounded number of tries finds none.
@@ -340,7 +393,9 @@ impl Model {
                 }
                 self.pairs.insert(id, pair);
             }
-            Expected::Opens(_, _) if matches!(seen.action, Action::Drop(Drop::FlowTableFull | Drop::NoPort, _)) => {
+            Expected::Opens(_, _)
+                if matches!(seen.action, Action::Drop(Drop::FlowTableFull | Drop::NoPort | Drop::Admission, _)) =>
+            {
                 self.full += u64::from(matches!(seen.action, Action::Drop(Drop::FlowTableFull, _)));
             }
             Expected::Opens(mut pair, hop) => {
@@ -365,9 +420,9 @@ impl Model {
         let Some((src, _)) = ends(&seen.bytes, segment) else { return };
         pair.egress = Some(src);
         if let Some((other, _)) = self.by_ends.insert((pair.protocol, pair.endpoint, src), (id, Way::Back)) {
-            // Its port is another's: it is dead.
-            if let Some(dead) = self.pairs.remove(&other) {
-                self.by_ends.remove(&(dead.protocol, dead.client, dead.vip));
+            // Its port is another's: it is dead, or had to give way.
+            if other != id {
+                self.end(other);
             }
         }
     }

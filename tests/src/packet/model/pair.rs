@@ -23,10 +23,8 @@ pub enum Way {
 struct Half {
     /// When it was last heard of, in milliseconds.
     heard_ms: u64,
-    /// Seconds it may be silent.
-    patience_s: u64,
-    /// It has had a packet that opens and ends nothing.
-    talks: bool,
+    /// What it acknowledged last.
+    acked: u32,
     /// It has said that it is done.
     fin: bool,
 }
@@ -48,8 +46,14 @@ pub struct Pair {
     pub endpoint: SocketAddr,
     /// The endpoint's number.
     pub id: EndpointId,
-    /// MAC addresses of the client's first packet, destination first.
+    /// MAC addresses of the client's last packet, destination first.
     pub macs: [[u8; 6]; 2],
+    /// Seconds that both directions may be silent.
+    patience_s: u64,
+    /// The endpoint has acknowledged something.
+    answered: bool,
+    /// The client went on after an answer; of UDP: there was an answer.
+    established: bool,
     closed: bool,
     halves: [Half; 2],
 }
@@ -72,7 +76,7 @@ impl Pair {
     /// A pair that `segment` opens.
     pub fn open(segment: &Segment, endpoint: SocketAddr, id: EndpointId, idle_s: u64, now_ms: u64) -> Self {
         let patience_s = if segment.protocol == TCP { SYN_TIMEOUT_S.into() } else { idle_s };
-        let half = Half { heard_ms: now_ms, patience_s, talks: false, fin: false };
+        let half = Half { heard_ms: now_ms, acked: 0, fin: false };
         Self {
             protocol: segment.protocol,
             client: segment.src,
@@ -82,20 +86,22 @@ impl Pair {
             endpoint,
             id,
             macs: segment.macs,
+            patience_s,
+            answered: false,
+            established: false,
             closed: false,
             halves: [half; 2],
         }
     }
 
-    /// Silence is judged over both directions: each has its patience, and one that has any left keeps both.
+    /// Silence is judged over both directions: one that was heard keeps both.
     pub fn alive(&self, now_ms: u64) -> Alive {
         self.alive_within(now_ms, GRAIN_MS)
     }
 
     /// The same for a clock of any grain.
     pub fn alive_within(&self, now_ms: u64, grain_ms: u64) -> Alive {
-        let left = |half: &Half| half.heard_ms + half.patience_s * 1000;
-        let end = self.halves.iter().map(left).max().unwrap_or(0);
+        let end = self.halves.iter().map(|half| half.heard_ms).max().unwrap_or(0) + self.patience_s * 1000;
         if now_ms + grain_ms < end {
             Alive::Yes
         } else if now_ms > end + grain_ms {
@@ -110,28 +116,59 @@ impl Pair {
         self.closed
     }
 
-    /// Takes note of a packet (RFC 5382 section 5, RFC 4787 section 4.3): what it says, and what it ends.
+    /// Whether its NAT port may be given away where ports are short: it is closed, or was never more than half open.
+    pub fn is_weak(&self) -> bool {
+        self.closed || !self.established
+    }
+
+    /// Takes note of a packet (RFC 5382 section 5, RFC 4787 section 4.3): what it says, and what it ends. A half-open connection is
+    /// established when the client goes on after an answer of the endpoint: neither side can make it so alone. Replies follow the
+    /// client when its packets come from another place.
     pub fn note(&mut self, way: Way, segment: &Segment, idle_s: u64, now_ms: u64) {
         let (mine, other) = match way {
             Way::There => (0, 1),
             Way::Back => (1, 0),
         };
-        if segment.speaks {
+        let flags = segment.flags;
+        if segment.speaks || !self.established {
             self.halves[mine].heard_ms = now_ms;
+        }
+        if flags.ack {
+            self.halves[mine].acked = segment.ack;
+        }
+        if way == Way::There && segment.macs[1] != self.macs[1] {
+            self.macs = segment.macs;
         }
         if self.closed {
             return;
         }
-        let flags = segment.flags;
         if flags.fin || flags.rst {
             self.halves[mine].fin |= flags.fin;
-            if flags.rst || flags.fin && self.halves[other].fin {
+            let is_reset = flags.rst && is_near(segment.seq, self.halves[other].acked);
+            if is_reset || flags.fin && self.halves[other].fin {
                 self.closed = true;
-                self.halves.iter_mut().for_each(|half| half.patience_s = CLOSING_TIMEOUT_S.into());
+                self.patience_s = CLOSING_TIMEOUT_S.into();
             }
-        } else if !flags.syn && !self.halves[mine].talks {
-            self.halves[mine].talks = true;
-            self.halves[mine].patience_s = idle_s;
+        } else if !self.established {
+            let is_udp = segment.protocol != TCP;
+            match way {
+                Way::There => self.established = !is_udp && !flags.syn && self.answered,
+                Way::Back => {
+                    self.answered |= flags.ack;
+                    self.established = is_udp;
+                }
+            }
+            if self.established {
+                self.patience_s = idle_s;
+            }
         }
     }
+}
+
+/// Whether a RST's sequence number may be what its receiver waits for (RFC 5961 section 3.2), which is about what it acknowledged
+/// last; a receiver that acknowledged nothing yet takes any.
+fn is_near(seq: u32, acked: u32) -> bool {
+    const WINDOW: u32 = 1 << 20;
+    let ahead = seq.wrapping_sub(acked);
+    acked == 0 || ahead < WINDOW || ahead >= WINDOW.wrapping_neg()
 }

@@ -44,6 +44,10 @@ pub struct Segment {
     pub ttl: u8,
     /// Of TCP; all false for UDP.
     pub flags: Flags,
+    /// TCP sequence number; 0 for UDP.
+    pub seq: u32,
+    /// TCP acknowledgement number; 0 for UDP.
+    pub ack: u32,
     /// Whether it carries payload or opens or ends something: only that keeps a flow alive.
     pub speaks: bool,
     /// MAC addresses, destination first.
@@ -85,6 +89,8 @@ pub fn read(frame: &[u8], site: &Site) -> Result<Segment, Fate> {
         dst: SocketAddr::new(dst, found.ports.1),
         ttl: net.ttl,
         flags: found.flags,
+        seq: found.numbers.0,
+        ack: found.numbers.1,
         speaks: found.speaks,
         macs,
         l3,
@@ -132,6 +138,7 @@ fn v6(bytes: &[u8], role: Role) -> Result<Net, Fate> {
 
 struct Transport {
     ports: (u16, u16),
+    numbers: (u32, u32),
     flags: Flags,
     speaks: bool,
 }
@@ -142,7 +149,8 @@ fn transport(bytes: &[u8], net: &Net, role: Role, is_v6: bool) -> Result<Transpo
             let Ok(tcp) = TcpHeaderSlice::from_slice(bytes) else { return Err(refuse(role, TCP, Drop::Malformed)) };
             let flags = Flags { syn: tcp.syn(), ack: tcp.ack(), fin: tcp.fin(), rst: tcp.rst() };
             let speaks = bytes.len() > tcp.slice().len() || flags.syn || flags.fin || flags.rst;
-            Ok(Transport { ports: (tcp.source_port(), tcp.destination_port()), flags, speaks })
+            let numbers = (tcp.sequence_number(), tcp.acknowledgment_number());
+            Ok(Transport { ports: (tcp.source_port(), tcp.destination_port()), numbers, flags, speaks })
         }
         UDP => {
             let Ok(udp) = UdpHeaderSlice::from_slice(bytes) else { return Err(refuse(role, UDP, Drop::Malformed)) };
@@ -153,7 +161,7 @@ fn transport(bytes: &[u8], net: &Net, role: Role, is_v6: bool) -> Result<Transpo
                 return Err(refuse(role, UDP, Drop::UdpChecksumMissing));
             }
             let ports = (udp.source_port(), udp.destination_port());
-            Ok(Transport { ports, flags: Flags::default(), speaks: true })
+            Ok(Transport { ports, numbers: (0, 0), flags: Flags::default(), speaks: true })
         }
         _ => Err(Fate::Pass(Pass::OtherProtocol)),
     }

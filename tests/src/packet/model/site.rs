@@ -34,6 +34,8 @@ pub struct Listens {
     pub idle_s: u64,
     /// One endpoint for all flows of a client.
     pub by_source: bool,
+    /// New flows that are admitted at a time; 0 is no bound.
+    pub admits: u64,
 }
 
 /// Everything the model asks for.
@@ -109,7 +111,8 @@ impl Site {
             Step::RemoveEgress(id) => drop(self.egress.remove(id)),
             Step::PutListener(id, listener) => {
                 let by_source = listener.flags & Listener::SOURCE_IP != 0;
-                let listens = Listens { instance: listener.instance, idle_s: listener.idle_timeout_s.into(), by_source };
+                let (idle_s, admits) = (listener.idle_timeout_s.into(), listener.admission.into());
+                let listens = Listens { instance: listener.instance, idle_s, by_source, admits };
                 self.listeners.insert(*id, listens);
             }
             Step::RemoveListener(id) => drop(self.listeners.remove(id)),
