@@ -76,7 +76,7 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return TRUNCATED };
     let (meta, to) = (slot.meta(), slot.translation(packet.tuple.protocol));
     let (flags, is_return) = (meta.flags(), meta.flags() & Flow::<K>::RETURN != 0);
-    let is_opening = packet.flags & (flag::SYN | flag::ACK) == flag::SYN;
+    let is_opening = packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN;
     if is_opening && flags & (Flow::<K>::CLOSED | Flow::<K>::RETURN) == Flow::<K>::CLOSED {
         flow::release_pair::<K, W, T>(tables, found);
         return Outcome::UNKNOWN;
