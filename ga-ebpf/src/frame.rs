@@ -1,6 +1,6 @@
 //! A frame in the driver's memory.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{helpers::bpf_xdp_adjust_head, programs::XdpContext};
 use ga_common::wire::frame::{Frame, MAX_OFFSET};
 
 /// The packet of one invocation.
@@ -40,5 +40,11 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn ifindex(&self) -> u32 {
         self.ctx.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn grow_head(&mut self, by: i32) -> bool {
+        // SAFETY: the pointer is the context of this invocation; windows borrow `self`, so that none is held.
+        unsafe { bpf_xdp_adjust_head(self.ctx.ctx, -by) == 0 }
     }
 }

@@ -4,7 +4,9 @@
 //! A packet that is not ours costs one look at the addresses; a packet of a known flow one look at flow memory; only a new
 //! flow asks for listener, table and endpoint.
 
+pub mod extension;
 pub mod flow;
+pub mod link;
 pub mod parse;
 pub mod rewrite;
 pub mod select;
