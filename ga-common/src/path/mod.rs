@@ -6,6 +6,7 @@
 
 pub mod extension;
 pub mod flow;
+pub mod icmp;
 pub mod link;
 pub mod parse;
 pub mod rewrite;
