@@ -47,4 +47,10 @@ impl Frame for XdpFrame<'_> {
         // SAFETY: the pointer is the context of this invocation; windows borrow `self`, so that none is held.
         unsafe { bpf_xdp_adjust_head(self.ctx.ctx, -by) == 0 }
     }
+
+    #[inline(always)]
+    fn stay_whole(&self) {
+        // SAFETY: the context of this invocation is valid. A volatile read cannot be moved to the caller.
+        unsafe { core::ptr::read_volatile(&raw const (*self.ctx.ctx).data) };
+    }
 }

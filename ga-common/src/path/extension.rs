@@ -62,6 +62,7 @@ const CUT_OFF: Upper = Upper::at(NO_NEXT, 0);
 /// Walks over extension headers from the one at `offset`, which is of kind `next`; the packet ends at `end`.
 #[inline(never)]
 pub fn walk<F: Frame>(frame: &mut F, next: u8, offset: usize, end: usize) -> Upper {
+    frame.stay_whole();
     let (mut next, mut offset) = (next, offset);
     for n in 0..=MAX_EXTENSIONS {
         if offset > MAX_OFFSET {

@@ -35,6 +35,7 @@ pub fn read<F: Frame>(frame: &mut F) -> Option<Link> {
 /// [`Link::tags`] and [`Link::ether_type`] side by side, or 0: a number is what the kernel returns in a register.
 #[inline(never)]
 fn tagged<F: Frame>(frame: &mut F) -> u64 {
+    frame.stay_whole();
     let (mut tags, mut at) = (Tags::NONE, ETH_LEN - 2);
     for _ in 0..2 {
         let Some(&mut [t0, t1, c0, c1, e0, e1]) = frame.window::<6>(at) else { return 0 };
@@ -67,6 +68,7 @@ pub fn leave<F: Frame>(frame: &mut F, have: Tags, want: Tags, dst_mac: [u8; 6], 
 #[inline(never)]
 fn retag<F: Frame>(frame: &mut F, have: Tags, want: Tags) -> bool {
     const AT: usize = ETH_LEN - 2;
+    frame.stay_whole();
     let (mut outer, mut inner) = (0, 0);
     if have.count() > 0 {
         let Some(tag) = frame.window::<TAG_LEN>(AT) else { return false };
