@@ -2,12 +2,24 @@
 //!
 //! `K` says which IP version it is, as it does for flows.
 
+use super::{
+    Leave, NOT_READY, OTHER_PROTOCOL, TRUNCATED, depart, flow,
+    link::{self, Link},
+    owner,
+    select::{Addresses, V4, V6},
+    tables::{Direction, FlowMemory, Tables},
+    verdict::Outcome,
+};
 use crate::{
-    abi::flow::{Flow, Tuple},
-    path::extension::walk,
+    abi::{
+        entry::Address,
+        flow::{Flow, Tuple, Way},
+        reason::{Drop, Pass},
+    },
     wire::{
         checksum::Delta,
-        frame::{ETH_LEN, Frame, ICMP, ICMPV6, TCP, UDP, macs, set_macs},
+        frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, ICMP, ICMPV6, TCP, UDP, macs, set_macs},
+        vlan::Tags,
     },
 };
 
@@ -24,17 +36,141 @@ impl<const K: usize> Ip<K> {
     /// The fixed header.
     const LEN: usize = if Self::IS_V4 { 20 } else { 40 };
     const ADDRS: usize = if Self::IS_V4 { 12 } else { 8 };
-    const TTL: usize = if Self::IS_V4 { 8 } else { 7 };
     /// IPv4 only.
     const CHECK: usize = 10;
+    const ICMP: u8 = if Self::IS_V4 { ICMP } else { ICMPV6 };
     const ECHO: u8 = if Self::IS_V4 { 8 } else { 128 };
     const ECHO_REPLY: u8 = if Self::IS_V4 { 0 } else { 129 };
 }
 
-/// Which protocol is ICMP.
+/// An error about nothing of ours.
+const UNKNOWN: Outcome = Outcome::pass(Pass::IcmpUnknown);
+
+/// Decides about a packet to one of our addresses that is neither TCP nor UDP.
 #[inline(always)]
-pub const fn protocol<const K: usize>() -> u8 {
-    if Ip::<K>::IS_V4 { ICMP } else { ICMPV6 }
+pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
+    let decided = match link::read(frame) {
+        Some(Link { ether_type: ETHERTYPE_IPV4, tags }) => decide::<1, 6, V4, F, T>(frame, tables, tags),
+        Some(Link { ether_type: ETHERTYPE_IPV6, tags }) => decide::<4, 14, V6, F, T>(frame, tables, tags),
+        Some(_) | None => Err(OTHER_PROTOCOL),
+    };
+    match decided {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+#[inline(always)]
+fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
+    frame: &mut F,
+    tables: &T,
+    tags: Tags,
+) -> Result<Outcome, Outcome> {
+    let mut room = FlowMemory::<K, W>::room(tables).ok_or(TRUNCATED)?;
+    let room = &mut *room;
+    let outer = &mut room.reply.addrs;
+    let (at, ttl) = locate::<K, F>(frame, tags.l3(), outer).ok_or(OTHER_PROTOCOL)?;
+    let &mut [kind, ..] = frame.window::<ICMP_LEN>(at.icmp).ok_or(OTHER_PROTOCOL)?;
+    if !is_echo::<K>(kind) && !is_error::<K>(kind) {
+        return Err(OTHER_PROTOCOL);
+    }
+    // What we send to ourselves would go round for ever.
+    room.key.addr = A::source(*outer);
+    if !A::is_host(*outer) || tables.address(&room.key.addr).is_some() {
+        return Err(Outcome::pass(Pass::Martian));
+    }
+    if is_echo::<K>(kind) {
+        room.key.addr = A::destination(*outer);
+        let is_vip = tables.address(&room.key.addr).is_some_and(|address| address.roles & Address::VIP != 0);
+        let done = if is_vip { answer::<K, F>(frame, at) } else { None };
+        return done.map(|()| Outcome::send(frame.ifindex())).ok_or(OTHER_PROTOCOL);
+    }
+    let quoted = quote::<K, F>(frame, at, &mut room.tuple).ok_or(UNKNOWN)?;
+    // An error goes to whom the quoted packet came from.
+    if !is_same_source(turned(*outer), turned(room.tuple.addrs)) {
+        return Err(UNKNOWN);
+    }
+    let settings = tables.settings().ok_or(NOT_READY)?;
+    let hash = flow::hash(settings, &room.tuple);
+    let found = flow::find::<K, W, T>(tables, settings, hash, &room.tuple, tables.tick()).ok_or(UNKNOWN)?;
+    let slot = FlowMemory::<K, W>::slot(tables, found.index).ok_or(UNKNOWN)?;
+    let meta = slot.meta();
+    room.to = slot.translation(room.tuple.protocol);
+    let is_return = meta.flags() & Flow::<K>::RETURN != 0;
+    if ttl <= 1 {
+        return Err(Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint())));
+    }
+    room.from = if is_return {
+        slot.client_way()
+    } else {
+        let hop = tables.hop(meta.endpoint());
+        Way::by(hop.ok_or_else(|| Outcome::drop(Drop::NoNextHop, owner(tables, meta.endpoint())))?)
+    };
+    // What was copied counts only if the slot was the same flow's all the while.
+    if slot.state() != found.state {
+        return Err(UNKNOWN);
+    }
+    let half = Half { tuple: &room.tuple, to: &room.to, is_return };
+    translate::<K, F>(frame, at, quoted, &half).ok_or(TRUNCATED)?;
+    let direction = if is_return { Direction::Return } else { Direction::Forward };
+    Ok(depart(frame, tables, Leave { tags, way: room.from, endpoint: meta.endpoint(), direction }))
+}
+
+/// What an IP header says, a quoted one included.
+struct Header {
+    protocol: u8,
+    ttl: u8,
+    /// Offset of what is behind it.
+    l4: usize,
+    /// Offset of the first byte behind the packet, by its own account.
+    end: usize,
+    /// IPv4 "more fragments" and fragment offset.
+    fragment: u16,
+}
+
+/// The IP header at `at`; its addresses go to `addrs`, which is not on the stack.
+#[inline(always)]
+fn header<const K: usize, F: Frame>(frame: &mut F, at: usize, addrs: &mut [u64; K]) -> Option<Header> {
+    if Ip::<K>::IS_V4 {
+        let ip = frame.window::<20>(at)?;
+        let length = usize::from(ip[0] & 0x0f) * 4;
+        if ip[0] >> 4 != 4 || length < 20 {
+            return None;
+        }
+        let end = at + usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+        let fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff;
+        *addrs = words(ip);
+        Some(Header { protocol: ip[9], ttl: ip[8], l4: at + length, end, fragment })
+    } else {
+        let ip = frame.window::<40>(at)?;
+        if ip[0] >> 4 != 6 {
+            return None;
+        }
+        let end = at + 40 + usize::from(u16::from_be_bytes([ip[4], ip[5]]));
+        *addrs = words(ip);
+        Some(Header { protocol: ip[6], ttl: ip[7], l4: at + 40, end, fragment: 0 })
+    }
+}
+
+/// The addresses in an IP header.
+#[inline(always)]
+fn words<const N: usize, const K: usize>(ip: &[u8; N]) -> [u64; K] {
+    let mut addrs = [0; K];
+    for (n, word) in addrs.iter_mut().enumerate() {
+        let b = |i| ip[Ip::<K>::ADDRS + 8 * n + i];
+        *word = u64::from_ne_bytes([b(0), b(1), b(2), b(3), b(4), b(5), b(6), b(7)]);
+    }
+    addrs
+}
+
+/// Where the ICMP message of the IP packet at `l3` is, and the packet's TTL; none when it has no message or only a part of one.
+/// Its addresses go to `addrs`.
+#[inline(always)]
+fn locate<const K: usize, F: Frame>(frame: &mut F, l3: usize, addrs: &mut [u64; K]) -> Option<(Message, u8)> {
+    let bytes = frame.len();
+    let ip = header::<K, F>(frame, l3, addrs)?;
+    let (protocol, icmp) = if Ip::<K>::IS_V4 { (ip.protocol, ip.l4) } else { behind(frame, ip.protocol, ip.l4, ip.end)? };
+    let is_whole = ip.fragment == 0 && ip.end <= bytes && icmp + ICMP_LEN <= ip.end;
+    if protocol == Ip::<K>::ICMP && is_whole { Some((Message { l3, icmp, end: ip.end }, ip.ttl)) } else { None }
 }
 
 /// Whether a message of type `kind` asks for an answer to show that we are there.
@@ -51,7 +187,7 @@ pub const fn is_error<const K: usize>(kind: u8) -> bool {
 
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Message {
     /// Offset of the IP header.
     pub l3: usize,
     /// Offset of the ICMP header.
@@ -63,8 +199,8 @@ pub struct Place {
 /// Turns an echo request into its answer; none, with nothing changed, when it is none that can be answered where it lies: an
 /// IP header with options or extensions would have to be made anew.
 #[inline(always)]
-pub fn answer<const K: usize, F: Frame>(frame: &mut F, place: Place) -> Option<()> {
-    let Place { l3, icmp, end } = place;
+pub fn answer<const K: usize, F: Frame>(frame: &mut F, at: Message) -> Option<()> {
+    let Message { l3, icmp, end } = at;
     if icmp != l3 + Ip::<K>::LEN || icmp + ICMP_LEN > end {
         return None;
     }
@@ -78,7 +214,7 @@ pub fn answer<const K: usize, F: Frame>(frame: &mut F, place: Place) -> Option<(
     let addrs = addrs::<K, F>(frame, l3)?;
     // Exchanged addresses have the same sum.
     set_addrs::<K, F>(frame, l3, turned(addrs))?;
-    set_ttl::<K, F>(frame, l3, TTL, Delta::default())?;
+    set_ttl::<K, F>(frame, l3, Delta::default(), |_| TTL)?;
     let check = Delta::default().bytes2([kind, 0], [Ip::<K>::ECHO_REPLY, 0]).apply([c0, c1]);
     // Zero and all ones are the same number, but an ICMP answer that is all zeros sums up with the latter only.
     let [c0, c1] = if Ip::<K>::IS_V4 && check == [0, 0] { [0xff, 0xff] } else { check };
@@ -87,107 +223,103 @@ pub fn answer<const K: usize, F: Frame>(frame: &mut F, place: Place) -> Option<(
     Some(())
 }
 
-/// The packet that an error quotes.
+/// Where a quoted transport header is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quote<const K: usize> {
-    /// What packets look like that come the other way: the half of a flow whose answers the quoted packet was one of.
-    pub tuple: Tuple<K>,
-    /// Offset of the quoted TCP or UDP header, of which eight bytes are there at least.
+pub struct Quoted {
+    /// Offset of the TCP or UDP header, of which eight bytes are there at least.
     pub l4: usize,
     /// Offset of its checksum; 0 when the quote ends before.
     pub check: usize,
 }
 
-/// The packet quoted by the error at `place`; none unless its addresses, ports and protocol are all there.
+/// Reads the packet quoted by the error at `at`; none unless its addresses, ports and protocol are all there. `tuple` becomes what
+/// packets look like that come the other way: it names the half of a flow whose answers the quoted packet was one of.
 #[inline(always)]
-pub fn quote<const K: usize, F: Frame>(frame: &mut F, place: Place) -> Option<Quote<K>> {
-    let at = place.icmp + ICMP_LEN;
-    if at + Ip::<K>::LEN > place.end {
+pub fn quote<const K: usize, F: Frame>(frame: &mut F, at: Message, tuple: &mut Tuple<K>) -> Option<Quoted> {
+    let Message { icmp, end, .. } = at;
+    let ip = header::<K, F>(frame, icmp + ICMP_LEN, &mut tuple.addrs)?;
+    // The first fragment has the ports; others have payload in their place.
+    if ip.fragment & 0x1fff != 0 {
         return None;
     }
-    let (protocol, l4) = if Ip::<K>::IS_V4 {
-        let ip = frame.window::<20>(at)?;
-        let header = usize::from(ip[0] & 0x0f) * 4;
-        // The first fragment has the ports; others have payload in their place.
-        if ip[0] >> 4 != 4 || header < 20 || ip[6] & 0x1f != 0 || ip[7] != 0 {
-            return None;
-        }
-        (ip[9], at + header)
-    } else {
-        let ip = frame.window::<8>(at)?;
-        let (version, next) = (ip[0] >> 4, ip[6]);
-        if version != 6 {
-            return None;
-        }
-        behind(frame, next, at + 40, place.end)?
-    };
+    let (protocol, l4) = if Ip::<K>::IS_V4 { (ip.protocol, ip.l4) } else { behind(frame, ip.protocol, ip.l4, end)? };
     let check = l4
         + match protocol {
             TCP => 16,
             UDP => 6,
             _ => return None,
         };
-    if l4 + 8 > place.end {
+    if l4 + 8 > end {
         return None;
     }
     let &mut [s0, s1, d0, d1, ..] = frame.window::<8>(l4)?;
-    let check = if check + 2 > place.end { 0 } else { check };
+    let check = if check + 2 > end { 0 } else { check };
     if check != 0 {
         frame.window::<2>(check)?;
     }
-    let addrs = addrs::<K, F>(frame, at)?;
-    Some(Quote { tuple: Tuple { addrs: turned(addrs), ports: [d0, d1, s0, s1], protocol }, l4, check })
+    *tuple = Tuple { addrs: turned(tuple.addrs), ports: [d0, d1, s0, s1], protocol };
+    Some(Quoted { l4, check })
 }
 
 /// Protocol and offset of a quoted transport header behind an IPv6 header.
 #[inline(always)]
 fn behind<F: Frame>(frame: &mut F, next: u8, offset: usize, end: usize) -> Option<(u8, usize)> {
-    if matches!(next, TCP | UDP) {
+    if matches!(next, TCP | UDP | ICMPV6) {
         return Some((next, offset));
     }
-    let upper = walk(frame, next, offset, end);
+    let upper = frame.walk(next, offset, end);
     if upper.is_fragment() || upper.is_too_far() { None } else { Some((upper.protocol(), upper.offset())) }
 }
 
-/// Makes of an error about packets that we sent one about packets that were sent to us. `flow` is the half that
-/// [`Quote::tuple`] names: the error goes the way its packets go. None when the frame is shorter than it was a moment ago.
+/// The half of a flow whose way an error goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Half<'a, const K: usize> {
+    /// What its packets look like.
+    pub tuple: &'a Tuple<K>,
+    /// What they become.
+    pub to: &'a Tuple<K>,
+    /// Whether they go to the client.
+    pub is_return: bool,
+}
+
+/// Makes of an error about a packet that we sent one about the packet that was sent to us. `half` is the one that
+/// [`quote`] finds. None when the frame is shorter than it was a moment ago.
 ///
 /// The source stays where it is a router's on the client's side (RFC 5508 REQ-4); a client becomes our egress address, and
 /// whatever reports from the endpoint's side becomes the VIP (REQ-5).
 #[inline(always)]
-pub fn translate<const K: usize, F: Frame>(frame: &mut F, place: Place, quote: &Quote<K>, flow: &Flow<K>) -> Option<()> {
-    let message = restore::<K, F>(frame, place.icmp + ICMP_LEN, quote, flow)?;
-    let old = addrs::<K, F>(frame, place.l3)?;
-    let is_return = flow.flags & Flow::<K>::RETURN != 0;
-    let new = if is_return || is_same_source(old, flow.tuple.addrs) { flow.new_addrs } else { sourced(flow.new_addrs, old) };
-    set_addrs::<K, F>(frame, place.l3, new)?;
+pub fn translate<const K: usize, F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, K>) -> Option<()> {
+    let message = restore::<K, F>(frame, at.icmp + ICMP_LEN, quoted, half)?;
+    let old = addrs::<K, F>(frame, at.l3)?;
+    let is_flows_own = half.is_return || is_same_source(old, half.tuple.addrs);
+    let new = if is_flows_own { half.to.addrs } else { sourced(half.to.addrs, old) };
+    set_addrs::<K, F>(frame, at.l3, new)?;
     let outer = Delta::default().words(old, new);
-    let ttl = frame.window::<1>(place.l3 + Ip::<K>::TTL)?[0].saturating_sub(1);
-    set_ttl::<K, F>(frame, place.l3, ttl, outer)?;
+    set_ttl::<K, F>(frame, at.l3, outer, |ttl| ttl.saturating_sub(1))?;
     // RFC 4443 section 2.3: ICMPv6 sums up the addresses too.
     let delta = if Ip::<K>::IS_V4 { message } else { message.and(outer) };
-    let check = frame.window::<2>(place.icmp + 2)?;
+    let check = frame.window::<2>(at.icmp + 2)?;
     *check = delta.apply(*check);
     Some(())
 }
 
 /// Gives the quoted packet at `at` the addresses and ports it came to us with; returns what that changes in the message's sum.
 #[inline(always)]
-fn restore<const K: usize, F: Frame>(frame: &mut F, at: usize, quote: &Quote<K>, flow: &Flow<K>) -> Option<Delta> {
-    let new = turned(flow.new_addrs);
-    let addrs = Delta::default().words(turned(quote.tuple.addrs), new);
+fn restore<const K: usize, F: Frame>(frame: &mut F, at: usize, quoted: Quoted, half: &Half<'_, K>) -> Option<Delta> {
+    let new = turned(half.to.addrs);
+    let addrs = Delta::default().words(turned(half.tuple.addrs), new);
     set_addrs::<K, F>(frame, at, new)?;
     let mut message = addrs;
     if Ip::<K>::IS_V4 {
         message = message.and(change(frame, at + Ip::<K>::CHECK, addrs, false)?);
     }
-    let [s0, s1, d0, d1] = flow.new_ports;
-    let ports = frame.window::<4>(quote.l4)?;
+    let [s0, s1, d0, d1] = half.to.ports;
+    let ports = frame.window::<4>(quoted.l4)?;
     let delta = Delta::default().bytes4(*ports, [d0, d1, s0, s1]);
     *ports = [d0, d1, s0, s1];
     message = message.and(delta);
-    if quote.check != 0 {
-        message = message.and(change(frame, quote.check, addrs.and(delta), quote.tuple.protocol == UDP)?);
+    if quoted.check != 0 {
+        message = message.and(change(frame, quoted.check, addrs.and(delta), half.to.protocol == UDP)?);
     }
     Some(message)
 }
@@ -224,17 +356,19 @@ fn set_addrs<const K: usize, F: Frame>(frame: &mut F, at: usize, addrs: [u64; K]
     Some(())
 }
 
-/// Sets TTL or hop limit, and an IPv4 header's checksum for that and for `delta`.
+/// Makes TTL or hop limit what `new` says, and an IPv4 header's checksum right for that and for `delta`.
 #[inline(always)]
-fn set_ttl<const K: usize, F: Frame>(frame: &mut F, at: usize, ttl: u8, delta: Delta) -> Option<()> {
-    if !Ip::<K>::IS_V4 {
-        frame.window::<1>(at + Ip::<K>::TTL)?[0] = ttl;
-        return Some(());
+fn set_ttl<const K: usize, F: Frame>(frame: &mut F, at: usize, delta: Delta, new: impl Fn(u8) -> u8) -> Option<()> {
+    if Ip::<K>::IS_V4 {
+        let bytes = frame.window::<4>(at + 8)?;
+        let [old, protocol, c0, c1] = *bytes;
+        let ttl = new(old);
+        let [c0, c1] = delta.bytes2([old, protocol], [ttl, protocol]).apply([c0, c1]);
+        *bytes = [ttl, protocol, c0, c1];
+    } else {
+        let [_, hop_limit] = frame.window::<2>(at + 6)?;
+        *hop_limit = new(*hop_limit);
     }
-    let bytes = frame.window::<4>(at + Ip::<K>::TTL)?;
-    let [old, protocol, c0, c1] = *bytes;
-    let [c0, c1] = delta.bytes2([old, protocol], [ttl, protocol]).apply([c0, c1]);
-    *bytes = [ttl, protocol, c0, c1];
     Some(())
 }
 

@@ -1,8 +1,8 @@
 //! The link layer: what lies behind Ethernet and its VLAN tags, and the head a frame leaves with.
 
 use crate::wire::{
-    frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, ether_type, set_macs},
-    vlan::{PRIORITY, TAG_LEN, Tags, is_tpid},
+    frame::{ETH_LEN, Frame, ether_type, set_macs},
+    vlan::{Tags, is_tpid},
 };
 
 /// What the link layer says of a frame.
@@ -10,8 +10,6 @@ use crate::wire::{
 pub struct Link {
     /// EtherType of what the tags are in front of.
     pub ether_type: [u8; 2],
-    /// Offset of what the tags are in front of: 14, 18 or 22.
-    pub l3: usize,
     /// The tags.
     pub tags: Tags,
 }
@@ -21,79 +19,26 @@ pub struct Link {
 pub fn read<F: Frame>(frame: &mut F) -> Option<Link> {
     let ether_type = ether_type(frame.window::<ETH_LEN>(0)?);
     if !is_tpid(ether_type) {
-        return Some(Link { ether_type, l3: ETH_LEN, tags: Tags::NONE });
+        return Some(Link { ether_type, tags: Tags::NONE });
     }
-    let packed = tagged(frame);
+    let packed = frame.tagged();
     if packed == 0 {
         return None;
     }
     let [t0, t1, t2, t3, e0, e1, ..] = packed.to_ne_bytes();
     let tags = Tags(u32::from_ne_bytes([t0, t1, t2, t3]));
-    Some(Link { ether_type: [e0, e1], l3: ETH_LEN + TAG_LEN * tags.count() as usize, tags })
-}
-
-/// [`Link::tags`] and [`Link::ether_type`] side by side, or 0: a number is what the kernel returns in a register.
-#[inline(never)]
-fn tagged<F: Frame>(frame: &mut F) -> u64 {
-    frame.stay_whole();
-    let (mut tags, mut at) = (Tags::NONE, ETH_LEN - 2);
-    for _ in 0..2 {
-        let Some(&mut [t0, t1, c0, c1, e0, e1]) = frame.window::<6>(at) else { return 0 };
-        tags = tags.with([t0, t1], u16::from_be_bytes([c0, c1]));
-        at += TAG_LEN;
-        if matches!([e0, e1], ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
-            let [b0, b1, b2, b3] = tags.0.to_ne_bytes();
-            return u64::from_ne_bytes([b0, b1, b2, b3, e0, e1, 0, 0]);
-        }
-        if !is_tpid([e0, e1]) {
-            return 0;
-        }
-    }
-    0
+    Some(Link { ether_type: [e0, e1], tags })
 }
 
 /// Gives a frame that has the tags `have` the tags `want` and new MAC addresses; none when the frame is shorter than it was a
 /// moment ago, or when there is no room in front of it.
 #[inline(always)]
 pub fn leave<F: Frame>(frame: &mut F, have: Tags, want: Tags, dst_mac: [u8; 6], src_mac: [u8; 6]) -> Option<()> {
-    if have != want && !retag(frame, have, want) {
+    if have != want && !frame.retag(have, want) {
         return None;
     }
     set_macs(frame.window::<ETH_LEN>(0)?, dst_mac, src_mac);
     Some(())
-}
-
-/// Changes the tags. The inner tag's priority stays with the inner tag and the outer one's with the outer; a tag that was not
-/// there has priority 0. The MAC addresses hold anything afterwards when the number of tags changed.
-#[inline(never)]
-fn retag<F: Frame>(frame: &mut F, have: Tags, want: Tags) -> bool {
-    const AT: usize = ETH_LEN - 2;
-    frame.stay_whole();
-    let (mut outer, mut inner) = (0, 0);
-    if have.count() > 0 {
-        let Some(tag) = frame.window::<TAG_LEN>(AT) else { return false };
-        inner = tag[2] & PRIORITY;
-    }
-    if have.count() > 1 {
-        let Some(tag) = frame.window::<TAG_LEN>(AT + TAG_LEN) else { return false };
-        (outer, inner) = (inner, tag[2] & PRIORITY);
-    }
-    let by = (want.count() as i32 - have.count() as i32) * TAG_LEN as i32;
-    if by != 0 && !frame.grow_head(by) {
-        return false;
-    }
-    let first = if want.count() > 1 { outer } else { inner };
-    if want.count() > 0 && !put(frame, AT, want.tag(0), first) {
-        return false;
-    }
-    want.count() < 2 || put(frame, AT + TAG_LEN, want.tag(1), inner)
-}
-
-#[inline(always)]
-fn put<F: Frame>(frame: &mut F, at: usize, tag: [u8; TAG_LEN], priority: u8) -> bool {
-    let Some(place) = frame.window::<TAG_LEN>(at) else { return false };
-    *place = [tag[0], tag[1], tag[2] | priority, tag[3]];
-    true
 }
 
 #[cfg(test)]
@@ -106,7 +51,10 @@ mod tests {
     use super::*;
     use crate::{
         sim::Bytes,
-        wire::vlan::{CUSTOMER, SERVICE},
+        wire::{
+            frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+            vlan::{CUSTOMER, SERVICE},
+        },
     };
 
     const OLD: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
@@ -158,7 +106,8 @@ mod tests {
         fn a_frame_leaves_with_the_tags_of_its_way(have in vec(tag(), 0..=2), want in vec(tag(), 0..=2)) {
             let mut bytes = frame(OLD, &have, ETHERTYPE_IPV4, &ip());
             let link = read(&mut bytes).unwrap();
-            prop_assert_eq!(link, Link { ether_type: ETHERTYPE_IPV4, l3: 14 + 4 * have.len(), tags: packed(&have) });
+            prop_assert_eq!(link, Link { ether_type: ETHERTYPE_IPV4, tags: packed(&have) });
+            prop_assert_eq!(link.tags.l3(), 14 + 4 * have.len());
             leave(&mut bytes, link.tags, packed(&want), NEW.0, NEW.1).unwrap();
             prop_assert_eq!(bytes, frame(NEW, &kept(&have, &want), ETHERTYPE_IPV4, &ip()));
         }
@@ -187,6 +136,6 @@ mod tests {
     #[test]
     fn an_untagged_frame_is_whatever_it_is() {
         let arp = read(&mut frame(OLD, &[], [0x08, 0x06], &[0; 28])).unwrap();
-        assert_eq!(arp, Link { ether_type: [0x08, 0x06], l3: 14, tags: Tags::NONE });
+        assert_eq!(arp, Link { ether_type: [0x08, 0x06], tags: Tags::NONE });
     }
 }

@@ -9,6 +9,11 @@ use network_types::{
     udp::UdpHdr,
 };
 
+use super::{
+    extension::{self, Upper},
+    vlan::{self, Tags},
+};
+
 /// A packet that is being forwarded.
 pub trait Frame {
     /// `N` bytes from `offset`, or none when the frame is shorter. Offsets above [`MAX_OFFSET`] are never in a frame.
@@ -29,10 +34,33 @@ pub trait Frame {
     /// where `by` is negative. False, and nothing is changed, where there is no room; every window from before is void.
     fn grow_head(&mut self, by: i32) -> bool;
 
-    /// Said first by functions that are not inlined: the compiler would hand them the frame's bounds instead of the frame, and
-    /// the verifier does not know those again.
+    /// [`vlan::tagged`]. This and what follows are rare: the kernel has functions of their own for them, which its verifier judges
+    /// once and not on every way that leads there.
     #[inline(always)]
-    fn stay_whole(&self) {}
+    fn tagged(&mut self) -> u64
+    where
+        Self: Sized,
+    {
+        vlan::tagged(self)
+    }
+
+    /// [`vlan::retag`].
+    #[inline(always)]
+    fn retag(&mut self, have: Tags, want: Tags) -> bool
+    where
+        Self: Sized,
+    {
+        vlan::retag(self, have, want)
+    }
+
+    /// [`extension::walk`].
+    #[inline(always)]
+    fn walk(&mut self, next: u8, offset: usize, end: usize) -> Upper
+    where
+        Self: Sized,
+    {
+        extension::walk(self, next, offset, end)
+    }
 }
 
 /// No window begins above this offset: Ethernet with two tags 22, and outer and quoted IP headers with extensions behind it.

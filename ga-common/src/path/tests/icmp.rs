@@ -11,9 +11,10 @@ use etherparse::{
 };
 use proptest::{collection::vec, prelude::*};
 
-use super::super::icmp::{Place, Quote, answer, is_echo, is_error, protocol, quote, translate};
+use super::super::icmp::{Half, Message, answer, is_echo, is_error, quote, translate};
+use super::super::tables::Scratch;
 use crate::{
-    abi::flow::{Flow, Tuple, pack4, pack6},
+    abi::flow::{Tuple, pack4, pack6},
     sim::Bytes,
     wire::frame::{TCP, UDP},
 };
@@ -84,7 +85,7 @@ fn headers(src: IpAddr, dst: IpAddr, ttl: u8, next: u8, options: usize, df: bool
 }
 
 /// A frame with an ICMP message, `tags` VLAN tags of anything in front, and where it is.
-fn message(src: IpAddr, dst: IpAddr, ttl: u8, kind: u8, bytes5to8: [u8; 4], options: usize, body: &[u8]) -> (Bytes, Place) {
+fn message(src: IpAddr, dst: IpAddr, ttl: u8, kind: u8, bytes5to8: [u8; 4], options: usize, body: &[u8]) -> (Bytes, Message) {
     let builder = PacketBuilder::ethernet2(MACS[0], MACS[1]);
     let (_, ip) = headers(src, dst, ttl, if src.is_ipv4() { 1 } else { 58 }, options, false);
     let mut bytes = Vec::new();
@@ -98,7 +99,7 @@ fn message(src: IpAddr, dst: IpAddr, ttl: u8, kind: u8, bytes5to8: [u8; 4], opti
             builder.ip(ip).icmpv6(kind).write(&mut bytes, body).unwrap();
         }
     }
-    let place = Place { l3: 14, icmp: bytes.len() - body.len() - 8, end: bytes.len() };
+    let place = Message { l3: 14, icmp: bytes.len() - body.len() - 8, end: bytes.len() };
     (Bytes { bytes, ifindex: 1 }, place)
 }
 
@@ -124,22 +125,9 @@ impl Ends {
     }
 }
 
-fn flow<const K: usize>(old: Ends, new: Ends, protocol: u8, is_return: bool, pack: impl Fn(Ends) -> [u64; K]) -> Flow<K> {
-    let ports = |ends: Ends| {
-        let ([s0, s1], [d0, d1]) = (ends.src.1.to_be_bytes(), ends.dst.1.to_be_bytes());
-        [s0, s1, d0, d1]
-    };
-    Flow {
-        tuple: Tuple { addrs: pack(old), ports: ports(old), protocol },
-        flags: if is_return { Flow::<K>::RETURN } else { 0 },
-        endpoint: 0,
-        new_addrs: pack(new),
-        new_ports: ports(new),
-        ifindex: 0,
-        dst_mac: [0; 6],
-        src_mac: [0; 6],
-        timeout_s: 1,
-    }
+fn tuple<const K: usize>(ends: Ends, protocol: u8, pack: impl Fn(Ends) -> [u64; K]) -> Tuple<K> {
+    let ([s0, s1], [d0, d1]) = (ends.src.1.to_be_bytes(), ends.dst.1.to_be_bytes());
+    Tuple { addrs: pack(ends), ports: [s0, s1, d0, d1], protocol }
 }
 
 fn packed4(ends: Ends) -> [u64; 1] {
@@ -168,7 +156,7 @@ fn site() -> impl Strategy<Value = ([(IpAddr, u16); 4], IpAddr)> {
 /// What an error about a flow is and what it must become.
 struct Trial {
     frame: Bytes,
-    place: Place,
+    place: Message,
     expected: Bytes,
     old: Ends,
     new: Ends,
@@ -188,10 +176,11 @@ fn trial(old: Ends, new: Ends, reporter: IpAddr, becomes: IpAddr, inner: &Inner,
 impl Trial {
     fn run<const K: usize>(&self, protocol: u8, is_return: bool, pack: impl Fn(Ends) -> [u64; K]) -> Bytes {
         let mut frame = self.frame.clone();
-        let flow = flow(self.old, self.new, protocol, is_return, pack);
-        let quote: Quote<K> = quote(&mut frame, self.place).unwrap();
-        assert_eq!((quote.tuple, quote.l4), (flow.tuple, self.l4));
-        translate(&mut frame, self.place, &quote, &flow).unwrap();
+        let (old, new) = (tuple(self.old, protocol, &pack), tuple(self.new, protocol, &pack));
+        let mut tuple = Scratch::new().tuple;
+        let quoted = quote(&mut frame, self.place, &mut tuple).unwrap();
+        assert_eq!((tuple, quoted.l4), (old, self.l4));
+        translate(&mut frame, self.place, quoted, &Half { tuple: &old, to: &new, is_return }).unwrap();
         frame
     }
 
@@ -203,10 +192,10 @@ impl Trial {
         assert_eq!(seen, self.expected);
     }
 
-    fn quoted(&self, frame: &mut Bytes, place: Place) -> bool {
+    fn quoted(&self, frame: &mut Bytes, place: Message) -> bool {
         match self.old.src.0 {
-            IpAddr::V4(_) => quote::<1, _>(frame, place).is_some(),
-            IpAddr::V6(_) => quote::<4, _>(frame, place).is_some(),
+            IpAddr::V4(_) => quote::<1, _>(frame, place, &mut Scratch::new().tuple).is_some(),
+            IpAddr::V6(_) => quote::<4, _>(frame, place, &mut Scratch::new().tuple).is_some(),
         }
     }
 }
@@ -245,7 +234,7 @@ proptest! {
             let mut frame = trial.frame.clone();
             frame.bytes.truncate(end);
             frame.bytes.extend(std::iter::repeat_n(0xee, pad));
-            prop_assert_eq!(trial.quoted(&mut frame, Place { end, ..trial.place }), end >= trial.l4 + 8);
+            prop_assert_eq!(trial.quoted(&mut frame, Message { end, ..trial.place }), end >= trial.l4 + 8);
         }
     }
 
@@ -327,7 +316,7 @@ fn an_echo_request_that_cannot_be_answered_where_it_lies_is_not_touched() {
         let (frame, place) = message(client, vip, 64, kind, [0; 4], 1, b"options");
         refuse(&frame, place);
         let (mut frame, place) = message(client, vip, 64, kind, [0; 4], 0, b"");
-        refuse(&frame, Place { end: place.end - 1, ..place });
+        refuse(&frame, Message { end: place.end - 1, ..place });
         frame.bytes[place.icmp + 1] = 1;
         refuse(&frame, place);
         frame.bytes[place.icmp + 1] = 0;
@@ -341,8 +330,8 @@ fn types_are_what_the_rfcs_say() {
     let errors4: Vec<u8> = (0..=255).filter(|kind| is_error::<1>(*kind)).collect();
     let errors6: Vec<u8> = (0..=255).filter(|kind| is_error::<4>(*kind)).collect();
     assert_eq!((errors4, errors6), (std::vec![3, 11, 12], std::vec![1, 2, 3, 4]));
-    assert_eq!(((0..=255).filter(|kind| is_echo::<1>(*kind)).collect::<Vec<u8>>(), protocol::<1>()), (std::vec![8], 1));
-    assert_eq!(((0..=255).filter(|kind| is_echo::<4>(*kind)).collect::<Vec<u8>>(), protocol::<4>()), (std::vec![128], 58));
+    assert_eq!((0..=255).filter(|kind| is_echo::<1>(*kind)).collect::<Vec<u8>>(), [8]);
+    assert_eq!((0..=255).filter(|kind| is_echo::<4>(*kind)).collect::<Vec<u8>>(), [128]);
 }
 
 #[test]

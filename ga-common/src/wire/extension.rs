@@ -1,6 +1,6 @@
 //! IPv6 extension headers (RFC 8200 section 4): a bounded walk to what is behind them.
 
-use crate::wire::frame::{Frame, IPV6_FRAGMENT, MAX_OFFSET};
+use super::frame::{Frame, IPV6_FRAGMENT, MAX_OFFSET};
 
 /// Extension headers that are walked over.
 pub const MAX_EXTENSIONS: usize = 6;
@@ -18,6 +18,18 @@ pub struct Upper(u32);
 impl Upper {
     const FRAGMENT: u32 = 1 << 8;
     const TOO_MANY: u32 = 1 << 9;
+
+    /// From what [`Self::bits`] gave.
+    #[inline(always)]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// As a number.
+    #[inline(always)]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
 
     /// A header of `protocol` at `offset`.
     #[inline(always)]
@@ -60,9 +72,8 @@ impl Upper {
 const CUT_OFF: Upper = Upper::at(NO_NEXT, 0);
 
 /// Walks over extension headers from the one at `offset`, which is of kind `next`; the packet ends at `end`.
-#[inline(never)]
+#[inline(always)]
 pub fn walk<F: Frame>(frame: &mut F, next: u8, offset: usize, end: usize) -> Upper {
-    frame.stay_whole();
     let (mut next, mut offset) = (next, offset);
     for n in 0..=MAX_EXTENSIONS {
         if offset > MAX_OFFSET {
