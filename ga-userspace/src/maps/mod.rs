@@ -1,11 +1,12 @@
 //! The maps of the data path: the only room that writes them. It makes no choice: steps come from the plan.
 //!
 //! One file per kind of memory: `flows` (shared with packets, word by word), `hops` (how to get to endpoints), `counters`
-//! (read only), and here the tables that a plan describes.
+//! (read only), and here the tables that a plan describes; `repair` puts right what somebody else changed.
 
 mod counters;
 mod flows;
 mod hops;
+mod repair;
 
 use std::sync::Arc;
 
@@ -16,13 +17,15 @@ use aya::{
 use ga_common::abi::{
     entry::{Address, AddressKey, Egress, Endpoint, Listener, SelectionTable, Service, ServiceKey, Settings},
     id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
-    limits::{ABI_VERSION, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_TABLES},
+    limits::{MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_TABLES},
 };
 
 pub use counters::{Counters, DropCount, PassCount};
 pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
+pub use repair::{REPAIRED, Repairs, TABLES_A_PASS};
 
+use self::repair::{Contents, settings};
 use crate::plan::{Family, State, Step, TableInfo};
 
 /// What can go wrong.
@@ -47,12 +50,35 @@ pub enum Error {
         /// What it said.
         source: std::io::Error,
     },
+    /// A table is not what it was, and what it should be is not known.
+    #[error("table {id} was changed by somebody, and the running plan does not say what it should be: reload the configuration")]
+    UnknownTable {
+        /// Which one.
+        id: TableId,
+    },
     /// No room.
     #[error("all {limit} next hops are in use")]
     HopsFull {
         /// How many there are.
         limit: u32,
     },
+}
+
+impl Error {
+    /// Whether the same may succeed a moment later: the kernel is short of memory, or busy.
+    pub fn is_passing(&self) -> bool {
+        use rustix::io::Errno;
+        let Self::Map { source, .. } = self else { return false };
+        let error = if let MapError::SyscallError(error) = source {
+            &error.io_error
+        } else if let MapError::CreateError { io_error, .. } = source {
+            io_error
+        } else {
+            return false;
+        };
+        let passing = [Errno::NOMEM, Errno::BUSY, Errno::AGAIN, Errno::TOOBIG, Errno::INTR];
+        passing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    }
 }
 
 /// Adds the map's name to an error.
@@ -111,6 +137,9 @@ pub struct Maps {
     tables: ArrayOfMaps<MapData, Array<MapData, SelectionTable>>,
     addresses: HashMap<MapData, AddressKey, Address>,
     services: HashMap<MapData, ServiceKey, Service>,
+    contents: Contents,
+    /// What was set last.
+    fixed: Option<Fixed>,
     /// Packets may still be about to choose from a table that was given up: true until all that were on their way then are
     /// gone. Nobody knows what another agent did before us.
     lingering: bool,
@@ -119,6 +148,9 @@ pub struct Maps {
 impl Maps {
     /// Takes the maps out of a loaded object.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let outer = ebpf.take_map("TABLES").ok_or(Error::Missing("TABLES"))?;
+        let Map::ArrayOfMaps(data) = &outer else { return Err(Error::Missing("TABLES")) };
+        let contents = Contents::new(data)?;
         Ok(Self {
             settings: Cells::take(ebpf, "SETTINGS")?,
             listeners: Cells::take(ebpf, "LISTENERS")?,
@@ -126,27 +158,25 @@ impl Maps {
             digests: Cells::take(ebpf, "DIGESTS")?,
             endpoints: Cells::take(ebpf, "ENDPOINTS")?,
             egress: Cells::take(ebpf, "EGRESS")?,
-            tables: take(ebpf, "TABLES")?,
+            tables: on("TABLES", ArrayOfMaps::try_from(outer))?,
             addresses: take(ebpf, "ADDRESSES")?,
             services: take(ebpf, "SERVICES")?,
+            contents,
+            fixed: None,
             lingering: true,
         })
     }
 
     /// Writes the settings that do not come from a plan; seed and generation stay.
     pub fn set_fixed(&mut self, fixed: Fixed) -> Result<(), Error> {
-        let ports = u32::from(fixed.nat_last - fixed.nat_first) + 1;
         let old = self.settings.get(0)?;
-        let new = Settings {
-            abi: ABI_VERSION,
-            cpus: fixed.cpus,
-            flow4_mask: fixed.flows4 - 1,
-            flow6_mask: fixed.flows6 - 1,
-            nat_first: fixed.nat_first,
-            nat_span: u16::try_from(ports / fixed.cpus.max(1)).unwrap_or(u16::MAX),
-            ..old
-        };
-        if new == old { Ok(()) } else { self.settings.set(0, new) }
+        let kept = State { generation: Generation(old.generation), seed: old.seed, ..State::default() };
+        let new = settings(fixed, &kept);
+        if new != old {
+            self.settings.set(0, new)?;
+        }
+        self.fixed = Some(fixed);
+        Ok(())
     }
 
     /// Does one step.
@@ -197,6 +227,7 @@ impl Maps {
             self.lingering = false;
         }
         on("TABLES", self.tables.set(id.0, &inner, 0))?;
+        self.contents.put(id, slots)?;
         self.digests.set(id.0, digest)
     }
 

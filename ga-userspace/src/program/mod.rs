@@ -5,6 +5,7 @@
 
 mod attach;
 mod load;
+mod pins;
 mod preflight;
 
 use std::{io, path::PathBuf};
@@ -12,7 +13,8 @@ use std::{io, path::PathBuf};
 pub use attach::{Attached, attach, detach_stale};
 #[cfg(feature = "bench")]
 pub use load::BENCH_OBJECT;
-pub use load::{Loaded, Sizes, load, program, unpin};
+pub use load::{Loaded, Sizes, id, load, program, unpin};
+pub use pins::Pins;
 pub use preflight::{PinLock, check_capabilities, preflight};
 
 /// What can go wrong, and how to mend it.
@@ -71,6 +73,12 @@ pub enum Error {
     NoLink {
         /// The interface.
         name: String,
+    },
+    /// A link whose pin was removed could not be pinned again.
+    #[error("{}: the pin was removed and could not be made again; the program stays attached as long as this agent runs", path.display())]
+    Unpinned {
+        /// The pin.
+        path: PathBuf,
     },
     /// The kernel or the verifier said no.
     #[error("the kernel refused to {what}: {message}")]
