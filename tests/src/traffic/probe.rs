@@ -80,6 +80,17 @@ impl Probe {
 }
 
 impl ProbeReport {
+    /// The longest run of numbers that did not come back: milliseconds, because there is one in each.
+    pub fn longest_gap(&self) -> Duration {
+        let (mut longest, mut run, mut last) = (0, 0, None);
+        for &number in &self.lost {
+            run = if last.is_some_and(|last| last + 1 == number) { run + 1 } else { 1 };
+            longest = longest.max(run);
+            last = Some(number);
+        }
+        Duration::from_millis(longest)
+    }
+
     fn note(&mut self, answer: &[u8]) -> Result<()> {
         let hello = Hello::parse(answer)?;
         self.servers.insert(hello.server);

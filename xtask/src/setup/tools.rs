@@ -8,7 +8,7 @@ use super::{apt, have};
 use crate::shell::{Root, Step, cargo, find_program, read, show};
 
 /// A Debian package and the program by which its presence is seen, so that other distributions can bring their own.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("iproute2", "ip"),
     ("ethtool", "ethtool"),
     ("nftables", "nft"),
@@ -21,6 +21,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("procps", "sysctl"),
     ("iputils-ping", "ping"),
     ("wrk", "wrk"),
+    ("strace", "strace"),
 ];
 
 /// Packages that bring a service nobody asked to have running.
