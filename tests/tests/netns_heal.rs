@@ -569,10 +569,16 @@ fn tables(lab: &Lab) -> Result<usize> {
 fn a_thousand_reloads_leave_nothing_behind() -> Result<()> {
     let lab = Lab::new(2)?;
     let _servers = Server::start_all(&lab.servers, &[80, 53])?;
-    let texts = [text(&lab, &[255, 100]), text(&lab, &[100, 255])];
+    // One table each, because a thousand are computed.
+    let text = |weights: [u8; 2]| {
+        let endpoints: Vec<_> =
+            (1..).zip(weights).map(|(number, weight)| ("private_ip", server4(number).into(), weight)).collect();
+        lab.head().replace(&format!(", \"{VIP6}\""), "") + &Lab::listener_to("web", "tcp", "80", &endpoints, "", "")
+    };
+    let texts = [text([255, 100]), text([100, 255])];
     let agent = start(&lab, &texts[0])?;
-    let flows = Flows::open(&lab.clients[0], tcp(VIPS[0]), 20, Duration::from_millis(200))?;
-    let probe = Probe::start(&lab.clients[0], udp(VIPS[1]))?;
+    let flows = Flows::open(&lab.clients[0], tcp(VIPS[0]), 20, Duration::from_millis(100))?;
+    let transfer = Transfer::start(&lab.clients[1], tcp(VIPS[0]))?;
     let reload = |number: usize| -> Result<()> {
         lab.configure(&texts[number % 2])?;
         agent.ok(&["reload"]).map(|_| ())
@@ -588,11 +594,11 @@ fn a_thousand_reloads_leave_nothing_behind() -> Result<()> {
     ensure!(tables(&lab)? == maps, "{maps} tables became {}", tables(&lab)?);
     let now = resident_kib(agent.pid())?;
     println!("{fds} descriptors, {maps} tables, {memory} KiB became {now} KiB");
-    ensure!(now < memory + memory / 20, "{memory} KiB became {now} KiB");
-    let report = probe.finish()?;
-    ensure!(report.lost.is_empty(), "{} of {} datagrams are lost", report.lost.len(), report.sent);
+    ensure!(now < memory + memory / 100, "{memory} KiB became {now} KiB");
+    transfer.finish()?;
     flows.all_well()?;
-    forwards(&lab)
+    ensure!(agent.status()?.drops.iter().all(|drop| drop.packets == 0), "dropped were {:?}", agent.status()?.drops);
+    Ok(())
 }
 
 /// An agent that is started through strace, which makes some of its calls to bpf() fail.
@@ -656,7 +662,9 @@ fn a_start_that_the_kernel_refuses_at_any_call_leaves_nothing_behind() -> Result
             }
         }
         ensure!(pins(&lab).is_empty(), "call {number}, {error}: pinned are {:?}", pins(&lab));
-        ensure!(programs(&lab.edge)?.is_empty(), "call {number}, {error}: attached are {:?}", programs(&lab.edge)?);
+        // The kernel detaches what an ended process held a moment later.
+        until("the end of the data path", SOON, || Ok(programs(&lab.edge)?.is_empty().then_some(())))
+            .with_context(|| format!("call {number}, {error}"))?;
     }
     println!("{} calls failed, {refused} starts were refused", chosen.len());
     ensure!(refused > 30, "only {refused} of {} starts were refused", chosen.len());

@@ -141,21 +141,30 @@ impl DataPath {
         (self.flows.live(clock::tick()), self.sizes)
     }
 
-    /// Applies a plan step by step. When a step fails for good, what was done is undone, unless the new plan is complete for new
-    /// flows already; either way the maps hold something that is safe, and it is known what.
-    pub(super) async fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
+    /// Applies a plan step by step. When a step fails for good, what was done is undone as far as possible; `old` is the plan that
+    /// ran. Whatever happens, the maps hold something that is safe, and it is known what.
+    pub(super) async fn apply(&mut self, plan: &Plan, old: Option<&Plan>) -> Result<(), Error> {
         let before = self.running.clone();
         let mut result = self.steps(&plan.target).await;
         if let Err(error) = &result {
-            let can_go_back = before.tables.keys().all(|id| self.running.tables.contains_key(id));
-            tracing::error!(undone = can_go_back, "a plan could not be applied: {error}");
-            if can_go_back && let Err(worse) = self.steps(&before).await {
+            tracing::error!("a plan could not be applied, and is undone: {error}");
+            if let Err(worse) = self.undo(before, old).await {
                 tracing::error!("nor could it be undone: {worse}");
                 result = Err(worse);
             }
         }
         self.running.forget_slots();
         result
+    }
+
+    async fn undo(&mut self, mut before: State, old: Option<&Plan>) -> Result<(), Error> {
+        for (id, table) in before.tables.iter_mut().filter(|(id, _)| !self.running.tables.contains_key(id)) {
+            table.slots = old.and_then(|old| old.slots(*id, table.digest));
+            if table.slots.is_none() {
+                return Err(maps::Error::UnknownTable { id: *id }.into());
+            }
+        }
+        self.steps(&before).await
     }
 
     async fn steps(&mut self, target: &State) -> Result<(), Error> {

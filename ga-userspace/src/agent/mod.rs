@@ -184,7 +184,7 @@ impl Agent {
         let mut data_path = DataPath::open(lock, &options.pin_dir, &intent.node, &net).await?;
         let plan = plan::build(&intent, &overrides, data_path.running(), seed(&intent, data_path.running())?);
         let plan = data_path.keep_or_undo(plan.map_err(Error::from))?;
-        let applied = data_path.apply(&plan).await;
+        let applied = data_path.apply(&plan, None).await;
         data_path.keep_or_undo(applied)?;
         let resolved = data_path.resolve(&mut net, RESOLVE).await;
         data_path.keep_or_undo(resolved)?;
@@ -286,7 +286,7 @@ impl Agent {
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
         self.data_path.follow(&mut self.net, Some(&plan)).await?;
-        if let Err(error) = self.data_path.apply(&plan).await {
+        if let Err(error) = self.data_path.apply(&plan, Some(&self.plan)).await {
             self.data_path.set_nat_ports(&self.intent.node)?;
             return Err(error);
         }

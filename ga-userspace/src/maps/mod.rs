@@ -50,8 +50,8 @@ pub enum Error {
         /// What it said.
         source: std::io::Error,
     },
-    /// A table is not what it was, and what it should be is not known.
-    #[error("table {id} was changed by somebody, and the running plan does not say what it should be: reload the configuration")]
+    /// A table is not what it should be, and what it should be is not known.
+    #[error("table {id} is not what it should be, and the running plan does not have its content: reload the configuration")]
     UnknownTable {
         /// Which one.
         id: TableId,

@@ -108,6 +108,8 @@ impl ProbeReport {
 async fn open(from: Option<SocketAddr>, to: SocketAddr) -> Result<UdpSocket> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let socket = UdpSocket::bind(from.unwrap_or(SocketAddr::new(any, 0))).await.context("cannot bind")?;
+    // Whoever sends late sends many at once, and so come the answers.
+    socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
     socket.connect(to).await.with_context(|| format!("cannot connect to {to}"))?;
     Ok(socket)
 }
