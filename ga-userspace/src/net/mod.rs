@@ -271,6 +271,8 @@ impl Net {
     /// Gives neighbours a state, or uses them; what the kernel does not want is logged only, because it is tried again.
     async fn tell(&self, neighbours: &[Key], state: NeighbourState, flags: NeighbourFlags) {
         let tell = |&(ifindex, address): &Key| {
+            let is_router = self.picture.neighbours.get(&(ifindex, address)).is_some_and(|neighbour| neighbour.is_router);
+            let flags = if is_router { flags | NeighbourFlags::Router } else { flags };
             let request = self.handle.neighbours().add(ifindex, address).state(state).flags(flags).replace();
             async move {
                 if let Err(error) = request.execute().await {

@@ -6,7 +6,9 @@ use std::{
     ops::Bound,
 };
 
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 
 /// Interface index and address.
 pub(super) type Key = (u32, IpAddr);
@@ -18,6 +20,10 @@ pub(super) struct Neighbour {
     pub(super) mac: Option<[u8; 6]>,
     /// What the kernel thinks of it.
     pub(super) state: NeighbourState,
+    /// It said that it is a router (RFC 4861 §4.4), which must not be forgotten when it is asked.
+    pub(super) is_router: bool,
+    /// Somebody else keeps it.
+    pub(super) is_kept: bool,
 }
 
 impl Neighbour {
@@ -30,11 +36,13 @@ impl Neighbour {
 /// Who a message is about, and what it says.
 pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(Key, Neighbour)> {
     let (mut address, mut mac) = (None, None);
+    let mut is_kept = message.header.flags.contains(NeighbourFlags::ExtLearned);
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(IpAddr::from(*v4)),
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(IpAddr::from(*v6)),
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            NeighbourAttribute::ExtFlags(flags) => is_kept |= flags.contains(NeighbourExtFlags::Managed),
             _ => {}
         }
     }
@@ -42,7 +50,8 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(Key, Neighbour)> 
     if matches!(state, NeighbourState::Failed | NeighbourState::Incomplete | NeighbourState::None) {
         mac = None;
     }
-    Some(((message.header.ifindex, address?), Neighbour { mac, state }))
+    let is_router = message.header.flags.contains(NeighbourFlags::Router);
+    Some(((message.header.ifindex, address?), Neighbour { mac, state, is_router, is_kept }))
 }
 
 /// Neighbours asked in one round.
@@ -102,7 +111,7 @@ mod tests {
 
     fn world(states: &[NeighbourState]) -> (BTreeSet<Key>, BTreeMap<Key, Neighbour>) {
         let all = || (0..).map(key).zip(states);
-        let neighbour = |state: &NeighbourState| Neighbour { mac: Some([2; 6]), state: *state };
+        let neighbour = |state: &NeighbourState| Neighbour { mac: Some([2; 6]), state: *state, is_router: false, is_kept: false };
         (all().map(|(key, _)| key).collect(), all().map(|(key, state)| (key, neighbour(state))).collect())
     }
 
@@ -110,10 +119,12 @@ mod tests {
     fn only_those_in_use_that_can_answer_are_asked() {
         use NeighbourState as S;
         let states = [S::Reachable, S::Stale, S::Delay, S::Probe, S::Failed, S::Incomplete, S::Permanent, S::Noarp];
-        let (mut in_use, known) = world(&states);
+        let (mut in_use, mut known) = world(&states);
         assert_eq!(Asking::default().round(&in_use, &known), Round { ask: vec![key(0), key(1), key(2)], seek: vec![] });
         in_use.remove(&key(1));
         assert_eq!(Asking::default().round(&in_use, &known).ask, [key(0), key(2)]);
+        known.entry(key(0)).and_modify(|neighbour| neighbour.is_kept = true);
+        assert_eq!(Asking::default().round(&in_use, &known).ask, [key(2)]);
     }
 
     #[test]
