@@ -31,13 +31,13 @@ use crate::{frame::XdpFrame, tables::KernelTables};
 pub(crate) fn ga(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
     let outcome = path::packet(&mut frame, &KernelTables);
-    match outcome.verdict {
+    match outcome.verdict() {
         Verdict::Pass(reason) => {
             count_pass(reason);
             XDP_PASS
         }
         Verdict::Drop(reason) => {
-            count_drop(reason, outcome.listener);
+            count_drop(reason, outcome.listener());
             XDP_DROP
         }
         Verdict::Send(ifindex) if ifindex == frame.ifindex() => XDP_TX,

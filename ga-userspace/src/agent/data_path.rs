@@ -16,7 +16,7 @@ use super::{
     next_hops::NextHops,
 };
 use crate::{
-    maps::{self, Counters, Fixed, FlowTables, Idle, LiveFlows, Maps, Repairs},
+    maps::{self, Counters, Fixed, FlowTables, Hops, Idle, LiveFlows, Maps, Repairs},
     model::Node,
     net::Net,
     plan::{self, Plan, State, Step},
@@ -64,7 +64,7 @@ impl DataPath {
             tracing::warn!("the pinned maps are not adopted: {why}; counters start at zero and known flows are forgotten");
         }
         let mut ebpf = loaded.ebpf;
-        match Self::take(&mut ebpf, lock, pin_dir, node, sizes) {
+        match Self::take(&mut ebpf, lock, pin_dir, node, sizes, loaded.adopted) {
             Ok(Opened { maps, next_hops, flows, counters, running, pins }) => {
                 tracing::info!(adopted = loaded.adopted, generation = running.generation.0, "loaded");
                 Ok(Self {
@@ -89,13 +89,18 @@ impl DataPath {
         }
     }
 
-    fn take(ebpf: &mut Ebpf, lock: PinLock, pin_dir: &Path, node: &Node, sizes: Sizes) -> Result<Opened, Error> {
+    fn take(ebpf: &mut Ebpf, lock: PinLock, pin_dir: &Path, node: &Node, sizes: Sizes, adopted: bool) -> Result<Opened, Error> {
         let mut maps = Maps::open(ebpf)?;
         maps.set_fixed(fixed(node, sizes)?)?;
-        let running = maps.read()?;
+        // Nothing is in maps that were just made.
+        let running = if adopted { maps.read()? } else { State::default() };
+        let mut hops = Hops::open(ebpf)?;
+        if adopted {
+            hops.read()?;
+        }
         Ok(Opened {
             maps,
-            next_hops: NextHops::open(ebpf)?,
+            next_hops: NextHops::new(hops),
             flows: FlowTables::open(ebpf)?,
             counters: Counters::open(ebpf)?,
             running,

@@ -21,7 +21,7 @@ use tokio::{
     select,
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{Interval, MissedTickBehavior, interval, sleep, timeout},
+    time::{Interval, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
 pub use error::Error;
@@ -134,7 +134,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
 }
 
 fn every(period: Duration) -> Interval {
-    let mut interval = interval(period);
+    // What a start has just looked at need not be looked at at once.
+    let mut interval = interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }

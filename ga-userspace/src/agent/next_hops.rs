@@ -8,7 +8,6 @@ use std::{
     net::IpAddr,
 };
 
-use aya::Ebpf;
 use ga_common::abi::{entry::Hop, id::EndpointId};
 
 use super::Error;
@@ -30,8 +29,8 @@ pub(super) struct NextHops {
 }
 
 impl NextHops {
-    pub(super) fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        Ok(Self { hops: Hops::open(ebpf)?, doubtful: BTreeSet::new(), unknown: 0, changes: 0 })
+    pub(super) fn new(hops: Hops) -> Self {
+        Self { hops, doubtful: BTreeSet::new(), unknown: 0, changes: 0 }
     }
 
     /// What is known of the way to an endpoint.
@@ -112,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_hop_stays_as_long_as_it_can_be_right() {
-        let hop = Hop { dst_mac: [1; 6], src_mac: [2; 6], ifindex: 3 };
+        let hop = Hop { dst_mac: [1; 6], src_mac: [2; 6], ifindex: 3, tags: 0 };
         let cases = [
             (Way::Nowhere, Some(true), true),
             (Way::Nowhere, Some(false), true),

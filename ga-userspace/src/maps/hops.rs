@@ -65,22 +65,30 @@ impl Ids {
 }
 
 impl Hops {
-    /// Takes the maps out of a loaded object and learns what they hold.
+    /// Takes the maps out of a loaded object; nothing is believed to be in them.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        let hops = Cells::<Hop>::take(ebpf, "HOPS")?;
-        let of_endpoint = Cells::<u32>::take(ebpf, "ENDPOINT_HOPS")?;
-        let (mut ids, mut named) = (Ids::default(), BTreeMap::new());
+        Ok(Self {
+            hops: Cells::take(ebpf, "HOPS")?,
+            of_endpoint: Cells::take(ebpf, "ENDPOINT_HOPS")?,
+            named: BTreeMap::new(),
+            ids: Ids::default(),
+        })
+    }
+
+    /// Learns what the maps hold.
+    pub fn read(&mut self) -> Result<(), Error> {
+        (self.named, self.ids) = (BTreeMap::new(), Ids::default());
         for endpoint in 0..MAX_ENDPOINTS as u16 {
-            let id = of_endpoint.get(u32::from(endpoint))?;
+            let id = self.of_endpoint.get(u32::from(endpoint))?;
             // A number that no hop can have was written by somebody else, and is as good as none.
             if (1..MAX_HOPS).contains(&id) {
-                let hop = hops.get(id)?;
-                named.insert(EndpointId(endpoint), hop);
-                ids.known(hop, HopId(id as u16));
+                let hop = self.hops.get(id)?;
+                self.named.insert(EndpointId(endpoint), hop);
+                self.ids.known(hop, HopId(id as u16));
             }
         }
-        ids.next = ids.taken.last().map_or(1, |highest| highest + 1);
-        Ok(Self { hops, of_endpoint, named, ids })
+        self.ids.next = self.ids.taken.last().map_or(1, |highest| highest + 1);
+        Ok(())
     }
 
     /// The way to `endpoint`, as packets know it.

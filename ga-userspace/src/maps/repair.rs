@@ -19,16 +19,18 @@ use aya::{
 };
 use ga_common::abi::{
     entry::{SelectionTable, Settings},
+    filter,
     id::{EndpointId, InstanceId, ListenerId, TableId},
-    limits::{ABI_VERSION, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES},
+    limits::{ABI_VERSION, FILTER_WORDS, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES},
 };
 
 use super::{Cells, Error, Fixed, Maps, on};
 use crate::plan::{Family, State};
 
 /// The maps that are compared.
-pub const REPAIRED: [&str; 11] = [
+pub const REPAIRED: [&str; 12] = [
     "SETTINGS",
+    "FILTER",
     "ADDRESSES",
     "EGRESS",
     "LISTENERS",
@@ -194,6 +196,7 @@ impl Maps {
             let right = settings(fixed, state);
             repairs.note("SETTINGS", self.settings.restore([(0, right)]));
         }
+        repairs.note("FILTER", self.filter.restore(filter_words(state)));
         repairs.note("ADDRESSES", restore("ADDRESSES", &mut self.addresses, &state.addresses, MAX_ADDRESSES));
         let egress = |id: u32| (id, state.egress.get(&InstanceId(id as u16)).copied().unwrap_or_default());
         repairs.note("EGRESS", self.egress.restore((0..MAX_INSTANCES).map(egress)));
@@ -266,6 +269,15 @@ impl Maps {
         let count = TABLES_A_PASS.min(state.tables.len());
         next.map(|(id, _)| *id).take(count).collect()
     }
+}
+
+/// One bit for each of our addresses.
+fn filter_words(state: &State) -> impl Iterator<Item = (u32, u64)> {
+    let mut words = [0; FILTER_WORDS as usize];
+    for (word, bit) in state.addresses.keys().map(filter::place) {
+        words[word as usize] |= bit;
+    }
+    (0..).zip(words)
 }
 
 /// The whole record.

@@ -79,7 +79,7 @@ impl Picture {
         match (mac, self.interfaces.get(&route.ifindex)) {
             // A frame for a VLAN would have to be tagged, which packets are not yet.
             (Some(dst_mac), Some(interface)) if exit.tags.is_empty() => {
-                Way::Known(Hop { dst_mac, src_mac: interface.mac, ifindex: exit.ifindex })
+                Way::Known(Hop { dst_mac, src_mac: interface.mac, ifindex: exit.ifindex, tags: 0 })
             }
             _ => Way::Through(exit.ifindex),
         }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     fn hop(dst: u8, src: u8) -> Way {
-        Way::Known(Hop { dst_mac: [dst; 6], src_mac: [src; 6], ifindex: 2 })
+        Way::Known(Hop { dst_mac: [dst; 6], src_mac: [src; 6], ifindex: 2, tags: 0 })
     }
 
     #[test]

@@ -12,6 +12,8 @@ use aya::programs::{
     xdp::XdpLink,
 };
 
+use ga_common::abi::limits::MAX_IFINDEX;
+
 use super::Error;
 use crate::{model::XdpMode, net::Interface};
 
@@ -80,6 +82,9 @@ impl Held {
 
 /// Attaches `program` to `interface`. The pin, when there is a directory for it, keeps it attached after we are gone.
 pub fn attach(program: &mut Xdp, interface: &Interface, mode: XdpMode, pin_dir: Option<&Path>) -> Result<Attached, Error> {
+    if interface.ifindex > MAX_IFINDEX {
+        return Err(Error::HighIndex { name: interface.name.clone(), ifindex: interface.ifindex, limit: MAX_IFINDEX });
+    }
     let pin = pin_dir.map(|dir| dir.join("links").join(&interface.name));
     if let Some(pin) = pin.as_deref().filter(|pin| pin.exists()) {
         match adopt(program, interface, pin) {

@@ -46,6 +46,18 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Flow memory has no room for the index.
+    #[error(
+        "interface {name:?} has the index {ifindex}, and indexes above {limit} are not supported: make it again in a fresh network namespace, or with `ip link add ... index N`"
+    )]
+    HighIndex {
+        /// Its name.
+        name: String,
+        /// Its index.
+        ifindex: u32,
+        /// The highest that fits.
+        limit: u32,
+    },
     /// Somebody else's program is attached.
     #[error("interface {name:?} already runs another XDP program (id {id}{}): it was left alone; detach it (`ip link set dev {name} xdp off`) or take {name} out of `node.interfaces`", .program.as_deref().map(|p| format!(", name {p}")).unwrap_or_default())]
     Foreign {
