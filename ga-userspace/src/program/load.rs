@@ -25,7 +25,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-const MAPS: [&str; 21] = [
+pub(super) const MAPS: [&str; 21] = [
     "SETTINGS",
     "FILTER",
     "ADDRESSES",
@@ -129,6 +129,11 @@ fn verified(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, Error> {
 pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
     let missing = || Error::Kernel { what: "find the program in the object".to_owned(), message: "ga is missing".to_owned() };
     ebpf.program_mut("ga").and_then(|program| program.try_into().ok()).ok_or_else(missing)
+}
+
+/// Its number in the kernel.
+pub fn id(program: &Xdp) -> Result<u32, Error> {
+    program.info().map(|info| info.id()).map_err(|error| Error::kernel("describe the program", error))
 }
 
 enum Pinned {

@@ -19,5 +19,5 @@ pub use request::{Action, Handle, Reply, Request, channel};
 pub use selector::{EndpointPath, Selector, SelectorError};
 pub use view::{
     AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Instance, Interface, LastReload, Listener,
-    MapFill, NextHop, PassCount, ReasonCount, SCHEMA_VERSION, Status,
+    MapFill, NextHop, PassCount, ReasonCount, Repairs, SCHEMA_VERSION, Status,
 };
