@@ -161,6 +161,12 @@ impl Edge {
         back.map(|flow| [flow.tuple.addrs[0], u64::from(u32::from_ne_bytes(flow.tuple.ports))]).collect()
     }
 
+    /// Makes all flows what they are once both sides have spoken.
+    pub(super) fn establish(&self) {
+        self.flows.slots4().iter().for_each(establish);
+        self.flows.slots6().iter().for_each(establish);
+    }
+
     /// Forgets all IPv4 flows. In a worn table every slot was used before, as after hours of work; in a new one none.
     pub(super) fn forget(&self, worn: bool) {
         let state = if worn { State::NEVER.claimed().freed() } else { State::NEVER };
@@ -170,6 +176,15 @@ impl Edge {
         for tags in self.flows.tags4() {
             tags.store(0);
         }
+    }
+}
+
+fn establish<const K: usize, const W: usize>(slot: &FlowSlot<K, W>) {
+    if slot.state().is_live() {
+        let meta = slot.meta().with(Flow::<K>::ESTABLISHED | Flow::<K>::ANSWERED);
+        slot.meta_cell().store(meta.0);
+        let (cell, _, timeout) = slot.timeout_change(900);
+        cell.store(timeout);
     }
 }
 
