@@ -109,6 +109,26 @@ enum Chore {
         #[arg(long)]
         json: bool,
     },
+    /// Send random packets through the kernel, the simulator and a model, which must agree
+    ///
+    /// Prints seed and throughput. A disagreement is cut down to the few steps that lead to it, which --replay takes back.
+    #[command(
+        after_help = "Examples:\n  cargo xtask fuzz    # ten million packets, minutes\n  cargo xtask fuzz --simulator --packets 1000000 --seed 7"
+    )]
+    Fuzz {
+        /// How many packets
+        #[arg(long, default_value_t = 10_000_000)]
+        packets: u64,
+        /// Where random numbers come from; drawn and printed when not given
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Leave the kernel out
+        #[arg(long)]
+        simulator: bool,
+        /// Run the steps that a disagreement printed
+        #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+        replay: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -167,6 +187,17 @@ fn run(chore: Chore) -> Result<()> {
                 args.extend(["--svg".into(), file]);
             }
             programs::run("demo", &args)
+        }
+        Chore::Fuzz { packets, seed, simulator, replay } => {
+            let mut args = flags(&[], &[("--simulator", simulator)]);
+            match replay {
+                Some(file) => args.extend(["--replay".into(), std::path::absolute(file)?.into_os_string()]),
+                None => args.extend(["--packets".into(), packets.to_string().into()]),
+            }
+            if let Some(seed) = seed {
+                args.extend(["--seed".into(), seed.to_string().into()]);
+            }
+            programs::run("fuzz", &args)
         }
         Chore::Bench { what, json } => {
             let what = what.map(|what| match what {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write as _,
     net::IpAddr,
 };
 
@@ -15,7 +16,7 @@ use ga_common::abi::{
 
 use super::{
     case::{Case, Counted, Packet},
-    craft::{Bound, Changed, Ends, Socket, frame, frame_between, mac, socket, with_zero_sum},
+    craft::{Bound, Changed, Ends, Socket, frame, frame_between, mac, socket, unbind, with_zero_sum},
     dataplane::{Action, Dataplane, Seen},
     show::{difference, hex},
     world::{BEHIND, INGRESS, World, is_egress, is_endpoint, macs_to, world},
@@ -24,10 +25,10 @@ use super::{
 /// Which reasons were ever seen, and how much was run.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
-    /// Drop reasons.
-    pub drops: BTreeSet<Drop>,
-    /// Pass reasons.
-    pub passes: BTreeSet<Pass>,
+    /// How often each drop reason.
+    pub drops: BTreeMap<Drop, usize>,
+    /// How often each pass reason.
+    pub passes: BTreeMap<Pass, usize>,
     /// Cases.
     pub cases: usize,
     /// Packets.
@@ -39,18 +40,38 @@ pub struct Coverage {
 impl Coverage {
     /// Reasons that no case reached.
     pub fn missing(&self) -> Vec<&'static str> {
-        let drops = Drop::ALL.iter().filter(|reason| !self.drops.contains(reason)).map(|reason| reason.name());
-        let passes = Pass::ALL.iter().filter(|reason| !self.passes.contains(reason)).map(|reason| reason.name());
+        let drops = Drop::ALL.iter().filter(|reason| !self.drops.contains_key(reason)).map(|reason| reason.name());
+        let passes = Pass::ALL.iter().filter(|reason| !self.passes.contains_key(reason)).map(|reason| reason.name());
         drops.chain(passes).collect()
     }
 
-    fn note(&mut self, seen: &Seen) {
+    /// Prints what was run and how often each reason was met, past the test harness, which keeps the output of tests that pass to
+    /// itself.
+    pub fn print(&self, what: &str) {
+        let drops = self.drops.iter().map(|(reason, count)| format!("{} {count}", reason.name()));
+        let passes = self.passes.iter().map(|(reason, count)| format!("{} {count}", reason.name()));
+        let (drops, passes): (Vec<_>, Vec<_>) = (drops.collect(), passes.collect());
+        let Self { cases, packets, prefixes, .. } = self;
+        let lines = format!(
+            "{what}: {cases} cases, {packets} packets, {prefixes} prefixes\n  {} of {} drop reasons: {}\n  {} of {} pass reasons: {}\n",
+            drops.len(),
+            Drop::COUNT,
+            drops.join(", "),
+            passes.len(),
+            Pass::COUNT,
+            passes.join(", "),
+        );
+        drop(std::io::stdout().write_all(lines.as_bytes()));
+    }
+
+    /// Takes note of a packet's fate.
+    pub fn note(&mut self, seen: &Seen) {
         match seen.action {
             Action::Pass(reason) => {
-                self.passes.insert(reason);
+                *self.passes.entry(reason).or_default() += 1;
             }
             Action::Drop(reason, _) => {
-                self.drops.insert(reason);
+                *self.drops.entry(reason).or_default() += 1;
             }
             Action::Tx | Action::Redirect => {}
         }
@@ -145,7 +166,7 @@ fn sent(world: &World, packet: &Packet, seen: &Seen, bound: &mut Bound) -> anyho
     let (dst_mac, src_mac) = macs_to(dst.0);
     let given = |text: &Option<String>, default| text.as_deref().map_or(Ok(default), mac);
     let changed = Changed {
-        ttl: packet.ttl.wrapping_sub(1),
+        ttl: out.ttl.unwrap_or(packet.ttl.wrapping_sub(1)),
         dst_mac: given(&out.dst_mac, dst_mac)?,
         src_mac: given(&out.src_mac, src_mac)?,
     };
@@ -153,10 +174,18 @@ fn sent(world: &World, packet: &Packet, seen: &Seen, bound: &mut Bound) -> anyho
     if let Some(checksum) = &out.checksum {
         fields.checksum.clone_from(checksum);
     }
-    let want = frame_between(&fields, Ends { src, dst }, changed)?;
+    fields.vlan.clone_from(&out.vlan);
+    if let Some(icmp) = &mut fields.icmp {
+        icmp.kind = out.kind.unwrap_or(icmp.kind);
+        if let Some(quote) = &mut icmp.quote {
+            quote.src.clone_from(&out.quote_src);
+            quote.dst = out.quote_dst.clone().context("a packet with a quote needs `quote_src` and `quote_dst`")?;
+        }
+    }
+    let want = frame_between(&unbind(&fields, bound)?, Ends { src, dst }, changed)?;
     ensure!(want == seen.bytes, "not the frame that was expected:\n{}", difference(&want, &seen.bytes));
     if let Some(ifindex) = seen.ifindex {
-        let to_endpoint = is_endpoint(dst.0) && out.dst_mac.is_none() && world.name != "one_armed";
+        let to_endpoint = is_endpoint(dst.0) && out.dst_mac.is_none() && !world.name.starts_with("one_armed");
         let want = if to_endpoint { BEHIND } else { INGRESS };
         ensure!(ifindex == want, "sent by interface {ifindex}, not {want}");
     }
@@ -175,7 +204,8 @@ pub fn ends(frame: &[u8]) -> anyhow::Result<Ends> {
     let (src_port, dst_port) = match &sliced.transport {
         Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
         Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
-        Some(_) | None => bail!("a sent frame is neither TCP nor UDP"),
+        Some(TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_)) => (0, 0),
+        Some(_) | None => bail!("a sent frame is neither TCP nor UDP nor ICMP"),
     };
     Ok(Ends { src: (src, src_port), dst: (dst, dst_port) })
 }
