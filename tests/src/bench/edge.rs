@@ -31,8 +31,10 @@ use super::frames;
 pub(super) const VIP4: [u8; 4] = [198, 51, 100, 10];
 /// Who is addressed, IPv6.
 pub(super) const VIP6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
-/// The port of both listeners.
+/// The port of a TCP and of a UDP listener.
 pub(super) const PORT: u16 = 80;
+/// The port of a TCP listener that admits one new flow a second.
+pub(super) const GUARDED: u16 = 81;
 
 const ENDPOINTS: u16 = 64;
 /// An interface that packets of clients do not come in by.
@@ -194,9 +196,11 @@ fn forward<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> impl Ite
 }
 
 fn steps() -> Vec<Step> {
-    let (tcp, udp) = (ListenerId(0), ListenerId(1));
+    let (tcp, udp, guarded) = (ListenerId(0), ListenerId(1), ListenerId(2));
     let (instance, in_use) = (InstanceId(0), Listener::IN_USE);
-    let listener = Listener { instance, idle_timeout_s: 900, flags: in_use, identity: 1, admission: u32::MAX, pad: 0 };
+    // As many new flows as can be.
+    let listener =
+        Listener { instance, idle_timeout_s: 900, flags: in_use, identity: 1, admission: u32::MAX, ..Listener::default() };
     let vip = Address { roles: Address::VIP, protocols: Address::TCP | Address::UDP, instance };
     let egress_role = Address { roles: Address::EGRESS, protocols: 0, instance };
     let (vip4, vip6) = (mapped(VIP4), VIP6);
@@ -210,6 +214,7 @@ fn steps() -> Vec<Step> {
     }
     steps.extend([Step::PutAddress(vip4, vip), Step::PutAddress(vip6, vip), Step::PutEgress(instance, egress)]);
     steps.extend([Step::PutListener(tcp, listener), Step::PutListener(udp, listener)]);
+    steps.push(Step::PutListener(guarded, Listener { identity: 2, admission: 1, ..listener }));
     for (nth, listener, family) in [(0, tcp, Family::V4), (1, tcp, Family::V6), (2, udp, Family::V4)] {
         let first = nth * ENDPOINTS;
         for n in 0..ENDPOINTS {
@@ -225,9 +230,10 @@ fn steps() -> Vec<Step> {
         steps.push(Step::FillTable { id, digest: u64::from(nth) + 1, slots });
         steps.push(Step::Activate { listener, family, table: id });
     }
+    steps.push(Step::Activate { listener: guarded, family: Family::V4, table: TableId(1) });
     for addr in [vip4, vip6] {
-        for (protocol, listener) in [(TCP, tcp), (UDP, udp)] {
-            let key = ServiceKey { addr, port: PORT.to_be_bytes(), protocol, pad: 0 };
+        for (protocol, port, listener) in [(TCP, PORT, tcp), (UDP, PORT, udp), (TCP, GUARDED, guarded)] {
+            let key = ServiceKey { addr, port: port.to_be_bytes(), protocol, pad: 0 };
             steps.push(Step::PutService(key, Service { listener, endpoint_port: [0x1f, 0x90] }));
         }
     }

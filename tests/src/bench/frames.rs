@@ -4,13 +4,15 @@ use anyhow::{Result, ensure};
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
 use ga_common::bench::{FIRST_PORT, Load, PORT_BITS, WORDS, order};
 
-use super::edge::{PORT, VIP4, VIP6};
+use super::edge::{GUARDED, PORT, VIP4, VIP6};
 
 /// What kind of frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// TCP over IPv4, with SYN or with ACK.
     Tcp4 { syn: bool },
+    /// A SYN over IPv4 for the listener that admits hardly any.
+    Refused,
     /// TCP over IPv6, with SYN or with ACK.
     Tcp6 { syn: bool },
     /// UDP over IPv4.
@@ -30,7 +32,7 @@ const CLIENT6: [u8; 16] = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0]
 pub(super) fn load(kind: Kind) -> Result<Load> {
     let source = match kind {
         Kind::Tcp6 { .. } => [CLIENT6[12], CLIENT6[13], CLIENT6[14], CLIENT6[15]],
-        Kind::Tcp4 { .. } | Kind::Udp4 | Kind::Stranger | Kind::Arp => CLIENT4,
+        Kind::Tcp4 { .. } | Kind::Refused | Kind::Udp4 | Kind::Stranger | Kind::Arp => CLIENT4,
     };
     packed(&frame(kind)?, source)
 }
@@ -69,6 +71,7 @@ fn frame(kind: Kind) -> Result<Vec<u8>> {
         Kind::Tcp4 { syn } => {
             flags(eth.ipv4(CLIENT4, VIP4, 64).tcp(port, PORT, 1, 8192), syn).write(&mut bytes, b"")?;
         }
+        Kind::Refused => eth.ipv4(CLIENT4, VIP4, 64).tcp(port, GUARDED, 1, 8192).syn().write(&mut bytes, b"")?,
         Kind::Tcp6 { syn } => {
             flags(eth.ipv6(CLIENT6, VIP6, 64).tcp(port, PORT, 1, 8192), syn).write(&mut bytes, b"")?;
         }

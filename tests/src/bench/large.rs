@@ -34,7 +34,9 @@ impl Large {
         for number in 0..self.listeners {
             let port = usize::from(FIRST_PORT) + number;
             let head = "[[instance.listener.endpoint_group]]\nname = \"near\"\nregion = \"lab\"\n";
-            text += &format!("\n[[instance.listener]]\nname = \"l{number}\"\nprotocol = \"udp\"\nports = \"{port}\"\n\n{head}");
+            text += &format!(
+                "\n[[instance.listener]]\nname = \"l{number}\"\nprotocol = \"udp\"\nports = \"{port}\"\nmax_new_flows_per_second = 100000000\n\n{head}"
+            );
             for endpoint in 0..ENDPOINTS {
                 let (address, weight) = self.endpoint(number, endpoint);
                 text += &format!(
