@@ -19,7 +19,7 @@ use crate::{
     maps::{self, Counters, Fixed, FlowTables, Hops, Idle, LiveFlows, Maps, Repairs},
     model::Node,
     net::Net,
-    plan::{self, Plan, State, Step},
+    plan::{self, Plan, State},
     program::{self, PinLock, Pins, Sizes},
 };
 
@@ -49,7 +49,7 @@ struct Opened {
     pins: Pins,
 }
 
-/// How often a step is tried when the kernel is short of memory or busy, and how long the first pause is; the next ones are four
+/// How often a plan is tried when the kernel is short of memory or busy, and how long the first pause is; the next ones are four
 /// times as long.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -67,6 +67,10 @@ impl DataPath {
         match Self::take(&mut ebpf, lock, pin_dir, node, sizes, loaded.adopted) {
             Ok(Opened { maps, next_hops, flows, counters, running, pins }) => {
                 tracing::info!(adopted = loaded.adopted, generation = running.generation.0, "loaded");
+                let slots = if loaded.adopted { flows.recover() } else { 0 };
+                if slots > 0 {
+                    tracing::warn!(slots, "flow slots that an agent left claimed were freed");
+                }
                 Ok(Self {
                     pin_dir: pin_dir.to_owned(),
                     adopted: loaded.adopted,
@@ -172,31 +176,32 @@ impl DataPath {
         self.steps(&before).await
     }
 
+    /// Does what leads to `target`, patiently.
     async fn steps(&mut self, target: &State) -> Result<(), Error> {
-        for step in &plan::steps(&self.running, target) {
-            self.step(step).await?;
-            if let Err(violation) = self.running.apply(step) {
-                // The plan's own checks make this impossible; packets are not worth a panic.
-                tracing::error!(%step, "the running state does not allow a step that was done: {violation:?}");
-            }
-        }
-        Ok(())
-    }
-
-    /// Does a step, patiently.
-    async fn step(&mut self, step: &Step) -> Result<(), maps::Error> {
         let mut pause = PAUSE;
         for _ in 1..TRIES {
-            match self.maps.apply(step) {
+            match self.steps_once(target) {
                 Err(error) if error.is_passing() => {
-                    tracing::warn!(%step, "tried again in {} ms: {error}", pause.as_millis());
+                    tracing::warn!("tried again in {} ms: {error}", pause.as_millis());
                     sleep(pause).await;
                     pause *= 4;
                 }
-                result => return result,
+                result => return Ok(result?),
             }
         }
-        self.maps.apply(step)
+        Ok(self.steps_once(target)?)
+    }
+
+    /// What was done so far is known even when a step fails.
+    fn steps_once(&mut self, target: &State) -> Result<(), maps::Error> {
+        let steps = plan::steps(&self.running, target);
+        let running = &mut self.running;
+        self.maps.apply_all(&steps, |step| {
+            if let Err(violation) = running.apply(step) {
+                // The plan's own checks make this impossible; packets are not worth a panic.
+                tracing::error!(%step, "the running state does not allow a step that was done: {violation:?}");
+            }
+        })
     }
 
     /// NAT ports may change at any time: known flows keep theirs.

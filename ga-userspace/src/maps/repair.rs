@@ -24,7 +24,7 @@ use ga_common::abi::{
     limits::{ABI_VERSION, FILTER_WORDS, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES},
 };
 
-use super::{Cells, Error, Fixed, Maps, on};
+use super::{Cells, Error, Fixed, Maps, on, tables::Fill};
 use crate::plan::{Family, State};
 
 /// The maps that are compared.
@@ -121,6 +121,16 @@ impl Contents {
         Ok(())
     }
 
+    /// Takes note of a table that was given up.
+    pub(super) fn release(&mut self, id: TableId) {
+        self.known.remove(&id);
+    }
+
+    /// Whether a table was put there, and not given up since.
+    pub(super) fn is_known(&self, id: TableId) -> bool {
+        self.known.contains_key(&id)
+    }
+
     /// What a table holds now; none when we may not look.
     fn read(&mut self, map: u32) -> Result<Option<u64>, Error> {
         let data = match MapData::from_id(map) {
@@ -206,7 +216,7 @@ impl Maps {
         repairs.note("ENDPOINTS", self.endpoints.restore((0..MAX_ENDPOINTS).map(endpoint)));
         repairs.note("TABLES", self.repair_tables(state, slots));
         let digest = |id: u32| (id, state.tables.get(&TableId(id)).map_or(0, |table| table.digest));
-        repairs.note("DIGESTS", self.digests.restore((0..MAX_TABLES).map(digest)));
+        repairs.note("DIGESTS", self.tables.restore_digests((0..MAX_TABLES).map(digest)));
         let tables: BTreeMap<u32, u32> =
             state.active.iter().map(|((listener, family), table)| (family.active_index(*listener), table.0)).collect();
         let active = |index: u32| (index, tables.get(&index).copied().unwrap_or(TableId::EMPTY.0));
@@ -216,11 +226,11 @@ impl Maps {
     }
 
     fn repair_tables(&mut self, state: &State, slots: impl Fn(TableId, u64) -> Option<Arc<[EndpointId]>>) -> Result<u64, Error> {
-        self.contents.known.retain(|id, _| state.tables.contains_key(id));
+        self.tables.contents.known.retain(|id, _| state.tables.contains_key(id));
         let mut other = Vec::new();
         for id in state.tables.keys() {
-            let known = self.contents.known.get(id).map(|content| content.map);
-            let now = self.contents.map(*id)?;
+            let known = self.tables.contents.known.get(id).map(|content| content.map);
+            let now = self.tables.contents.map(*id)?;
             if now.is_none() || known.is_some() && now != known {
                 other.push(*id);
             }
@@ -228,11 +238,11 @@ impl Maps {
         let (mut restored, mut rebuilt) = (0, 0);
         for id in other.into_iter().chain(self.next_tables(state)) {
             let digest = state.tables.get(&id).map_or(0, |table| table.digest);
-            let map = self.contents.map(id)?;
-            let known = self.contents.known.get(&id).copied();
+            let map = self.tables.contents.map(id)?;
+            let known = self.tables.contents.known.get(&id).copied();
             let is_ours = known.is_none_or(|known| Some(known.map) == map);
-            let now = match map.filter(|_| is_ours && self.contents.readable) {
-                Some(map) => self.contents.read(map)?,
+            let now = match map.filter(|_| is_ours && self.tables.contents.readable) {
+                Some(map) => self.tables.contents.read(map)?,
                 None => None,
             };
             let is_right = match (known, now) {
@@ -242,7 +252,7 @@ impl Maps {
                 (None, Some(_)) => false,
             };
             if is_right {
-                self.contents.last = Some(id);
+                self.tables.contents.last = Some(id);
                 continue;
             }
             if rebuilt == REBUILT_A_PASS {
@@ -252,19 +262,19 @@ impl Maps {
             let content = slots(id, digest).ok_or(Error::UnknownTable { id })?;
             if let (None, Some(map), true) = (known, map, now == Some(hash(&content))) {
                 // Found there by this agent, seen for the first time, and right.
-                self.contents.known.insert(id, Content { map, hash: hash(&content) });
+                self.tables.contents.known.insert(id, Content { map, hash: hash(&content) });
             } else {
-                self.fill(id, digest, &content)?;
+                self.tables.fill(Fill { id, digest, slots: &content })?;
                 restored += 1;
             }
-            self.contents.last = Some(id);
+            self.tables.contents.last = Some(id);
         }
         Ok(restored)
     }
 
     /// Whose turn it is to be read.
     fn next_tables(&self, state: &State) -> Vec<TableId> {
-        let after = self.contents.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let after = self.tables.contents.last.map_or(Bound::Unbounded, Bound::Excluded);
         let next = state.tables.range((after, Bound::Unbounded)).chain(&state.tables);
         let count = TABLES_A_PASS.min(state.tables.len());
         next.map(|(id, _)| *id).take(count).collect()
@@ -292,6 +302,7 @@ pub(super) fn settings(fixed: Fixed, state: &State) -> Settings {
         flow6_mask: fixed.flows6 - 1,
         nat_first: fixed.nat_first,
         nat_span: u16::try_from(ports / fixed.cpus.max(1)).unwrap_or(u16::MAX),
-        pad: 0,
+        // Flows are safe from eviction for about 0.1 s: those of one listener then take a quarter of the slots at most.
+        admission: (fixed.flows4.min(fixed.flows6) / 4 * 5).max(10_000),
     }
 }

@@ -18,6 +18,7 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("haproxy", "haproxy"),
     ("bpftool", "bpftool"),
     ("socat", "socat"),
+    ("strace", "strace"),
     ("procps", "sysctl"),
     ("iputils-ping", "ping"),
     ("wrk", "wrk"),
