@@ -49,7 +49,7 @@ struct Opened {
     pins: Pins,
 }
 
-/// How often a plan is tried when the kernel is short of memory or busy, and how long the first pause is; the next ones are four
+/// How often a step is tried when the kernel is short of memory or busy, and how long the first pause is; the next ones are four
 /// times as long.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -67,10 +67,6 @@ impl DataPath {
         match Self::take(&mut ebpf, lock, pin_dir, node, sizes, loaded.adopted) {
             Ok(Opened { maps, next_hops, flows, counters, running, pins }) => {
                 tracing::info!(adopted = loaded.adopted, generation = running.generation.0, "loaded");
-                let slots = if loaded.adopted { flows.recover() } else { 0 };
-                if slots > 0 {
-                    tracing::warn!(slots, "flow slots that an agent left claimed were freed");
-                }
                 Ok(Self {
                     pin_dir: pin_dir.to_owned(),
                     adopted: loaded.adopted,
@@ -105,7 +101,7 @@ impl DataPath {
         Ok(Opened {
             maps,
             next_hops: NextHops::new(hops),
-            flows: FlowTables::open(ebpf)?,
+            flows: flow_tables(ebpf, adopted)?,
             counters: Counters::open(ebpf)?,
             running,
             pins: Pins::open(pin_dir, lock)?,
@@ -176,12 +172,20 @@ impl DataPath {
         self.steps(&before).await
     }
 
-    /// Does what leads to `target`, patiently.
+    /// Does what is left to do, patiently.
     async fn steps(&mut self, target: &State) -> Result<(), Error> {
         let mut pause = PAUSE;
-        for _ in 1..TRIES {
-            match self.steps_once(target) {
-                Err(error) if error.is_passing() => {
+        for left in (0..TRIES).rev() {
+            let steps = plan::steps(&self.running, target);
+            let running = &mut self.running;
+            let result = self.maps.apply_all(&steps, |step| {
+                if let Err(violation) = running.apply(step) {
+                    // The plan's own checks make this impossible; packets are not worth a panic.
+                    tracing::error!(%step, "the running state does not allow a step that was done: {violation:?}");
+                }
+            });
+            match result {
+                Err(error) if error.is_passing() && left > 0 => {
                     tracing::warn!("tried again in {} ms: {error}", pause.as_millis());
                     sleep(pause).await;
                     pause *= 4;
@@ -189,19 +193,7 @@ impl DataPath {
                 result => return Ok(result?),
             }
         }
-        Ok(self.steps_once(target)?)
-    }
-
-    /// What was done so far is known even when a step fails.
-    fn steps_once(&mut self, target: &State) -> Result<(), maps::Error> {
-        let steps = plan::steps(&self.running, target);
-        let running = &mut self.running;
-        self.maps.apply_all(&steps, |step| {
-            if let Err(violation) = running.apply(step) {
-                // The plan's own checks make this impossible; packets are not worth a panic.
-                tracing::error!(%step, "the running state does not allow a step that was done: {violation:?}");
-            }
-        })
+        Ok(())
     }
 
     /// NAT ports may change at any time: known flows keep theirs.
@@ -266,6 +258,15 @@ impl DataPath {
     pub(super) fn sweep(&self) -> Vec<Idle> {
         self.flows.sweep(clock::tick())
     }
+}
+
+fn flow_tables(ebpf: &mut Ebpf, adopted: bool) -> Result<FlowTables, Error> {
+    let flows = FlowTables::open(ebpf)?;
+    let slots = if adopted { flows.recover() } else { 0 };
+    if slots > 0 {
+        tracing::warn!(slots, "flow slots that an agent left claimed were freed");
+    }
+    Ok(flows)
 }
 
 fn fixed(node: &Node, sizes: Sizes) -> Result<Fixed, Error> {

@@ -1,7 +1,8 @@
 //! The maps of the data path: the only room that writes them. It makes no choice: steps come from the plan.
 //!
 //! One file per kind of memory: `flows` (shared with packets, word by word), `hops` (how to get to endpoints), `counters`
-//! (read only), `tables` (who is chosen), and here all else that a plan describes; `repair` puts right what somebody else changed.
+//! (read only), `tables` (who is chosen), `repair` (puts right what somebody else changed), and here all else that a plan
+//! describes.
 
 mod counters;
 mod flows;
@@ -24,11 +25,9 @@ pub use counters::{Counters, DropCount, PassCount};
 pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
 pub use repair::{REPAIRED, Repairs, TABLES_A_PASS};
+use tables::{Fill, SelectionTables};
 
-use self::{
-    repair::settings,
-    tables::{Fill, SelectionTables},
-};
+use self::repair::{Contents, settings};
 use crate::plan::{Family, State, Step, TableInfo};
 
 /// What can go wrong.
@@ -145,6 +144,7 @@ pub struct Maps {
     addresses: HashMap<MapData, AddressKey, Address>,
     filter: Cells<u64>,
     services: HashMap<MapData, ServiceKey, Service>,
+    contents: Contents,
     /// What was set last.
     fixed: Option<Fixed>,
 }
@@ -152,6 +152,8 @@ pub struct Maps {
 impl Maps {
     /// Takes the maps out of a loaded object.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let Some(Map::ArrayOfMaps(outer)) = ebpf.map("TABLES") else { return Err(Error::Missing("TABLES")) };
+        let contents = Contents::new(outer)?;
         Ok(Self {
             settings: Cells::take(ebpf, "SETTINGS")?,
             listeners: Cells::take(ebpf, "LISTENERS")?,
@@ -162,6 +164,7 @@ impl Maps {
             addresses: take(ebpf, "ADDRESSES")?,
             filter: Cells::take(ebpf, "FILTER")?,
             services: take(ebpf, "SERVICES")?,
+            contents,
             fixed: None,
         })
     }
@@ -187,8 +190,8 @@ impl Maps {
                 continue;
             }
             let mut failed = Ok(());
-            for (step, result) in steps.iter().zip(self.tables.fill_all(&tables)?) {
-                match result {
+            for ((step, table), result) in steps.iter().zip(&tables).zip(self.tables.fill_all(&tables)?) {
+                match result.and_then(|()| self.contents.put(table.id, table.slots)) {
                     Ok(()) => done(step),
                     Err(error) => failed = Err(error),
                 }
@@ -230,10 +233,15 @@ impl Maps {
                 let endpoint = self.endpoints.get(u32::from(*id))?;
                 self.endpoints.set(u32::from(*id), Endpoint { flags: Endpoint::RETIRED, ..endpoint })
             }
-            Step::FillTable { id, digest, slots } => self.tables.fill(Fill { id: *id, digest: *digest, slots }),
+            Step::FillTable { id, digest, slots } => self.fill(Fill { id: *id, digest: *digest, slots }),
             Step::Activate { listener, family, table } => self.active.set(family.active_index(*listener), table.0),
             Step::ReleaseTable(id) => self.tables.release(*id),
         }
+    }
+
+    fn fill(&mut self, table: Fill<'_>) -> Result<(), Error> {
+        self.tables.fill(table)?;
+        self.contents.put(table.id, table.slots)
     }
 
     /// What the filter should say in one of its words.

@@ -121,16 +121,6 @@ impl Contents {
         Ok(())
     }
 
-    /// Takes note of a table that was given up.
-    pub(super) fn release(&mut self, id: TableId) {
-        self.known.remove(&id);
-    }
-
-    /// Whether a table was put there, and not given up since.
-    pub(super) fn is_known(&self, id: TableId) -> bool {
-        self.known.contains_key(&id)
-    }
-
     /// What a table holds now; none when we may not look.
     fn read(&mut self, map: u32) -> Result<Option<u64>, Error> {
         let data = match MapData::from_id(map) {
@@ -216,7 +206,7 @@ impl Maps {
         repairs.note("ENDPOINTS", self.endpoints.restore((0..MAX_ENDPOINTS).map(endpoint)));
         repairs.note("TABLES", self.repair_tables(state, slots));
         let digest = |id: u32| (id, state.tables.get(&TableId(id)).map_or(0, |table| table.digest));
-        repairs.note("DIGESTS", self.tables.restore_digests((0..MAX_TABLES).map(digest)));
+        repairs.note("DIGESTS", self.tables.digests.restore((0..MAX_TABLES).map(digest)));
         let tables: BTreeMap<u32, u32> =
             state.active.iter().map(|((listener, family), table)| (family.active_index(*listener), table.0)).collect();
         let active = |index: u32| (index, tables.get(&index).copied().unwrap_or(TableId::EMPTY.0));
@@ -226,11 +216,11 @@ impl Maps {
     }
 
     fn repair_tables(&mut self, state: &State, slots: impl Fn(TableId, u64) -> Option<Arc<[EndpointId]>>) -> Result<u64, Error> {
-        self.tables.contents.known.retain(|id, _| state.tables.contains_key(id));
+        self.contents.known.retain(|id, _| state.tables.contains_key(id));
         let mut other = Vec::new();
         for id in state.tables.keys() {
-            let known = self.tables.contents.known.get(id).map(|content| content.map);
-            let now = self.tables.contents.map(*id)?;
+            let known = self.contents.known.get(id).map(|content| content.map);
+            let now = self.contents.map(*id)?;
             if now.is_none() || known.is_some() && now != known {
                 other.push(*id);
             }
@@ -238,11 +228,11 @@ impl Maps {
         let (mut restored, mut rebuilt) = (0, 0);
         for id in other.into_iter().chain(self.next_tables(state)) {
             let digest = state.tables.get(&id).map_or(0, |table| table.digest);
-            let map = self.tables.contents.map(id)?;
-            let known = self.tables.contents.known.get(&id).copied();
+            let map = self.contents.map(id)?;
+            let known = self.contents.known.get(&id).copied();
             let is_ours = known.is_none_or(|known| Some(known.map) == map);
-            let now = match map.filter(|_| is_ours && self.tables.contents.readable) {
-                Some(map) => self.tables.contents.read(map)?,
+            let now = match map.filter(|_| is_ours && self.contents.readable) {
+                Some(map) => self.contents.read(map)?,
                 None => None,
             };
             let is_right = match (known, now) {
@@ -252,7 +242,7 @@ impl Maps {
                 (None, Some(_)) => false,
             };
             if is_right {
-                self.tables.contents.last = Some(id);
+                self.contents.last = Some(id);
                 continue;
             }
             if rebuilt == REBUILT_A_PASS {
@@ -262,19 +252,19 @@ impl Maps {
             let content = slots(id, digest).ok_or(Error::UnknownTable { id })?;
             if let (None, Some(map), true) = (known, map, now == Some(hash(&content))) {
                 // Found there by this agent, seen for the first time, and right.
-                self.tables.contents.known.insert(id, Content { map, hash: hash(&content) });
+                self.contents.known.insert(id, Content { map, hash: hash(&content) });
             } else {
-                self.tables.fill(Fill { id, digest, slots: &content })?;
+                self.fill(Fill { id, digest, slots: &content })?;
                 restored += 1;
             }
-            self.tables.contents.last = Some(id);
+            self.contents.last = Some(id);
         }
         Ok(restored)
     }
 
     /// Whose turn it is to be read.
     fn next_tables(&self, state: &State) -> Vec<TableId> {
-        let after = self.tables.contents.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let after = self.contents.last.map_or(Bound::Unbounded, Bound::Excluded);
         let next = state.tables.range((after, Bound::Unbounded)).chain(&state.tables);
         let count = TABLES_A_PASS.min(state.tables.len());
         next.map(|(id, _)| *id).take(count).collect()

@@ -21,7 +21,7 @@ use ga_common::abi::{
     limits::MAX_TABLES,
 };
 
-use super::{Cells, Error, on, repair::Contents};
+use super::{Cells, Error, on};
 
 const NAME: &str = "TABLES";
 /// Tables that are filled at the same time.
@@ -45,9 +45,7 @@ pub(super) struct SelectionTables {
     outer: Outer,
     /// The same map, for whoever fills a table beside us.
     fd: OwnedFd,
-    digests: Cells<u64>,
-    /// What we put there.
-    pub(super) contents: Contents,
+    pub(super) digests: Cells<u64>,
     /// Packets may still be about to choose from a table that was given up: true until all that were on their way then are
     /// gone. Nobody knows what another agent did before us.
     lingering: bool,
@@ -61,12 +59,10 @@ impl SelectionTables {
         let map = ebpf.take_map(NAME).ok_or(Error::Missing(NAME))?;
         let Map::ArrayOfMaps(data) = &map else { return Err(Error::Missing(NAME)) };
         let fd = data.fd().as_fd().try_clone_to_owned().map_err(|source| Error::Share { map: NAME, source })?;
-        let contents = Contents::new(data)?;
         Ok(Self {
             outer: on(NAME, Outer::try_from(map))?,
             fd,
             digests: Cells::take(ebpf, "DIGESTS")?,
-            contents,
             lingering: true,
             spares: BTreeMap::new(),
         })
@@ -80,13 +76,7 @@ impl SelectionTables {
     /// Gives a table up. It stays in the outer map until its id is used again, which is soon; nobody points to it.
     pub(super) fn release(&mut self, TableId(id): TableId) -> Result<(), Error> {
         self.lingering = true;
-        self.contents.release(TableId(id));
         self.digests.set(id, 0)
-    }
-
-    /// Writes digests again where something else stands.
-    pub(super) fn restore_digests(&mut self, right: impl IntoIterator<Item = (u32, u64)>) -> Result<u64, Error> {
-        self.digests.restore(right)
     }
 
     /// Waits until no packet can be about to choose from a table that was given up.
@@ -108,12 +98,6 @@ impl SelectionTables {
                 drop(put(&mut self.outer, table)?);
             }
         }
-        self.note(table)
-    }
-
-    /// Takes note of a table that is filled.
-    fn note(&mut self, table: Fill<'_>) -> Result<(), Error> {
-        self.contents.put(table.id, table.slots)?;
         self.digests.set(table.id.0, table.digest)
     }
 
@@ -125,7 +109,8 @@ impl SelectionTables {
         self.settle()?;
         tables.iter().for_each(|table| drop(self.spares.remove(&table.id)));
         let put = put_all(&self.fd, tables, drop)?;
-        Ok(tables.iter().zip(put).map(|(table, put)| put.and_then(|()| self.note(*table))).collect())
+        let digests = &mut self.digests;
+        Ok(tables.iter().zip(put).map(|(table, put)| put.and_then(|()| digests.set(table.id.0, table.digest))).collect())
     }
 
     /// Keeps the lowest free tables ready: the next plan takes them first.
@@ -133,8 +118,7 @@ impl SelectionTables {
         self.settle()?;
         let mut free = Vec::new();
         for id in TableId::EMPTY.0 + 1..MAX_TABLES {
-            // Somebody else may have cleared the digest of a table that is in use.
-            if free.len() < SPARES && self.digests.get(id)? == 0 && !self.contents.is_known(TableId(id)) {
+            if free.len() < SPARES && self.digests.get(id)? == 0 {
                 free.push(TableId(id));
             }
         }
