@@ -546,6 +546,31 @@ fn maps_that_somebody_changes_are_put_right_and_counted() -> Result<()> {
 }
 
 #[test]
+fn a_table_whose_digest_was_cleared_is_not_taken_for_a_free_one() -> Result<()> {
+    let lab = Lab::new(2)?;
+    let _servers = Server::start_all(&lab.servers, &[80, 53])?;
+    let text = |weights: &[u8]| {
+        lab.head() + &Lab::listener("web", "tcp", "80", &[255, 100], "") + &Lab::listener("dns", "udp", "53", weights, "")
+    };
+    let agent = start(&lab, &text(&[1, 2]))?;
+    let (active, maps) = (array::<u32>(&lab, "ACTIVE")?, array::<u32>(&lab, "TABLES")?);
+    let tables = |active: &Array<MapData, u32>| (0..4).map(|index| active.get(&index, 0)).collect::<Result<Vec<_>, _>>();
+    let before: Vec<_> = tables(&active)?.into_iter().map(|id| Ok((id, maps.get(&id, 0)?))).collect::<Result<_>>()?;
+    for (id, _) in &before {
+        change::<u64>(&lab, "DIGESTS", *id, |digest| *digest = 0)?;
+    }
+    lab.configure(&text(&[2, 1]))?;
+    agent.ok(&["reload"])?;
+    let after = tables(&active)?;
+    let kept: Vec<_> = before.iter().filter(|(id, _)| after.contains(id)).collect();
+    ensure!(kept.len() == 2, "tables {before:?} became {after:?}");
+    for (id, map) in kept {
+        ensure!(maps.get(id, 0)? == *map, "table {id} is in use and was replaced");
+    }
+    forwards(&lab)
+}
+
+#[test]
 fn what_nobody_changed_is_not_put_right() -> Result<()> {
     let lab = Lab::new(2)?;
     let _servers = Server::start_all(&lab.servers, &[80, 53])?;

@@ -199,7 +199,7 @@ impl Maps {
             failed?;
         }
         // What is given up is waited for now, so that the next change waits for nobody. Without that it would only take longer.
-        if let Err(error) = self.tables.prepare() {
+        if let Err(error) = self.tables.prepare(|id| self.contents.is_known(id)) {
             tracing::warn!("no tables are ready for the next change: {error}");
         }
         Ok(())
@@ -235,7 +235,10 @@ impl Maps {
             }
             Step::FillTable { id, digest, slots } => self.fill(Fill { id: *id, digest: *digest, slots }),
             Step::Activate { listener, family, table } => self.active.set(family.active_index(*listener), table.0),
-            Step::ReleaseTable(id) => self.tables.release(*id),
+            Step::ReleaseTable(id) => {
+                self.contents.release(*id);
+                self.tables.release(*id)
+            }
         }
     }
 

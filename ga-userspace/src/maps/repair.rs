@@ -121,6 +121,16 @@ impl Contents {
         Ok(())
     }
 
+    /// Takes note of a table that was given up.
+    pub(super) fn release(&mut self, id: TableId) {
+        self.known.remove(&id);
+    }
+
+    /// Whether a table was put there, and not given up since.
+    pub(super) fn is_known(&self, id: TableId) -> bool {
+        self.known.contains_key(&id)
+    }
+
     /// What a table holds now; none when we may not look.
     fn read(&mut self, map: u32) -> Result<Option<u64>, Error> {
         let data = match MapData::from_id(map) {

@@ -113,12 +113,13 @@ impl SelectionTables {
         Ok(tables.iter().zip(put).map(|(table, put)| put.and_then(|()| digests.set(table.id.0, table.digest))).collect())
     }
 
-    /// Keeps the lowest free tables ready: the next plan takes them first.
-    pub(super) fn prepare(&mut self) -> Result<(), Error> {
+    /// Keeps the lowest free tables ready: the next plan takes them first. Those that `are_used` are not free, even when somebody
+    /// else cleared their digests.
+    pub(super) fn prepare(&mut self, are_used: impl Fn(TableId) -> bool) -> Result<(), Error> {
         self.settle()?;
         let mut free = Vec::new();
         for id in TableId::EMPTY.0 + 1..MAX_TABLES {
-            if free.len() < SPARES && self.digests.get(id)? == 0 {
+            if free.len() < SPARES && self.digests.get(id)? == 0 && !are_used(TableId(id)) {
                 free.push(TableId(id));
             }
         }
