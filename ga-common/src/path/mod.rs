@@ -147,10 +147,10 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     if packet.ttl <= 1 {
         return Outcome::drop(Drop::TtlExpired, id);
     }
-    if listener.admission != 0 && !tables.admit(id, listener.admission, tables.tick()) {
+    let Some(settings) = tables.settings() else { return NOT_READY };
+    if !select::admits(tables, settings, id, listener) {
         return Outcome::drop(Drop::Admission, id);
     }
-    let Some(settings) = tables.settings() else { return NOT_READY };
     let hash = flow::hash(settings, &room.tuple);
     let endpoint = match select::endpoint::<K, A, T>(tables, settings, id, listener, hash, &room.tuple) {
         Ok(endpoint) => endpoint,

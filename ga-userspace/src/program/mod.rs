@@ -12,7 +12,7 @@ use std::{io, path::PathBuf};
 pub use attach::{Attached, attach, detach_stale};
 #[cfg(feature = "bench")]
 pub use load::BENCH_OBJECT;
-pub use load::{Loaded, Sizes, load, program, unpin};
+pub use load::{Loaded, OBJECT, Sizes, load, program, unpin};
 pub use preflight::{PinLock, check_capabilities, preflight};
 
 /// What can go wrong, and how to mend it.
