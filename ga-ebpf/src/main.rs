@@ -4,9 +4,12 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "the BPF target has compare-and-swap only as an intrinsic")]
 
+mod apart;
 mod frame;
 mod maps;
 mod tables;
+
+use core::hint::black_box;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
@@ -20,17 +23,23 @@ use ga_common::{
         limits::MAX_LISTENERS,
         reason::{Drop, Pass},
     },
-    path::{self, verdict::Verdict},
+    path::{
+        self,
+        verdict::{Outcome, Verdict},
+    },
     wire::frame::Frame as _,
 };
 
-use crate::{frame::XdpFrame, tables::KernelTables};
+use crate::{apart::ga_icmp, frame::XdpFrame, tables::KernelTables};
 
 /// Every packet of every interface.
 #[xdp]
 pub(crate) fn ga(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
-    let outcome = path::packet(&mut frame, &KernelTables);
+    let mut outcome = path::flows(&mut frame, &KernelTables);
+    if outcome == path::OTHER_PROTOCOL {
+        outcome = Outcome::from_bits(black_box(ga_icmp(ctx.ctx)));
+    }
     match outcome.verdict() {
         Verdict::Pass(reason) => {
             count_pass(reason);

@@ -67,12 +67,12 @@ impl Places {
         other.wrapping_sub(ONES) & !other & (ONES << 7)
     }
 
-    /// The groups, the one to try first in front: the second only where it has more room and the first has next to none.
+    /// The groups, the one to try first in front: the second only where it has more room and the first has little.
     #[inline(always)]
     fn by_room(&self, [first, second]: [u64; 2]) -> [u32; 2] {
         let (a, b) = (room(first), room(second));
         let [first, second] = self.groups;
-        if a < 2 && a < b { [second, first] } else { [first, second] }
+        if a < 3 && a < b { [second, first] } else { [first, second] }
     }
 
     /// The slot at the `n`th way from home.

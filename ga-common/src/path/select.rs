@@ -24,8 +24,8 @@ use crate::{
 pub trait Addresses<const K: usize> {
     /// Which family this is.
     const FAMILY: Family;
-    /// From bytes to a tuple.
-    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<K>, Outcome>;
+    /// From the bytes at `l3` to a tuple.
+    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<Parsed<K>, Outcome>;
     /// Makes a packet what its flow says; none when the frame is shorter than it was a moment ago.
     fn rewrite<F: Frame>(frame: &mut F, place: Place, to: &Tuple<K>) -> Option<()>;
     /// The addresses of a reply: from the endpoint to one of the egress addresses, which `n` draws; none when there is no
@@ -51,8 +51,8 @@ impl Addresses<1> for V4 {
     const FAMILY: Family = Family::V4;
 
     #[inline(always)]
-    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<1>, Outcome> {
-        parse::v4(frame, tables)
+    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<Parsed<1>, Outcome> {
+        parse::v4(frame, tables, l3)
     }
 
     #[inline(always)]
@@ -95,8 +95,8 @@ impl Addresses<4> for V6 {
     const FAMILY: Family = Family::V6;
 
     #[inline(always)]
-    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<4>, Outcome> {
-        parse::v6(frame, tables)
+    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<Parsed<4>, Outcome> {
+        parse::v6(frame, tables, l3)
     }
 
     #[inline(always)]

@@ -181,7 +181,7 @@ fn forward<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> impl Ite
 fn steps() -> Vec<Step> {
     let (tcp, udp) = (ListenerId(0), ListenerId(1));
     let (instance, in_use) = (InstanceId(0), Listener::IN_USE);
-    let listener = Listener { instance, idle_timeout_s: 900, flags: in_use, identity: 1, ..Listener::default() };
+    let listener = Listener { instance, idle_timeout_s: 900, flags: in_use, identity: 1, admission: u32::MAX, pad: 0 };
     let vip = Address { roles: Address::VIP, protocols: Address::TCP | Address::UDP, instance };
     let egress_role = Address { roles: Address::EGRESS, protocols: 0, instance };
     let (vip4, vip6) = (mapped(VIP4), VIP6);
