@@ -120,12 +120,8 @@ proptest! {
 /// Every one walks the way from every state on another one.
 const CASES: u32 = 6;
 
-fn cases() -> u32 {
-    std::env::var("GA_CASES").map_or(CASES, |cases| cases.parse().unwrap())
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(cases()))]
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     /// Killed after any step, and told something else at the next start: that way is as safe, and ends where it should.
     #[test]

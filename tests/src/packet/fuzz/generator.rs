@@ -8,15 +8,27 @@ use std::{
 
 use super::trace::Event;
 use crate::packet::{
-    case::{Case, Packet},
+    case::{Case, Icmp, Packet},
     craft::{Changed, Ends, frame_between},
     model::{Model, pair::Pair, segment::UDP},
     random::{Random, mutate, originals},
     world::{CLIENT_MAC, INNER_MAC, NAT_FIRST, OUR_MAC},
 };
 
-const WORLDS: [&str; 10] =
-    ["standard", "standard", "one_armed", "only_a", "only_b", "empty", "nobody", "no_egress", "no_hop", "two_ports"];
+const WORLDS: [&str; 12] = [
+    "standard",
+    "standard",
+    "one_armed",
+    "only_a",
+    "only_b",
+    "empty",
+    "nobody",
+    "no_egress",
+    "no_hop",
+    "two_ports",
+    "tagged",
+    "one_armed_tagged",
+];
 
 /// Around every timeout there is.
 const WAITS: [u16; 16] = [1, 1, 2, 5, 9, 11, 15, 19, 21, 29, 31, 45, 59, 61, 401, 901];
@@ -75,6 +87,7 @@ impl Generator {
         let mut frame = match (self.random.below(16), lively) {
             (0..8, Some(pair)) => self.of_pair(&pair),
             (8, Some(pair)) => self.about_pair(&pair),
+            (10, Some(pair)) => self.message(&pair),
             (9, _) if !self.originals.is_empty() => self.originals[self.random.below(self.originals.len())].clone(),
             _ => self.fresh(),
         };
@@ -131,6 +144,57 @@ impl Generator {
         self.build(Ends { src: apart(src), dst: apart(dst) }, udp, flags, OUR_MAC, CLIENT_MAC)
     }
 
+    /// An ICMP error about a living flow, by somebody on either side, or an echo request.
+    fn message(&mut self, pair: &Pair) -> Vec<u8> {
+        let v6 = pair.vip.is_ipv6();
+        let random = &mut self.random;
+        let (to, about, stranger) = match pair.egress {
+            Some(egress) if random.once_in(2) => (egress, pair.endpoint, if v6 { "2001:db8:b::ff" } else { "10.0.0.254" }),
+            _ => (pair.vip, pair.client, if v6 { "2001:db8:c::ff" } else { "192.0.2.254" }),
+        };
+        let proto = if pair.protocol == UDP { "udp" } else { "tcp" };
+        let mut quote = Packet { proto: proto.to_owned(), flags: "A".to_owned(), ..Packet::default() };
+        (quote.src, quote.dst) = (Some(to.to_string()), about.to_string());
+        quote.payload_len = random.below(60);
+        quote.cut = [0, random.below(28)][random.below(2)];
+        match random.below(12) {
+            0 => quote.ip_options = "94040000".to_owned(),
+            1 => quote.checksum = "0000".to_owned(),
+            2 => (quote.mf, quote.fragment) = (true, random.below(2) as u16),
+            3 => (quote.src, quote.dst) = (Some(about.to_string()), to.to_string()),
+            4 if v6 => {
+                quote.extension = extension(random, proto);
+                quote.next = Some(if quote.extension.starts_with("2c") { 44 } else { 0 });
+                quote.extension = quote.extension.split_off(2);
+            }
+            _ => {}
+        }
+        let is_echo = random.once_in(5);
+        let kind = match (v6, is_echo) {
+            (true, true) => 128,
+            (false, true) => 8,
+            (true, false) => [1, 2, 3, 4, 5, 129, 135][random.below(7)],
+            (false, false) => [3, 3, 11, 12, 4, 5, 0][random.below(7)],
+        };
+        let quote = if is_echo { None } else { Some(Box::new(quote)) };
+        let code = random.below(6) as u8 % 5;
+        let mut packet = Packet { ttl: [64, 64, 64, 1, 0, 2][random.below(6)], ..Packet::default() };
+        packet.icmp = Some(Icmp { kind, code: if is_echo { code / 4 } else { code }, rest: "00000578".to_owned(), quote });
+        packet.payload_len = random.below(3) * 7;
+        if random.once_in(8) {
+            packet.checksum = "bad".to_owned();
+        }
+        if random.once_in(12) && !v6 {
+            packet.ip_options = "94040000".to_owned();
+        }
+        let src = if random.once_in(2) { about.ip() } else { stranger.parse().unwrap_or(about.ip()) };
+        let ends = Ends { src: (src, 0), dst: (to.ip(), 0) };
+        let frame = frame_between(&packet, ends, Changed { ttl: packet.ttl, dst_mac: OUR_MAC, src_mac: CLIENT_MAC });
+        let mut frame = frame.unwrap_or_default();
+        frame.resize(frame.len().max(self.shortest), 0);
+        frame
+    }
+
     /// Fields that are ordinary, but for one or two.
     fn build(&mut self, ends: Ends, udp: bool, flags: &str, dst_mac: [u8; 6], src_mac: [u8; 6]) -> Vec<u8> {
         let random = &mut self.random;
@@ -177,12 +241,15 @@ impl Generator {
         frame
     }
 
-    /// One, two or three VLAN tags.
+    /// One, two or three VLAN tags, mostly those of the one network, with any priority.
     fn tag(&mut self, frame: &mut Vec<u8>) {
-        for _ in 0..[1, 1, 2, 3][self.random.below(4)] {
+        const TAGS: [[u8; 4]; 3] = [[0x81, 0x00, 0, 100], [0x88, 0xa8, 0, 20], [0x81, 0x00, 0, 0]];
+        for mut tag in TAGS.into_iter().take([1, 1, 2, 3][self.random.below(4)]) {
+            tag[2] |= (self.random.number() as u8) << 4;
+            if self.random.once_in(16) {
+                tag[0] = 0x91;
+            }
             if frame.len() >= 12 {
-                let kind = [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]][[0, 0, 1, 1, 2][self.random.below(5)]];
-                let tag = [kind[0], kind[1], self.random.number() as u8, self.pick(&[0, 1, 100])];
                 frame.splice(12..12, tag);
             }
         }

@@ -8,6 +8,8 @@
 //! Reading order: [`site`] (a world), [`segment`] (bytes), [`pair`] (life of flows), [`sip`] (the keyed hash), and the order of
 //! things here.
 
+pub mod icmp;
+pub mod link;
 pub mod pair;
 pub mod segment;
 pub mod sip;
@@ -27,8 +29,9 @@ use ga_common::abi::{
 };
 
 use self::{
+    icmp::Message,
     pair::{Alive, Pair, Way},
-    segment::{Flags, Segment, TCP, ends, read, rewritten},
+    segment::{Flags, Out, Segment, TCP, ends, read, rewritten},
     sip::sip,
     site::Site,
 };
@@ -135,6 +138,7 @@ impl Model {
     pub fn judge(&mut self, frame: &[u8], seen: &Seen, now_ms: u64) -> anyhow::Result<()> {
         let segment = match read(frame, &self.site) {
             Ok(segment) => segment,
+            Err(Fate::Pass(Pass::OtherProtocol)) => return self.message(frame, seen, now_ms),
             Err(fate) => return unsent(fate, frame, seen),
         };
         self.adopt(&segment, seen, now_ms);
@@ -165,6 +169,66 @@ impl Model {
         refused
     }
 
+    /// What is neither TCP nor UDP.
+    fn message(&mut self, frame: &[u8], seen: &Seen, now_ms: u64) -> anyhow::Result<()> {
+        let passed = |reason| unsent(Fate::Pass(reason), frame, seen);
+        let (place, quote) = match icmp::read(frame) {
+            Message::Other => return passed(Pass::OtherProtocol),
+            Message::Echo(place) | Message::Vague(place) => (place, None),
+            Message::Error(place, quote) => (place, Some(quote)),
+        };
+        if self.site.ours.contains_key(&place.src) || !can_be_answered(place.src) {
+            return passed(Pass::Martian);
+        }
+        if place.is_echo(frame) {
+            let is_answered = matches!(icmp::read(frame), Message::Echo(_));
+            let is_vip = self.site.ours.get(&place.dst).is_some_and(|role| role.vip);
+            return if is_answered && is_vip {
+                sent(&icmp::answer(frame, &place), INGRESS, seen)
+            } else {
+                passed(Pass::OtherProtocol)
+            };
+        }
+        // An error goes to whom the quoted packet came from, and so is about the half whose packets come the other way.
+        let Some(quote) = quote.filter(|quote| quote.src.ip() == place.dst) else { return passed(Pass::IcmpUnknown) };
+        let found = self.by_ends.get(&(quote.protocol, quote.dst, quote.src)).copied();
+        let Some((pair, way)) = found.and_then(|(id, way)| Some((self.pairs.get(&id)?.clone(), way))) else {
+            // Nobody has seen the egress addresses of some.
+            let may_be = self.pairs.values().any(|pair| pair.egress.is_none() && pair.endpoint == quote.dst);
+            return if may_be { Ok(()) } else { passed(Pass::IcmpUnknown) };
+        };
+        let alive = pair.alive(now_ms);
+        if alive == Alive::No || alive == Alive::Barely && passed(Pass::IcmpUnknown).is_ok() {
+            return passed(Pass::IcmpUnknown);
+        }
+        let dropped = |reason| unsent(Fate::Drop(reason, self.owner(&pair)), frame, seen);
+        if place.ttl <= 1 {
+            return dropped(Drop::TtlExpired);
+        }
+        let (out, ends, quoted) = match (way, self.site.hops.get(&pair.id), pair.egress) {
+            // RFC 5508 REQ-5: what is behind us shows itself as the VIP.
+            (Way::Back, ..) => (home(&pair), (pair.vip.ip(), pair.client.ip()), (pair.client, pair.vip)),
+            (Way::There, None, _) => return dropped(Drop::NoNextHop),
+            // Where nobody has seen the egress address, nobody can tell.
+            (Way::There, Some(_), None) => {
+                if matches!(seen.action, Action::Tx | Action::Redirect) {
+                    self.count(pair.id, way, frame.len());
+                }
+                return Ok(());
+            }
+            (Way::There, Some(hop), Some(egress)) => {
+                // REQ-4: a router's address stays, the client's does not.
+                let src = if place.src == pair.client.ip() { egress.ip() } else { place.src };
+                (out_by(hop), (src, pair.endpoint.ip()), (pair.endpoint, egress))
+            }
+        };
+        let mut bytes = link::retagged(&icmp::translated(frame, &place, &quote, ends, quoted), &out.vlans);
+        bytes[..12].copy_from_slice(&out.macs.concat());
+        sent(&bytes, out.ifindex, seen)?;
+        self.count(pair.id, way, frame.len());
+        Ok(())
+    }
+
     fn ask(&mut self, segment: &Segment) {
         let service = self.site.services.get(&(segment.dst.ip(), segment.protocol, segment.dst.port()));
         if let Some((id, _)) = service.filter(|(id, _)| self.site.listeners.get(id).is_some_and(|it| it.admits > 0)) {
@@ -175,7 +239,9 @@ impl Model {
     /// Whether a listener may say that it has admitted enough for now: how long a moment is, is not modelled.
     fn is_sated(&self, id: ListenerId) -> bool {
         let admits = self.site.listeners.get(&id).map_or(0, |listens| listens.admits);
-        admits > 0 && self.asked.get(&id).is_some_and(|asked| *asked > admits)
+        // What a second admits, of the quarter of a second that is counted together, and never less than one.
+        let at_once = (admits * 268 / 1000).max(1);
+        admits > 0 && self.asked.get(&id).is_some_and(|asked| *asked > at_once)
     }
 
     /// What ought to happen, and the pair that ends by it.
@@ -192,18 +258,15 @@ impl Model {
         let mut pair = pair.clone();
         let idle_s = self.site.listeners.get(&listener).map_or(0, |listens| listens.idle_s);
         pair.note(way, segment, idle_s, now_ms);
-        let (src, dst, macs, ifindex) = match way {
-            Way::Back => (pair.vip, pair.client, [pair.macs[1], pair.macs[0]], INGRESS),
+        let (src, dst, out) = match way {
+            Way::Back => (pair.vip, pair.client, home(&pair)),
             Way::There => match self.site.hops.get(&pair.id) {
-                Some(hop) => {
-                    // A pair whose first packet was never sent shows its egress address now.
-                    let src = pair.egress.unwrap_or(segment.src);
-                    (src, pair.endpoint, [hop.dst_mac, hop.src_mac], hop.ifindex)
-                }
+                // A pair whose first packet was never sent shows its egress address now.
+                Some(hop) => (pair.egress.unwrap_or(segment.src), pair.endpoint, out_by(hop)),
                 None => return (Expected::Noted(id, pair, Fate::Drop(Drop::NoNextHop, listener)), None),
             },
         };
-        let away = Away { bytes: rewritten(frame, segment, src, dst, macs), ifindex };
+        let away = Away { bytes: rewritten(frame, segment, src, dst, &out), ifindex: out.ifindex };
         (Expected::Sent(id, pair, way, Box::new(away)), None)
     }
 
@@ -287,8 +350,8 @@ impl Model {
             Expected::Sent(_, pair, way, away) => {
                 if *way == Way::There && pair.egress.is_none() {
                     let egress = self.legal(segment, pair, ended, seen, now_ms)?;
-                    let bytes = rewritten(frame, segment, egress, pair.endpoint, hop_macs(self.site.hops.get(&pair.id)));
-                    return sent(&bytes, away.ifindex, seen);
+                    let Some(hop) = self.site.hops.get(&pair.id) else { bail!("sent without a next hop") };
+                    return sent(&rewritten(frame, segment, egress, pair.endpoint, &out_by(hop)), away.ifindex, seen);
                 }
                 sent(&away.bytes, away.ifindex, seen)
             }
@@ -310,7 +373,7 @@ impl Model {
                         "NAT port {} in the place of the client's own, which is free",
                         egress.port()
                     );
-                    sent(&rewritten(frame, segment, egress, pair.endpoint, hop_macs(Some(hop))), hop.ifindex, seen)
+                    sent(&rewritten(frame, segment, egress, pair.endpoint, &out_by(hop)), hop.ifindex, seen)
                 }
             },
         }
@@ -470,8 +533,14 @@ fn little(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
-fn hop_macs(hop: Option<&Hop>) -> [[u8; 6]; 2] {
-    hop.map_or([[0; 6]; 2], |hop| [hop.dst_mac, hop.src_mac])
+/// By an endpoint's next hop.
+fn out_by(hop: &Hop) -> Out {
+    Out { macs: [hop.dst_mac, hop.src_mac], vlans: link::of_hop(hop), ifindex: hop.ifindex }
+}
+
+/// Back to where the client's packets come from.
+fn home(pair: &Pair) -> Out {
+    Out { macs: [pair.macs[1], pair.macs[0]], vlans: pair.vlans.clone(), ifindex: INGRESS }
 }
 
 fn unsent(fate: Fate, frame: &[u8], seen: &Seen) -> anyhow::Result<()> {

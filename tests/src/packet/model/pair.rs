@@ -7,7 +7,10 @@ use ga_common::abi::{
     limits::{CLOSING_TIMEOUT_S, SYN_TIMEOUT_S},
 };
 
-use super::segment::{Segment, TCP};
+use super::{
+    link::Vlans,
+    segment::{Segment, TCP},
+};
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +51,8 @@ pub struct Pair {
     pub id: EndpointId,
     /// MAC addresses of the client's last packet, destination first.
     pub macs: [[u8; 6]; 2],
+    /// Its VLAN tags.
+    pub vlans: Vlans,
     /// Seconds that both directions may be silent.
     patience_s: u64,
     /// The endpoint has acknowledged something.
@@ -86,6 +91,7 @@ impl Pair {
             endpoint,
             id,
             macs: segment.macs,
+            vlans: segment.vlans.clone(),
             patience_s,
             answered: false,
             established: false,
@@ -136,8 +142,9 @@ impl Pair {
         if flags.ack {
             self.halves[mine].acked = segment.ack;
         }
-        if way == Way::There && segment.macs[1] != self.macs[1] {
+        if way == Way::There && (segment.macs[1], &segment.vlans) != (self.macs[1], &self.vlans) {
             self.macs = segment.macs;
+            self.vlans.clone_from(&segment.vlans);
         }
         if self.closed {
             return;

@@ -13,6 +13,7 @@ use ga_common::abi::{
 
 use super::{
     Fate,
+    link::{Vlans, retagged, tags, vlans},
     site::{Role, Site},
 };
 
@@ -30,7 +31,7 @@ pub struct Flags {
 }
 
 /// A TCP or UDP packet to one of our addresses whose headers hold together.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Segment {
     /// What the destination is to us.
     pub role: Role,
@@ -52,6 +53,8 @@ pub struct Segment {
     pub speaks: bool,
     /// MAC addresses, destination first.
     pub macs: [[u8; 6]; 2],
+    /// What its way is known by.
+    pub vlans: Vlans,
     l3: usize,
     l4: usize,
     end: usize,
@@ -65,11 +68,13 @@ pub const UDP: u8 = IpNumber::UDP.0;
 /// Reads a frame; what is not for the stages behind has its fate already.
 pub fn read(frame: &[u8], site: &Site) -> Result<Segment, Fate> {
     let Ok(eth) = Ethernet2HeaderSlice::from_slice(frame) else { return Err(Fate::Pass(Pass::NotIp)) };
-    let (l3, kind) = (14, eth.ether_type().0);
+    let (tags, at) = tags(frame);
+    let (Some(&[k0, k1]), 0..=2) = (frame.get(at..at + 2), tags.len()) else { return Err(Fate::Pass(Pass::NotIp)) };
+    let (l3, kind) = (at + 2, u16::from_be_bytes([k0, k1]));
     let behind = &frame[l3..];
     let addresses = match kind {
-        0x0800 if behind.len() >= 20 => Some((v4_at(behind, 12), v4_at(behind, 16))),
-        0x86dd if behind.len() >= 40 => Some((v6_at(behind, 8), v6_at(behind, 24))),
+        0x0800 if behind.len() >= 20 => Some((ip_at(behind, 12, true), ip_at(behind, 16, true))),
+        0x86dd if behind.len() >= 40 => Some((ip_at(behind, 8, false), ip_at(behind, 24, false))),
         0x0800 | 0x86dd => None,
         _ => return Err(Fate::Pass(Pass::NotIp)),
     };
@@ -79,7 +84,7 @@ pub fn read(frame: &[u8], site: &Site) -> Result<Segment, Fate> {
     }
     let Some((src, dst)) = addresses else { return Err(Fate::Pass(Pass::NotIp)) };
     let Some(role) = site.ours.get(&dst).copied() else { return Err(Fate::Pass(Pass::NotOurs)) };
-    let net = if kind == 0x0800 { v4(behind, role)? } else { v6(behind, role)? };
+    let net = if kind == 0x0800 { v4(behind, role)? } else { v6(frame, l3, role)? };
     let (l4, end) = (l3 + net.header, l3 + net.length);
     let found = transport(&frame[l4..end], &net, role, dst.is_ipv6())?;
     Ok(Segment {
@@ -93,6 +98,7 @@ pub fn read(frame: &[u8], site: &Site) -> Result<Segment, Fate> {
         ack: found.numbers.1,
         speaks: found.speaks,
         macs,
+        vlans: vlans(&tags),
         l3,
         l4,
         end,
@@ -120,20 +126,64 @@ fn v4(bytes: &[u8], role: Role) -> Result<Net, Fate> {
     Ok(Net { header: own, length, protocol, ttl: header.ttl() })
 }
 
-fn v6(bytes: &[u8], role: Role) -> Result<Net, Fate> {
-    let protocol = bytes[6];
-    let Ok(header) = Ipv6HeaderSlice::from_slice(bytes) else { return Err(refuse(role, protocol, Drop::Malformed)) };
+fn v6(frame: &[u8], l3: usize, role: Role) -> Result<Net, Fate> {
+    let bytes = &frame[l3..];
+    let first = bytes[6];
+    let Ok(header) = Ipv6HeaderSlice::from_slice(bytes) else { return Err(refuse(role, first, Drop::Malformed)) };
     let length = 40 + usize::from(header.payload_length());
     if length > bytes.len() {
-        return Err(refuse(role, protocol, Drop::Malformed));
+        return Err(refuse(role, first, Drop::Malformed));
     }
-    if header.next_header() == IpNumber::IPV6_FRAGMENTATION_HEADER {
-        return match bytes.get(40..48) {
-            Some(fragment) => Err(refuse(role, fragment[0], Drop::Fragment)),
-            None => Err(Fate::Pass(Pass::OtherProtocol)),
+    match walk(frame, first, l3 + 40, l3 + length) {
+        Walked::At(protocol, at) => Ok(Net { header: at - l3, length, protocol, ttl: header.hop_limit() }),
+        Walked::Fragment(protocol) => Err(refuse(role, protocol, Drop::Fragment)),
+        Walked::TooFar if role.vip && (role.tcp || role.udp) => Err(Fate::Drop(Drop::ExtHeaders, ListenerId::NONE)),
+        Walked::TooFar | Walked::Nowhere => Err(Fate::Pass(Pass::OtherProtocol)),
+    }
+}
+
+/// Where a chain of IPv6 extension headers leads.
+pub(super) enum Walked {
+    /// To a header of some protocol.
+    At(u8, usize),
+    /// To a fragment of some protocol.
+    Fragment(u8),
+    /// Beyond six headers, or beyond byte 511 of the frame.
+    TooFar,
+    /// The packet ends before.
+    Nowhere,
+}
+
+/// Follows hop-by-hop options, where they come first, destination options and routing headers that have no further stop, in the packet
+/// that ends at `end` (RFC 8200 section 4).
+pub(super) fn walk(frame: &[u8], first: u8, start: usize, end: usize) -> Walked {
+    let (mut next, mut at, mut walked) = (first, start, 0);
+    loop {
+        if at > 511 {
+            return Walked::TooFar;
+        }
+        let is_ours = next == 60 || next == 43 || next == 44 || next == 0 && walked == 0;
+        if !is_ours {
+            return Walked::At(next, at);
+        }
+        let Some(&[follower, length, _, stops]) = frame[..end].get(at..at + 8).map(|header| &header[..4]) else {
+            return Walked::Nowhere;
         };
+        match next {
+            44 => return Walked::Fragment(follower),
+            43 if stops != 0 => return Walked::At(next, at),
+            _ => {}
+        }
+        at += (usize::from(length) + 1) * 8;
+        if at > end {
+            return Walked::Nowhere;
+        }
+        walked += 1;
+        if walked > 6 {
+            return Walked::TooFar;
+        }
+        next = follower;
     }
-    Ok(Net { header: 40, length, protocol, ttl: header.hop_limit() })
 }
 
 struct Transport {
@@ -176,11 +226,11 @@ fn refuse(role: Role, protocol: u8, reason: Drop) -> Fate {
     }
 }
 
-fn v4_at(bytes: &[u8], at: usize) -> IpAddr {
-    IpAddr::from([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn v6_at(bytes: &[u8], at: usize) -> IpAddr {
+/// The address at `at`.
+pub(super) fn ip_at(bytes: &[u8], at: usize, is_v4: bool) -> IpAddr {
+    if is_v4 {
+        return IpAddr::from([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    }
     let mut addr = [0; 16];
     addr.copy_from_slice(&bytes[at..at + 16]);
     IpAddr::from(addr)
@@ -188,18 +238,33 @@ fn v6_at(bytes: &[u8], at: usize) -> IpAddr {
 
 /// The ends of a sent frame that came in as `segment`; none when it has become too short.
 pub fn ends(frame: &[u8], segment: &Segment) -> Option<(SocketAddr, SocketAddr)> {
-    let (ip, l4) = (frame.get(segment.l3..)?, frame.get(segment.l4..segment.l4 + 4)?);
-    let (src, dst) = if segment.dst.is_ipv4() { (v4_at(ip, 12), v4_at(ip, 16)) } else { (v6_at(ip, 8), v6_at(ip, 24)) };
+    let ip = frame.get(tags(frame).1 + 2..)?;
+    let header = segment.l4 - segment.l3;
+    let l4 = ip.get(header..header + 4)?;
+    let is_v4 = segment.dst.is_ipv4();
+    let (src, dst) = if is_v4 { (12, 16) } else { (8, 24) };
+    let (src, dst) = (ip_at(ip, src, is_v4), ip_at(ip, dst, is_v4));
     let port = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
     Some((SocketAddr::new(src, port(0)), SocketAddr::new(dst, port(2))))
 }
 
-/// The frame between new ends: new MAC addresses, TTL one less, and checksums computed anew. A checksum that was wrong stays
+/// How a frame leaves.
+#[derive(Clone, Debug)]
+pub struct Out {
+    /// MAC addresses, destination first.
+    pub macs: [[u8; 6]; 2],
+    /// Tags.
+    pub vlans: Vlans,
+    /// Interface.
+    pub ifindex: u32,
+}
+
+/// The frame between new ends: new MAC addresses, the tags of its way, TTL one less, and checksums computed anew. A checksum that was wrong stays
 /// wrong by as much; a UDP checksum that is not there stays away (RFC 768).
-pub fn rewritten(frame: &[u8], segment: &Segment, src: SocketAddr, dst: SocketAddr, macs: [[u8; 6]; 2]) -> Vec<u8> {
+pub fn rewritten(frame: &[u8], segment: &Segment, src: SocketAddr, dst: SocketAddr, way: &Out) -> Vec<u8> {
     let mut out = frame.to_vec();
-    out[..6].copy_from_slice(&macs[0]);
-    out[6..12].copy_from_slice(&macs[1]);
+    out[..6].copy_from_slice(&way.macs[0]);
+    out[6..12].copy_from_slice(&way.macs[1]);
     let (l3, l4) = (segment.l3, segment.l4);
     let ttl = segment.ttl.wrapping_sub(1);
     match (src.ip(), dst.ip()) {
@@ -235,11 +300,11 @@ pub fn rewritten(frame: &[u8], segment: &Segment, src: SocketAddr, dst: SocketAd
             out[at..at + 2].copy_from_slice(&[0xff, 0xff]);
         }
     }
-    out
+    retagged(&out, &way.vlans)
 }
 
 /// The bytes from `start` to `end` with the two at `at` zero.
-fn skip(frame: &[u8], start: usize, end: usize, at: usize) -> Vec<u8> {
+pub(super) fn skip(frame: &[u8], start: usize, end: usize, at: usize) -> Vec<u8> {
     let mut bytes = frame[start..end].to_vec();
     bytes[at - start..at - start + 2].copy_from_slice(&[0, 0]);
     bytes
@@ -250,7 +315,7 @@ fn sum_without(frame: &[u8], start: usize, end: usize, at: usize) -> Sum16BitWor
 }
 
 /// Puts a checksum at `at`: as far from the right one as it was before.
-fn replace_sum(before: &[u8], after: &mut [u8], at: usize, sum: impl Fn(&[u8]) -> Sum16BitWords) {
+pub(super) fn replace_sum(before: &[u8], after: &mut [u8], at: usize, sum: impl Fn(&[u8]) -> Sum16BitWords) {
     let right = |frame: &[u8]| u32::from(sum(frame).ones_complement().to_be());
     let given = u32::from(u16::from_be_bytes([before[at], before[at + 1]]));
     // In one's complement 0 and 0xffff are one number; a checksum is the complement of a sum that is never zero, so 0.

@@ -34,7 +34,7 @@ pub struct Listens {
     pub idle_s: u64,
     /// One endpoint for all flows of a client.
     pub by_source: bool,
-    /// New flows that are admitted at a time; 0 is no bound.
+    /// New flows a second that are admitted; 0 is no bound.
     pub admits: u64,
 }
 
