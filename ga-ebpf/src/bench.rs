@@ -2,8 +2,6 @@
 #![no_std]
 #![no_main]
 
-mod frame;
-
 use aya_ebpf::{
     bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX},
     btf_maps::{Array, HashMap, PerCpuArray, ProgramArray},
@@ -13,10 +11,8 @@ use aya_ebpf::{
 };
 use ga_common::{
     bench::{FIRST_PORT, Listed, Load, PORT_BITS, WORDS, order, target},
-    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame as _, ether_type, ipv4, ipv6, macs, set_macs},
+    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, MAX_OFFSET, ether_type, ipv4, ipv6, macs, set_macs},
 };
-
-use crate::frame::XdpFrame;
 
 #[btf_map]
 static LOAD: Array<Load, 1> = Array::new();
@@ -161,6 +157,48 @@ pub(crate) fn sink(ctx: XdpContext) -> u32 {
         unsafe { *arrived += 1 };
     }
     XDP_DROP
+}
+
+/// The packet of one invocation: only what floors and peers need of it.
+struct XdpFrame<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> XdpFrame<'a> {
+    #[inline(always)]
+    fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+}
+
+impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        let start = self.ctx.data() + offset;
+        if offset > MAX_OFFSET || start + N > self.ctx.data_end() {
+            return None;
+        }
+        // SAFETY: headers of a frame begin at even addresses.
+        unsafe { core::hint::assert_unchecked(start.is_multiple_of(2)) };
+        // SAFETY: the N bytes from `start` end before `data_end`, the driver leaves the packet to us while we run, and `&mut
+        // self` keeps windows from overlapping.
+        Some(unsafe { &mut *(start as *mut [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.data_end() - self.ctx.data()
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.ctx.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn grow_head(&mut self, _by: i32) -> bool {
+        false
+    }
 }
 
 #[inline(always)]

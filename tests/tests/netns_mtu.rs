@@ -62,7 +62,6 @@ fn far_addresses(net: u8) -> Result<[IpAddr; 2]> {
 }
 
 #[test]
-#[ignore = "ICMP errors are not translated yet"]
 fn path_mtu_discovery_works_behind_the_edge_and_before_it() -> Result<()> {
     const BYTES: u64 = 3_000_000;
     let lab = Lab::new(2)?;
