@@ -66,6 +66,7 @@ pub fn demands() -> Result<Vec<Demand>> {
 }
 
 /// Bytes of stack that each program of the object takes.
+#[expect(clippy::disallowed_methods, reason = "what comes in any order is put in order at once")]
 fn stacks() -> Result<BTreeMap<String, u32>> {
     let mut object = Object::parse(OBJECT).context("the object cannot be read")?;
     let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();

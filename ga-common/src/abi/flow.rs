@@ -472,7 +472,7 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
     #[inline(always)]
     pub fn is_evictable(&self, now: u32) -> bool {
         let silence = self.silence(now);
-        Flow::<K>::is_evictable(self.meta().flags()) && silence >= GRACE_TICKS && silence < u32::MAX - AHEAD
+        Flow::<K>::is_evictable(self.meta().flags()) && (GRACE_TICKS..u32::MAX - AHEAD).contains(&silence)
     }
 }
 

@@ -4,8 +4,8 @@
 //! its group's word of tags from before it goes live until it is freed: only slots whose tag agrees are looked at, and zeros tell
 //! how much room a group has. A pair is alive while either half is: silence is judged over both.
 //!
-//! Two CPUs that open the same flow between the same few instructions make two pairs: one of them is found from then on, the other
-//! is forgotten like any handshake that was given up.
+//! Whoever has claimed a slot looks whether somebody else has the same flow, or is just claiming it, and then gives way: of two CPUs
+//! that open the same flow at once one wins at most, and the client's next try is served.
 //!
 //! A slot belongs to the CPU that has claimed it by compare-and-swap, until it goes live; so does its byte of the tags, which is
 //! why that byte may be changed without looking at its neighbours.
@@ -89,7 +89,7 @@ const ONES: u64 = u64::MAX / 255;
 #[inline(always)]
 fn room(tags: u64) -> u64 {
     const LOW: u64 = ONES * 0x7f;
-    let zero = !((tags & LOW) + LOW | tags | LOW);
+    let zero = !(((tags & LOW) + LOW) | tags | LOW);
     (zero >> 7).wrapping_mul(ONES) >> 56
 }
 
@@ -127,6 +127,19 @@ pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     if state.is_live() && slot.is_for(tuple) && is_alive(memory, home, slot, now) {
         return Some(Found { index: home, state });
     }
+    among::<K, W, M>(memory, places, tuple, now, None)
+}
+
+/// The living flow of `tuple`, by its tag. For whoever has claimed the slot `mine` for it, also a slot with the same tag that
+/// somebody else has claimed: most likely for the same flow.
+#[inline(always)]
+fn among<const K: usize, const W: usize, M: FlowMemory<K, W>>(
+    memory: &M,
+    places: Places,
+    tuple: &Tuple<K>,
+    now: u32,
+    mine: Option<u32>,
+) -> Option<Found> {
     for group in places.groups {
         let mut hits = places.hits(places.turned(memory.tags(group / FLOW_WAYS)?.load()));
         for _ in 0..FLOW_WAYS {
@@ -137,6 +150,14 @@ pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
             hits &= hits - 1;
             let slot = memory.slot(index)?;
             let state = slot.state();
+            if let Some(mine) = mine {
+                if index == mine {
+                    continue;
+                }
+                if state.is_busy() {
+                    return Some(Found { index, state });
+                }
+            }
             if state.is_live() && slot.is_for(tuple) && is_alive(memory, index, slot, now) {
                 return Some(Found { index, state });
             }
@@ -163,51 +184,38 @@ fn is_alive<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     }
 }
 
-/// Where the living flow of `tuple` is, for whom the stack has no room for [`find`].
+/// Which slot but `mine` is `tuple`'s already, or is being claimed most likely for it; [`NO_SLOT`] when none is.
 #[inline(never)]
-pub fn index_of<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
+pub fn taken<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     tuple: &Tuple<K>,
     hash: u64,
     now: u32,
+    mine: u32,
 ) -> u32 {
     let Some(settings) = tables.settings() else { return NO_SLOT };
-    find::<K, W, T>(tables, settings, hash, tuple, now).map_or(NO_SLOT, |found| found.index)
+    let places = Places::of(hash, FlowMemory::<K, W>::mask(tables, settings));
+    among::<K, W, T>(tables, places, tuple, now, Some(mine)).map_or(NO_SLOT, |found| found.index)
 }
 
-/// Claims a slot for `tuple`, which nobody had a moment ago: the first free one, or that of a pair that may be evicted where none
-/// is free. Nobody else touches it until it goes live. Returns [`NO_SLOT`] when there is none, or another CPU was faster: one that
-/// opened the same flow took the first free slot, as we would have.
+/// Claims a slot in the groups of `hash`: the first free one, or that of a pair that may be evicted where none is free. Nobody else
+/// touches it until it goes live. Returns [`NO_SLOT`] when there is none, or another CPU was faster.
 #[inline(never)]
-pub fn claim<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
-    tables: &T,
-    tuple: &Tuple<K>,
-    hash: u64,
-    now: u32,
-) -> u32 {
+pub fn claim<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, hash: u64, now: u32) -> u32 {
     let Some(settings) = tables.settings() else { return NO_SLOT };
     let places = Places::of(hash, FlowMemory::<K, W>::mask(tables, settings));
     let tags_of = |group: u32| FlowMemory::<K, W>::tags(tables, group / FLOW_WAYS).map_or(0, Word::load);
     let mut victim = NO_SLOT;
     for group in places.by_room(places.groups.map(tags_of)) {
-        let tags = places.turned(tags_of(group));
         for n in 0..FLOW_WAYS {
             let index = places.slot(group, n);
             let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return NO_SLOT };
             let state = slot.state();
-            let is_hit = tags >> (8 * n) & 0xff == places.tag;
             if state.is_busy() {
-                // Another CPU is opening a flow; with our tag it is most likely this one.
-                if is_hit {
-                    return NO_SLOT;
-                }
                 continue;
             }
             if !state.is_live() || !is_alive(tables, index, slot, now) {
                 return seize::<K, W, T>(tables, index, state, places.tag);
-            }
-            if is_hit && slot.is_for(tuple) {
-                return NO_SLOT;
             }
             if victim == NO_SLOT && slot.is_evictable(now) {
                 victim = index;

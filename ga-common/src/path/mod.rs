@@ -110,7 +110,8 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     }
     if !T::DRY {
         let (seen, acked) = slot.clock();
-        let speaks = packet.speaks || flags & Flow::<K>::ESTABLISHED == 0;
+        // A handshake is kept alive by whatever belongs to it.
+        let speaks = packet.speaks || flags & (Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED) == 0;
         let ack = if packet.flags & flag::ACK != 0 { packet.ack } else { acked };
         let seen_now = if speaks { now } else { seen };
         if (seen, acked) != (seen_now, ack) {

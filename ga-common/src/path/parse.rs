@@ -91,6 +91,10 @@ pub fn v6<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<P
     let (next, ttl, src, dst) = (ip.next_hdr, ip.hop_limit, ip.src_addr, ip.dst_addr);
     let (version, payload) = (ip.vcf[0] >> 4, usize::from(u16::from_be_bytes(ip.payload_len)));
 
+    // The keys of IPv4 addresses; no such address is on a cable (RFC 6890 section 2.2.3).
+    if is_mapped(&dst) {
+        return Err(Outcome::pass(Pass::NotOurs));
+    }
     check_ours(tables, &dst)?;
     let l4 = l3 + 40;
     if version != 6 || payload > bytes - l4 {
@@ -125,6 +129,12 @@ fn upper<F: Frame, T: Tables>(
         return Err(refuse(tables, dst, upper.protocol().into(), Drop::Malformed));
     }
     Ok((upper.protocol(), upper.offset()))
+}
+
+#[inline(always)]
+fn is_mapped(k: &AddressKey) -> bool {
+    let [high, low] = [[k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7]], [k[8], k[9], k[10], k[11], 0, 0, 0, 0]];
+    u64::from_ne_bytes(high) == 0 && u64::from_ne_bytes(low) == u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0])
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! A new flow: which endpoint, which egress address and port, and both halves of the pair.
 
 use super::{
-    flow::{NO_SLOT, claim, evict, hash, index_of, publish, release},
+    flow::{NO_SLOT, claim, evict, hash, publish, release, taken},
     parse::{self, Parsed, Place},
     rewrite,
     tables::{FlowMemory, Scratch, Tables},
@@ -148,7 +148,7 @@ pub fn admits<T: Tables>(tables: &T, settings: &Settings, id: ListenerId, listen
     }
     // ADMISSION_TICKS are 275 / 1024 of a second.
     const { assert!(ADMISSION_TICKS as u64 * (1 << TICK_SHIFT) / 1_000_000 == 268) };
-    let allowed = (u64::from(rate) * 275 >> 10).checked_div(u64::from(settings.cpus)).unwrap_or(0) as u32;
+    let allowed = ((u64::from(rate) * 275) >> 10).checked_div(u64::from(settings.cpus)).unwrap_or(0) as u32;
     tables.admit(id, if allowed == 0 { 1 } else { allowed }, tables.tick())
 }
 
@@ -172,8 +172,7 @@ pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
     chosen.filter(|&id| id != EndpointId::NONE).ok_or(Drop::NoEndpoint)
 }
 
-/// Makes both halves of a pair for the packet in `room`: the reply tuple is claimed first, and that claim is the allocation of the
-/// NAT port.
+/// Makes both halves of a pair for the packet in `room`; the claim of the reply tuple is the allocation of the NAT port.
 #[inline(always)]
 pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
     tables: &T,
@@ -192,50 +191,24 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
         return Err(Drop::NoEndpoint);
     }
     let Some(egress) = tables.egress(listener.instance) else { return Err(Drop::NoEgress) };
+    let forward = claim::<K, W, T>(tables, flow_hash, now);
+    if forward == NO_SLOT {
+        return Err(Drop::FlowTableFull);
+    }
+    if taken::<K, W, T>(tables, &room.tuple, flow_hash, now, forward) != NO_SLOT {
+        release::<K, W, T>(tables, forward);
+        return Err(Drop::FlowTableFull);
+    }
+    let back = match claim_reply::<K, W, A, T>(tables, settings, &to.addr, egress, service, flow_hash, now, room) {
+        Ok(back) => back,
+        Err(reason) => {
+            release::<K, W, T>(tables, forward);
+            return Err(reason);
+        }
+    };
     let [e0, e1] = service.endpoint_port;
     let [c0, c1, v0, v1] = room.tuple.ports;
     let protocol = room.tuple.protocol;
-
-    let mut draw = flow_hash as u32;
-    // The client's own port first (RFC 4787 section 4.2.1): a client that comes again and again meets itself.
-    let mut port = own_port(settings, tables.cpu(), u16::from_be_bytes([c0, c1]));
-    let (mut back, mut reply_hash) = (NO_SLOT, 0);
-    let mut is_free = false;
-    for attempt in 0..NAT_RETRIES {
-        let Some(addrs) = A::reply(&to.addr, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
-        let [p0, p1] = port.unwrap_or_else(|| nat_port(settings, tables.cpu(), draw)).to_be_bytes();
-        room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol };
-        reply_hash = hash(settings, &room.reply);
-        let taken = index_of::<K, W, T>(tables, &room.reply, reply_hash, now);
-        is_free = taken == NO_SLOT;
-        if !is_free && attempt >= NAT_RETRIES - NAT_REUSING_RETRIES {
-            back = evict::<K, W, T>(tables, taken, reply_hash, now, Event::PortReused);
-        }
-        if is_free || back != NO_SLOT {
-            break;
-        }
-        if !T::DRY {
-            tables.count_event(Event::PortRetry);
-        }
-        port = None;
-        // Draws depend on the time: a SYN that is sent again must not meet the very same ports again.
-        draw = draw.wrapping_add(now).wrapping_mul(0x915f_77f5).wrapping_add(0x9e37_79b9);
-    }
-    if is_free {
-        back = claim::<K, W, T>(tables, &room.reply, reply_hash, now);
-    } else if back == NO_SLOT {
-        return Err(Drop::NoPort);
-    }
-    if back == NO_SLOT {
-        return Err(Drop::FlowTableFull);
-    }
-    // Asked again: another CPU may have opened the same flow since.
-    let is_free = index_of::<K, W, T>(tables, &room.tuple, flow_hash, now) == NO_SLOT;
-    let forward = if is_free { claim::<K, W, T>(tables, &room.tuple, flow_hash, now) } else { NO_SLOT };
-    if forward == NO_SLOT {
-        release::<K, W, T>(tables, back);
-        return Err(Drop::FlowTableFull);
-    }
     let [.., p0, p1] = room.reply.ports;
     room.to = Tuple { addrs: A::turned(room.reply.addrs), ports: [p0, p1, e0, e1], protocol };
     if !T::DRY {
@@ -261,6 +234,50 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
         publish::<K, W, T>(tables, forward, back, now);
     }
     Ok(())
+}
+
+/// Draws a NAT port that is free towards the endpoint, and claims the slot of the replies to it.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inlined once; a struct of these would be on the stack")]
+fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
+    tables: &T,
+    settings: &Settings,
+    to: &AddressKey,
+    egress: &Egress,
+    service: Service,
+    flow_hash: u64,
+    now: u32,
+    room: &mut Scratch<K>,
+) -> Result<u32, Drop> {
+    let [e0, e1] = service.endpoint_port;
+    let [c0, c1, ..] = room.tuple.ports;
+    let mut draw = flow_hash as u32;
+    // The client's own port first (RFC 4787 section 4.2.1): a client that comes again and again meets itself.
+    let mut port = own_port(settings, tables.cpu(), u16::from_be_bytes([c0, c1]));
+    for attempt in 0..NAT_RETRIES {
+        let Some(addrs) = A::reply(to, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
+        let [p0, p1] = port.unwrap_or_else(|| nat_port(settings, tables.cpu(), draw)).to_be_bytes();
+        room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.tuple.protocol };
+        let reply_hash = hash(settings, &room.reply);
+        let owner = taken::<K, W, T>(tables, &room.reply, reply_hash, now, NO_SLOT);
+        if owner == NO_SLOT {
+            let back = claim::<K, W, T>(tables, reply_hash, now);
+            return if back == NO_SLOT { Err(Drop::FlowTableFull) } else { Ok(back) };
+        }
+        if attempt >= NAT_RETRIES - NAT_REUSING_RETRIES {
+            let back = evict::<K, W, T>(tables, owner, reply_hash, now, Event::PortReused);
+            if back != NO_SLOT {
+                return Ok(back);
+            }
+        }
+        if !T::DRY {
+            tables.count_event(Event::PortRetry);
+        }
+        port = None;
+        // Draws depend on the time: a SYN that is sent again must not meet the very same ports again.
+        draw = draw.wrapping_add(now).wrapping_mul(0x915f_77f5).wrapping_add(0x9e37_79b9);
+    }
+    Err(Drop::NoPort)
 }
 
 /// The `draw`th port of this CPU: ports are dealt out to CPUs in turn, so that no two CPUs can claim the same one.

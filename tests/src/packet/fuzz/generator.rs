@@ -40,7 +40,7 @@ const MARTIANS6: [&str; 6] = ["2001:db8:1::1", "2001:db8:e::1", "::1", "::", "ff
 const VIPS4: [&str; 3] = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
 const VIPS6: [&str; 2] = ["2001:db8:1::1", "2001:db8:1::2"];
 const OTHERS4: [&str; 4] = ["198.51.100.99", "203.0.113.1", "203.0.113.2", "255.255.255.255"];
-const OTHERS6: [&str; 3] = ["2001:db8:1::99", "2001:db8:e::1", "ff02::1"];
+const OTHERS6: [&str; 5] = ["2001:db8:1::99", "2001:db8:e::1", "ff02::1", "::ffff:198.51.100.1", "::ffff:203.0.113.1"];
 const TCP_PORTS: [u16; 10] = [80, 80, 80, 443, 1000, 2000, 7000, 7001, 999, 2001];
 const UDP_PORTS: [u16; 5] = [53, 53, 123, 7000, 54];
 const FLAGS: [&str; 16] = ["A", "A", "PA", "PA", "S", "SA", "FA", "FA", "RA", "R", "F", "SF", "SR", "", "SFRPAU", "FPU"];
@@ -246,6 +246,7 @@ impl Generator {
         const TAGS: [[u8; 4]; 3] = [[0x81, 0x00, 0, 100], [0x88, 0xa8, 0, 20], [0x81, 0x00, 0, 0]];
         for mut tag in TAGS.into_iter().take([1, 1, 2, 3][self.random.below(4)]) {
             tag[2] |= (self.random.number() as u8) << 4;
+            tag[3] ^= self.random.below(2) as u8;
             if self.random.once_in(16) {
                 tag[0] = 0x91;
             }

@@ -136,13 +136,13 @@ impl Pair {
             Way::Back => (1, 0),
         };
         let flags = segment.flags;
-        if segment.speaks || !self.established {
+        if segment.speaks || !self.established && !self.closed {
             self.halves[mine].heard_ms = now_ms;
         }
         if flags.ack {
             self.halves[mine].acked = segment.ack;
         }
-        if way == Way::There && (segment.macs[1], &segment.vlans) != (self.macs[1], &self.vlans) {
+        if way == Way::There && (segment.macs, &segment.vlans) != (self.macs, &self.vlans) {
             self.macs = segment.macs;
             self.vlans.clone_from(&segment.vlans);
         }
