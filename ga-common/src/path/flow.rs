@@ -120,13 +120,6 @@ pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     now: u32,
 ) -> Option<Found> {
     let places = Places::of(hash, memory.mask(settings));
-    // Most flows are at home: the tags, another cache line, need not be waited for.
-    let home = places.slot(places.groups[0], 0);
-    let slot = memory.slot(home)?;
-    let state = slot.state();
-    if state.is_live() && slot.is_for(tuple) && is_alive(memory, home, slot, now) {
-        return Some(Found { index: home, state });
-    }
     among::<K, W, M>(memory, places, tuple, now, None)
 }
 
