@@ -12,7 +12,9 @@ use axum::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::access::Access;
-use crate::status::{Action, Code, Drops, EndpointChange, Handle, Planned, Refusal, Reloaded, Selector, Status};
+use crate::status::{
+    Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status,
+};
 
 /// Bytes a body may have: a configuration is far smaller.
 const BODY_LIMIT: usize = 8 << 20;
@@ -51,6 +53,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/drops", get(drops))
         .route("/v1/plan", post(plan))
+        .route("/v1/flows", post(flows))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route_layer(middleware::from_fn(readers));
@@ -126,6 +129,13 @@ async fn readyz(State(handle): State<Handle>) -> Answer<&'static str> {
 async fn plan(State(handle): State<Handle>, body: Bytes) -> Answer<Planned> {
     Answer(match parse::<PlanOrder>(&body) {
         Ok(order) => handle.plan(order.file, order.text).await,
+        Err(refusal) => Err(refusal),
+    })
+}
+
+async fn flows(State(handle): State<Handle>, body: Bytes) -> Answer<FlowList> {
+    Answer(match parse::<FlowQuery>(&body) {
+        Ok(query) => handle.flows(query).await,
         Err(refusal) => Err(refusal),
     })
 }

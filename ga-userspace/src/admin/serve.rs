@@ -85,7 +85,7 @@ mod tests {
     use crate::{
         admin::bind,
         status::{
-            Action, Code, EndpointChange, EndpointState, Planned, Refusal, Reloaded, Request, SCHEMA_VERSION, channel,
+            Action, Code, EndpointChange, EndpointState, FlowList, Planned, Refusal, Reloaded, Request, SCHEMA_VERSION, channel,
             example::example,
         },
     };
@@ -104,6 +104,9 @@ mod tests {
                     summary: vec![format!("{file} was read")],
                     report: serde_json::Value::Null,
                 })),
+                Request::Flows { query, reply } => {
+                    reply.send(Ok(FlowList { matched: u64::from(query.limit), ..FlowList::default() }));
+                }
                 Request::Endpoint { endpoint, action, reply } => {
                     let weight = match action {
                         Action::Drain => 0,
@@ -155,6 +158,9 @@ mod tests {
         assert_eq!(ask("GET", "/readyz", "").await, (200, r#""ready""#.to_owned()));
         let (code, body) = ask("POST", "/v1/plan", r#"{"file":"ga.toml","text":"[node]"}"#).await;
         assert!(code == 200 && body.contains("ga.toml was read"), "{body}");
+        let (code, body) = ask("POST", "/v1/flows", r#"{"limit":7,"protocol":"udp","client":"192.0.2.0/24"}"#).await;
+        assert!(code == 200 && body.contains(r#""matched":7"#), "{body}");
+        assert_eq!(ask("POST", "/v1/flows", r#"{"protocol":"icmp"}"#).await.0, 422);
         let (code, body) = ask("POST", "/v1/reload", "").await;
         assert_eq!(
             (code, body.as_str()),

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -29,7 +30,7 @@ pub(super) struct DataPath {
     sizes: Sizes,
     maps: Maps,
     hops: Hops,
-    flows: FlowTables,
+    flows: Arc<FlowTables>,
     counters: Counters,
     running: State,
     interfaces: Vec<Attached>,
@@ -64,7 +65,7 @@ impl DataPath {
             sizes,
             maps,
             hops,
-            flows,
+            flows: Arc::new(flows),
             counters,
             running,
             interfaces: Vec::new(),
@@ -105,6 +106,11 @@ impl DataPath {
     /// Flows alive, and how many fit.
     pub(super) fn live_flows(&self) -> (LiveFlows, Sizes) {
         (self.flows.live(clock::tick()), self.sizes)
+    }
+
+    /// Flow memory itself, for a look that takes its time.
+    pub(super) fn flow_tables(&self) -> Arc<FlowTables> {
+        Arc::clone(&self.flows)
     }
 
     /// Whether packets can be sent to an endpoint.

@@ -3,6 +3,7 @@
 mod clock;
 mod data_path;
 mod error;
+mod flows;
 mod overrides;
 mod report;
 mod reset;
@@ -10,6 +11,7 @@ mod reset;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +20,8 @@ use tokio::{
     net::{TcpListener, UnixListener},
     select,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Semaphore, watch},
+    task::JoinSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
@@ -68,6 +71,10 @@ struct Agent {
     net: Net,
     resets: Resets,
     last_reload: LastReload,
+    /// Answers that take their time.
+    tasks: JoinSet<()>,
+    /// The right to walk over flow memory.
+    walks: Arc<Semaphore>,
 }
 
 /// Runs until SIGTERM or SIGINT. The data path stays as it is: it outlives the agent.
@@ -95,6 +102,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     loop {
         select! {
             Some(request) = requests.recv() => agent.answer(request).await,
+            Some(_ended) = agent.tasks.join_next() => {}
             () = agent.net.changed() => {
                 sleep(SETTLE).await;
                 agent.follow_neighbours().await;
@@ -192,6 +200,8 @@ impl Agent {
             net,
             resets,
             last_reload,
+            tasks: JoinSet::new(),
+            walks: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -207,6 +217,7 @@ impl Agent {
                 let answer = self.change_endpoint(endpoint, action).await;
                 reply.send(answer);
             }
+            Request::Flows { query, reply } => self.list_flows(query, reply),
         }
     }
 

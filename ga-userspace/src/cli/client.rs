@@ -19,7 +19,7 @@ use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
     admin::{EndpointOrder, PlanOrder, WeightOrder},
-    status::{Action, Drops, EndpointChange, Handle, Planned, Refusal, Reloaded, Selector, Status},
+    status::{Action, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status},
 };
 
 /// Bytes an answer may have.
@@ -98,6 +98,11 @@ impl Client {
     /// `POST /v1/plan`.
     pub async fn plan(&self, file: String, text: String) -> Result<Planned, ClientError> {
         self.ask(Method::POST, "/v1/plan", Some(&PlanOrder { file, text }), Handle::CHANGE_DEADLINE).await
+    }
+
+    /// `POST /v1/flows`.
+    pub async fn flows(&self, query: &FlowQuery) -> Result<FlowList, ClientError> {
+        self.ask(Method::POST, "/v1/flows", Some(query), Handle::CHANGE_DEADLINE).await
     }
 
     /// `POST /v1/endpoints/…`.
@@ -203,7 +208,7 @@ mod tests {
                         summary: vec![file],
                         report: Value::Null,
                     })),
-                    Question::Endpoint { .. } => {}
+                    Question::Endpoint { .. } | Question::Flows { .. } => {}
                 }
             }
         });

@@ -7,6 +7,7 @@ mod drops;
 mod endpoints;
 mod exit;
 mod file;
+mod flows;
 mod output;
 pub mod plan;
 mod reload;
@@ -42,6 +43,9 @@ struct Cli {
     /// What answers look like
     #[arg(long, global = true, value_enum, default_value_t)]
     output: Format,
+    /// The same as --output json
+    #[arg(long, global = true)]
+    json: bool,
     /// When to use colours; NO_COLOR is honoured
     #[arg(long, global = true, value_enum, default_value_t)]
     color: ColorChoice,
@@ -75,6 +79,9 @@ enum Verb {
     /// Show which packets were dropped or passed to the host, and why
     #[command(after_long_help = drops::EXAMPLES)]
     Drops(drops::DropsArgs),
+    /// List flows, count them, or show who has most
+    #[command(after_long_help = flows::EXAMPLES)]
+    Flows(flows::FlowsArgs),
     /// List endpoints; drain them, or change their weight
     #[command(after_long_help = endpoints::EXAMPLES)]
     Endpoints(endpoints::EndpointsArgs),
@@ -108,7 +115,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let from_environment = || std::env::var_os("GA_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
     let socket = cli.socket.or_else(from_environment).unwrap_or_else(|| DEFAULT_SOCKET.into());
-    let context = Context { socket, output: Output::new(cli.output, cli.color) };
+    let format = if cli.json { Format::Json } else { cli.output };
+    let context = Context { socket, output: Output::new(format, cli.color) };
     dispatch(&cli.verb, &context).unwrap_or_else(|error| complain(&error, &context.output)).into()
 }
 
@@ -122,6 +130,7 @@ fn dispatch(verb: &Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Reload => block_on(reload::run(context)),
         Verb::Status(args) => block_on(status::run(args, context)),
         Verb::Drops(args) => block_on(drops::run(args, context)),
+        Verb::Flows(args) => block_on(flows::run(args, context)),
         Verb::Endpoints(args) => block_on(endpoints::run(args, context)),
     }
 }
@@ -187,6 +196,9 @@ mod tests {
             "ga --socket /tmp/x status --watch",
             "ga status --watch=0.5 --output json --socket /tmp/x --color never",
             "ga drops --watch=2",
+            "ga flows --listener web --client 192.0.2.0/24 --proto tcp --state open --limit 7 --json",
+            "ga flows --endpoint 2001:db8::11 --count",
+            "ga flows --top clients -n 3",
             "ga endpoints list",
             "ga endpoints drain ga-demo/game/10.0.0.11",
             "ga endpoints weight 2001:db8::11 50",
@@ -200,6 +212,10 @@ mod tests {
         for line in [
             "ga run",
             "ga status --watch 5",
+            "ga flows --client web",
+            "ga flows --proto icmp",
+            "ga flows -n 3",
+            "ga flows --top clients --count",
             "ga endpoints weight 10.0.0.11 256",
             "ga endpoints weight 10.0.0.11",
             "ga endpoints drain a/10.0.0.11",

@@ -1,11 +1,12 @@
 //! The maps of the data path: the only room that writes them. It makes no choice: steps come from the plan.
 //!
-//! One file per kind of memory: `flows` (shared with packets, word by word), `hops` (how to get to endpoints), `counters`
-//! (read only), and here the tables that a plan describes.
+//! One file per kind of memory: `flows` (shared with packets, word by word), `walk` (the same for people), `hops` (how to get to
+//! endpoints), `counters` (read only), and here the tables that a plan describes.
 
 mod counters;
 mod flows;
 mod hops;
+mod walk;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use ga_common::abi::{
 pub use counters::{Counters, DropCount, PassCount};
 pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
+pub use walk::{Pair, Stage};
 
 use crate::plan::{Family, State, Step, TableInfo};
 

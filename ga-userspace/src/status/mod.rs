@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(crate) mod example;
+mod flows;
 mod order;
 mod rates;
 mod refusal;
@@ -13,6 +14,7 @@ mod selector;
 mod sums;
 mod view;
 
+pub use flows::{FLOWS_LIMIT, FlowFilter, FlowList, FlowQuery, FlowRow, FlowState, Protocol, Top, TopRow};
 pub use order::{Drops, EndpointChange, EndpointList, EndpointRow, Planned, Reloaded};
 pub use refusal::{Code, Refusal};
 pub use request::{Action, Handle, Reply, Request, channel};

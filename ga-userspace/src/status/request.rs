@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Code, EndpointChange, EndpointPath, Planned, Refusal, Reloaded, Status};
+use super::{Code, EndpointChange, EndpointPath, FlowList, FlowQuery, Planned, Refusal, Reloaded, Status};
 
 /// Requests that may wait for the agent.
 const QUEUE: usize = 32;
@@ -36,6 +36,13 @@ pub enum Request {
         action: Action,
         /// Where the answer goes.
         reply: Reply<EndpointChange>,
+    },
+    /// Which flows are there?
+    Flows {
+        /// Which ones, and how they are to be told.
+        query: FlowQuery,
+        /// Where the answer goes.
+        reply: Reply<FlowList>,
     },
 }
 
@@ -97,6 +104,11 @@ impl Handle {
     /// Change the weight in force of one endpoint.
     pub async fn endpoint(&self, endpoint: EndpointPath, action: Action) -> Result<EndpointChange, Refusal> {
         self.ask(Self::CHANGE_DEADLINE, |reply| Request::Endpoint { endpoint, action, reply }).await
+    }
+
+    /// Which flows are there?
+    pub async fn flows(&self, query: FlowQuery) -> Result<FlowList, Refusal> {
+        self.ask(Self::CHANGE_DEADLINE, |reply| Request::Flows { query, reply }).await
     }
 
     async fn ask<T>(&self, deadline: Duration, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
