@@ -196,6 +196,7 @@ mod tests {
             "ga --socket /tmp/x status --watch",
             "ga status --watch=0.5 --output json --socket /tmp/x --color never",
             "ga drops --watch=2",
+            "ga drops --interval 0.5 --listener lab/web",
             "ga flows --listener web --client 192.0.2.0/24 --proto tcp --state open --limit 7 --json",
             "ga flows --endpoint 2001:db8::11 --count",
             "ga flows --top clients -n 3",
