@@ -2,6 +2,7 @@
 
 use crate::abi::entry::{Address, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings};
 use crate::abi::id::EndpointId;
+use crate::watch::{Seen, Watch};
 
 macro_rules! pod {
     ($($name:ident),*) => {
@@ -11,4 +12,4 @@ macro_rules! pod {
     };
 }
 
-pod!(Address, Egress, Endpoint, EndpointCounters, EndpointId, Hop, Listener, Service, ServiceKey, Settings);
+pod!(Address, Egress, Endpoint, EndpointCounters, EndpointId, Hop, Listener, Seen, Service, ServiceKey, Settings, Watch);

@@ -7,6 +7,7 @@
 mod frame;
 mod maps;
 mod tables;
+mod watch;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
@@ -20,7 +21,10 @@ use ga_common::{
         limits::MAX_LISTENERS,
         reason::{Drop, Pass},
     },
-    path::{self, verdict::Verdict},
+    path::{
+        self,
+        verdict::{Outcome, Verdict},
+    },
     wire::frame::Frame as _,
 };
 
@@ -31,6 +35,12 @@ use crate::{frame::XdpFrame, tables::KernelTables};
 pub(crate) fn ga(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
     let outcome = path::packet(&mut frame, &KernelTables);
+    act(&frame, outcome)
+}
+
+/// Verdict to XDP action and counter.
+#[inline(always)]
+fn act(frame: &XdpFrame<'_>, outcome: Outcome) -> u32 {
     match outcome.verdict {
         Verdict::Pass(reason) => {
             count_pass(reason);

@@ -2,18 +2,21 @@
 
 use axum::{
     Extension, Json, Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures_util::stream;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::mpsc;
 
-use super::access::Access;
+use super::access::{Access, Patience};
 use crate::status::{
-    Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status,
+    Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status, WatchLine,
+    WatchOrder,
 };
 
 /// Bytes a body may have: a configuration is far smaller.
@@ -59,6 +62,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route_layer(middleware::from_fn(readers));
     let write = Router::new()
         .route("/v1/reload", post(reload))
+        .route("/v1/watch", post(watch))
         .route("/v1/endpoints/drain", post(drain))
         .route("/v1/endpoints/undrain", post(undrain))
         .route("/v1/endpoints/weight", post(weight))
@@ -142,6 +146,28 @@ async fn flows(State(handle): State<Handle>, body: Bytes) -> Answer<FlowList> {
 
 async fn reload(State(handle): State<Handle>) -> Answer<Reloaded> {
     Answer(handle.reload().await)
+}
+
+/// One JSON object a line, as they come. The watch ends with the connection.
+async fn watch(State(handle): State<Handle>, Extension(patience): Extension<Patience>, body: Bytes) -> Response {
+    let begun = match parse::<WatchOrder>(&body) {
+        Ok(order) => {
+            patience.extend(order.seconds);
+            handle.watch(order).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    match begun {
+        Ok(lines) => Body::from_stream(stream::unfold(lines, next_line)).into_response(),
+        Err(refusal) => Answer::<()>(Err(refusal)).into_response(),
+    }
+}
+
+type Lines = mpsc::Receiver<WatchLine>;
+
+async fn next_line(mut lines: Lines) -> Option<(Result<String, serde_json::Error>, Lines)> {
+    let line = lines.recv().await?;
+    Some((serde_json::to_string(&line).map(|text| text + "\n"), lines))
 }
 
 async fn drain(State(handle): State<Handle>, body: Bytes) -> Answer<EndpointChange> {

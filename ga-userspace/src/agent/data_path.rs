@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::Ebpf;
+use aya::{Ebpf, programs::Xdp};
 use ga_common::abi::id::EndpointId;
 use tokio::time::sleep;
 
@@ -198,6 +198,31 @@ impl DataPath {
             tracing::info!(interface = name, "detached: it is not in the configuration any more");
         }
         Ok(())
+    }
+
+    /// How large flow memory is.
+    pub(super) fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// Gives every interface another program, or none of them.
+    pub(super) fn attach_tool(&mut self, tool: &mut Xdp) -> Result<(), Error> {
+        let names = self.interfaces.iter().map(|interface| &interface.name);
+        match names.into_iter().try_for_each(|name| program::replace(tool, &self.pin_dir, name)) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.attach_usual()?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Gives every interface the usual program back; tries all, and tells of the first that failed.
+    pub(super) fn attach_usual(&mut self) -> Result<(), Error> {
+        let program = program::program(&mut self.ebpf)?;
+        let results: Vec<_> =
+            self.interfaces.iter().map(|interface| program::replace(program, &self.pin_dir, &interface.name)).collect();
+        Ok(results.into_iter().collect::<Result<(), _>>()?)
     }
 
     /// Releases idle pairs.

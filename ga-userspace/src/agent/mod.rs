@@ -7,6 +7,7 @@ mod flows;
 mod overrides;
 mod report;
 mod reset;
+mod watch;
 
 use std::{
     fs,
@@ -15,19 +16,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::Ebpf;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::{
     net::{TcpListener, UnixListener},
     select,
     signal::unix::{SignalKind, signal},
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch as stopping},
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 pub use error::Error;
 
-use self::{data_path::DataPath, overrides::OverrideFile, reset::Resets};
+use self::{
+    data_path::DataPath,
+    overrides::OverrideFile,
+    reset::Resets,
+    watch::{Ending, Order, Watching},
+};
 use crate::{
     admin, config, metrics,
     model::Intent,
@@ -54,6 +61,8 @@ pub struct Options {
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the start waits for neighbours to be resolved.
 const RESOLVE: Duration = Duration::from_secs(1);
+/// Notices that may wait for the agent.
+const NOTICES: usize = 8;
 /// Changes that netlink reports within this time are looked at together.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -75,6 +84,17 @@ struct Agent {
     tasks: JoinSet<()>,
     /// The right to walk over flow memory.
     walks: Arc<Semaphore>,
+    /// How they tell that something is to be done about them.
+    notify: mpsc::Sender<Notice>,
+    watching: Option<Watching>,
+}
+
+/// What work aside has to say to the task that owns all state.
+enum Notice {
+    /// The watching program was loaded, or not.
+    WatchLoaded(Box<Result<Ebpf, Refusal>>, Order),
+    /// Enough was watched.
+    WatchEnded(Ending),
 }
 
 /// Runs until SIGTERM or SIGINT. The data path stays as it is: it outlives the agent.
@@ -84,10 +104,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("signal handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signal handler"))?;
 
-    let mut agent = Agent::start(options).await?;
+    let (notify, mut notices) = mpsc::channel(NOTICES);
+    let mut agent = Agent::start(options, notify).await?;
     let (handle, mut requests) = status::channel();
-    let (stop, stopped) = watch::channel(false);
-    let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
+    let (stop, stopped) = stopping::channel(false);
+    let until_stopped = |mut stopped: stopping::Receiver<bool>| async move {
         // The sender going away is a stop too.
         drop(stopped.wait_for(|&stop| stop).await);
     };
@@ -102,6 +123,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     loop {
         select! {
             Some(request) = requests.recv() => agent.answer(request).await,
+            Some(notice) = notices.recv() => agent.notice(notice),
             Some(_ended) = agent.tasks.join_next() => {}
             () = agent.net.changed() => {
                 sleep(SETTLE).await;
@@ -120,6 +142,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             _ = interrupt.recv() => break,
         }
     }
+    agent.stop_watching();
     tracing::info!("stopping; the data path goes on without the agent");
     stop.send_replace(true);
     let tasks = async {
@@ -163,7 +186,7 @@ fn parse(file: &str, text: String) -> Result<Read, Error> {
 }
 
 impl Agent {
-    async fn start(options: Options) -> Result<Self, Error> {
+    async fn start(options: Options, notify: mpsc::Sender<Notice>) -> Result<Self, Error> {
         program::check_capabilities()?;
         let Read { loaded, hash, .. } = read(&options.config)?;
         for warning in &loaded.warnings {
@@ -202,6 +225,8 @@ impl Agent {
             last_reload,
             tasks: JoinSet::new(),
             walks: Arc::new(Semaphore::new(1)),
+            notify,
+            watching: None,
         })
     }
 
@@ -218,6 +243,14 @@ impl Agent {
                 reply.send(answer);
             }
             Request::Flows { query, reply } => self.list_flows(query, reply),
+            Request::Watch { order, reply } => self.order_watch(order, reply),
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::WatchLoaded(loaded, order) => self.begin_watch(*loaded, order),
+            Notice::WatchEnded(ending) => self.end_watch(ending),
         }
     }
 

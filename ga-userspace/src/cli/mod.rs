@@ -1,5 +1,6 @@
 //! The `ga` command: one file for each verb. Verbs ask and print; they never decide.
 
+mod capture;
 pub mod check;
 mod client;
 pub mod detach;
@@ -9,6 +10,8 @@ mod exit;
 mod file;
 mod flows;
 mod output;
+mod packets;
+mod pcapng;
 pub mod plan;
 mod reload;
 pub mod run;
@@ -82,6 +85,12 @@ enum Verb {
     /// List flows, count them, or show who has most
     #[command(after_long_help = flows::EXAMPLES)]
     Flows(flows::FlowsArgs),
+    /// Show what becomes of packets, as they come
+    #[command(after_long_help = packets::EXAMPLES)]
+    Watch(packets::WatchArgs),
+    /// Write packets before and after translation into a file
+    #[command(after_long_help = capture::EXAMPLES)]
+    Capture(capture::CaptureArgs),
     /// List endpoints; drain them, or change their weight
     #[command(after_long_help = endpoints::EXAMPLES)]
     Endpoints(endpoints::EndpointsArgs),
@@ -131,6 +140,8 @@ fn dispatch(verb: &Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Status(args) => block_on(status::run(args, context)),
         Verb::Drops(args) => block_on(drops::run(args, context)),
         Verb::Flows(args) => block_on(flows::run(args, context)),
+        Verb::Watch(args) => block_on(packets::run(args, context)),
+        Verb::Capture(args) => block_on(capture::run(args, context)),
         Verb::Endpoints(args) => block_on(endpoints::run(args, context)),
     }
 }
@@ -200,6 +211,9 @@ mod tests {
             "ga flows --listener web --client 192.0.2.0/24 --proto tcp --state open --limit 7 --json",
             "ga flows --endpoint 2001:db8::11 --count",
             "ga flows --top clients -n 3",
+            "ga watch --host 192.0.2.0/24 --port 80 --proto tcp --verdict drop --reason no_flow --count 7 --seconds 3 --sample 5",
+            "ga watch --src 192.0.2.7 --sport 4000 --dst ::/0 --dport 53 --rate 5",
+            "ga capture -w x.pcapng -c 5 --seconds 2 --snaplen 128 --proto icmp6",
             "ga endpoints list",
             "ga endpoints drain ga-demo/game/10.0.0.11",
             "ga endpoints weight 2001:db8::11 50",
@@ -214,6 +228,9 @@ mod tests {
             "ga run",
             "ga status --watch 5",
             "ga flows --client web",
+            "ga watch --seconds 0",
+            "ga watch --verdict lost",
+            "ga capture -c 5",
             "ga flows --proto icmp",
             "ga flows -n 3",
             "ga flows --top clients --count",

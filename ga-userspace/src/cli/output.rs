@@ -85,6 +85,14 @@ impl Output {
         }
     }
 
+    /// One of many on a line of its own.
+    pub fn line<T: Serialize>(&self, view: &T, line: impl FnOnce() -> String) -> anyhow::Result<()> {
+        match self.format {
+            Format::Table => self.text(&line()),
+            Format::Json => self.text(&serde_json::to_string(view)?),
+        }
+    }
+
     /// Prints `text` and ends the line.
     pub fn text(&self, text: &str) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();

@@ -1,12 +1,13 @@
 //! The maps of the data path: the only room that writes them. It makes no choice: steps come from the plan.
 //!
 //! One file per kind of memory: `flows` (shared with packets, word by word), `walk` (the same for people), `hops` (how to get to
-//! endpoints), `counters` (read only), and here the tables that a plan describes.
+//! endpoints), `counters` (read only), `watch` (what the watching program is told and tells), and here the tables that a plan describes.
 
 mod counters;
 mod flows;
 mod hops;
 mod walk;
+mod watch;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use counters::{Counters, DropCount, PassCount};
 pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
 pub use walk::{Pair, Stage};
+pub use watch::{Told, WatchMaps, WatchRing};
 
 use crate::plan::{Family, State, Step, TableInfo};
 

@@ -14,14 +14,14 @@ use ga_common::abi::{entry::Settings, limits::ABI_VERSION};
 
 use super::Error;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga"));
 
 /// The benchmark's programs.
 #[cfg(feature = "bench")]
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-const MAPS: [&str; 16] = [
+pub(super) const MAPS: [&str; 16] = [
     "SETTINGS",
     "ADDRESSES",
     "SERVICES",

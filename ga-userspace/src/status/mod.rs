@@ -13,6 +13,7 @@ mod request;
 mod selector;
 mod sums;
 mod view;
+mod watch;
 
 pub use flows::{FLOWS_LIMIT, FlowFilter, FlowList, FlowQuery, FlowRow, FlowState, Protocol, Top, TopRow};
 pub use order::{Drops, EndpointChange, EndpointList, EndpointRow, Planned, Reloaded};
@@ -22,4 +23,8 @@ pub use selector::{EndpointPath, Selector, SelectorError};
 pub use view::{
     AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Instance, Interface, LastReload, Listener,
     MapFill, NextHop, PassCount, ReasonCount, SCHEMA_VERSION, Status,
+};
+pub use watch::{
+    Frame, PacketEnds, PacketEvent, PacketFilter, VerdictWord, WATCH_COUNT, WATCH_RATE, WATCH_SECONDS, WatchEnd, WatchLine,
+    WatchOrder,
 };

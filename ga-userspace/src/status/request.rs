@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Code, EndpointChange, EndpointPath, FlowList, FlowQuery, Planned, Refusal, Reloaded, Status};
+use super::{Code, EndpointChange, EndpointPath, FlowList, FlowQuery, Planned, Refusal, Reloaded, Status, WatchLine, WatchOrder};
 
 /// Requests that may wait for the agent.
 const QUEUE: usize = 32;
@@ -43,6 +43,13 @@ pub enum Request {
         query: FlowQuery,
         /// Where the answer goes.
         reply: Reply<FlowList>,
+    },
+    /// Tell of packets as they come. Answer when that has begun; the lines end with the watch, and the watch with the receiver.
+    Watch {
+        /// Which packets.
+        order: WatchOrder,
+        /// Where the answer goes.
+        reply: Reply<mpsc::Receiver<WatchLine>>,
     },
 }
 
@@ -109,6 +116,11 @@ impl Handle {
     /// Which flows are there?
     pub async fn flows(&self, query: FlowQuery) -> Result<FlowList, Refusal> {
         self.ask(Self::CHANGE_DEADLINE, |reply| Request::Flows { query, reply }).await
+    }
+
+    /// Tell of packets as they come.
+    pub async fn watch(&self, order: WatchOrder) -> Result<mpsc::Receiver<WatchLine>, Refusal> {
+        self.ask(Self::CHANGE_DEADLINE, |reply| Request::Watch { order, reply }).await
     }
 
     async fn ask<T>(&self, deadline: Duration, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
