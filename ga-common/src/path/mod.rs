@@ -4,6 +4,7 @@
 //! A packet that is not ours costs one look at the addresses; a packet of a known flow one look at flow memory; only a new
 //! flow asks for listener, table and endpoint.
 
+pub mod explain;
 pub mod flow;
 pub mod parse;
 pub mod rewrite;

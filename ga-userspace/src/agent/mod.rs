@@ -250,7 +250,7 @@ impl Agent {
     fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::WatchLoaded(loaded, order) => self.begin_watch(*loaded, order),
-            Notice::WatchEnded(ending) => self.end_watch(ending),
+            Notice::WatchEnded(ending) => self.end_watch(&ending),
         }
     }
 

@@ -51,6 +51,7 @@ pub(super) struct On {
     /// Programs and maps live as long as this.
     _ebpf: Ebpf,
     maps: WatchMaps,
+    tell: mpsc::Sender<WatchLine>,
 }
 
 /// Somebody waits for the program to be loaded.
@@ -62,9 +63,30 @@ pub(super) struct Order {
 
 /// The reader of events is done.
 pub(super) struct Ending {
-    because: &'static str,
+    why: Why,
     told: u64,
-    tell: mpsc::Sender<WatchLine>,
+}
+
+/// Why a watch ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Count,
+    Time,
+    Gone,
+    Broken,
+    Stopping,
+}
+
+impl Why {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Count => "that many were asked for",
+            Self::Time => "the time is over",
+            Self::Gone => "whoever asked is gone",
+            Self::Broken => "the ring of events cannot be read",
+            Self::Stopping => "the agent stops",
+        }
+    }
 }
 
 impl Agent {
@@ -127,42 +149,45 @@ impl Agent {
         };
         let end = Instant::now() + Duration::from_secs(u64::from(order.seconds));
         let (count, notify) = (u64::from(order.count), self.notify.clone());
+        let to = tell.clone();
         self.tasks.spawn(async move {
-            let (because, told) = read(ring, from_lines, teller, count, end, &tell).await;
-            drop(notify.send(Notice::WatchEnded(Ending { because, told, tell })).await);
+            let (why, told) = read(ring, from_lines, teller, count, end, &to).await;
+            drop(to);
+            drop(notify.send(Notice::WatchEnded(Ending { why, told })).await);
         });
         tracing::info!(seconds = order.seconds, count = order.count, "packets are watched");
-        self.watching = Some(Watching::On(Box::new(On { _ebpf: ebpf, maps })));
+        self.watching = Some(Watching::On(Box::new(On { _ebpf: ebpf, maps, tell })));
         Ok(told)
     }
 
-    /// Puts the usual program back and says so.
-    pub(super) fn end_watch(&mut self, ending: Ending) {
-        let Ending { because, told, tell } = ending;
-        let seen = match &self.watching {
-            Some(Watching::On(on)) => on.maps.seen().unwrap_or_default(),
-            Some(Watching::Loading) | None => Seen::default(),
-        };
-        self.stop_watching();
-        let (limited, lost) = (seen.limited, seen.lost);
-        // Whoever asked may be gone.
-        drop(tell.try_send(WatchLine::Ended(WatchEnd {
-            because: because.to_owned(),
-            matched: seen.matched,
-            told,
-            limited,
-            lost,
-        })));
+    /// Enough was watched.
+    pub(super) fn end_watch(&mut self, ending: &Ending) {
+        self.stop(ending.why, Some(ending.told));
     }
 
-    /// Puts the usual program back, if it is not there.
+    /// Watches no more, because the agent stops.
     pub(super) fn stop_watching(&mut self) {
-        if let Some(Watching::On(_)) = self.watching.take() {
-            match self.data_path.attach_usual() {
-                Ok(()) => tracing::info!("packets are not watched any more"),
-                Err(error) => tracing::error!("the watching program stays attached, and tells nothing more: {error}"),
-            }
+        self.stop(Why::Stopping, None);
+    }
+
+    /// Puts the usual program back, if it is not there, and says so.
+    fn stop(&mut self, why: Why, told: Option<u64>) {
+        let Some(Watching::On(on)) = self.watching.take() else { return };
+        match self.data_path.attach_usual() {
+            Ok(()) => tracing::info!(because = why.words(), "packets are not watched any more"),
+            Err(error) => tracing::error!("the watching program stays attached, and tells nothing more: {error}"),
         }
+        let Seen { matched, limited, lost } = on.maps.seen().unwrap_or_default();
+        let end = WatchEnd {
+            because: why.words().to_owned(),
+            complete: matches!(why, Why::Count | Why::Time),
+            matched,
+            told: told.unwrap_or_default(),
+            limited,
+            lost,
+        };
+        // Whoever asked may be gone.
+        drop(on.tell.try_send(WatchLine::Ended(end)));
     }
 }
 
@@ -174,15 +199,15 @@ async fn read(
     count: u64,
     end: Instant,
     tell: &mpsc::Sender<WatchLine>,
-) -> (&'static str, u64) {
+) -> (Why, u64) {
     let mut told = 0;
     loop {
         let mut events = Vec::new();
         tokio::select! {
-            () = tell.closed() => return ("whoever asked is gone", told),
-            () = sleep_until(end) => return ("the time is over", told),
+            () = tell.closed() => return (Why::Gone, told),
+            () = sleep_until(end) => return (Why::Time, told),
             ready = ring.readable_mut() => {
-                let Ok(mut ready) = ready else { return ("the ring cannot be read", told) };
+                let Ok(mut ready) = ready else { return (Why::Broken, told) };
                 ready.get_inner_mut().read(|one| events.push(one));
                 ready.clear_ready();
                 events.extend(lines.try_iter().map(|event| (event, Vec::new())));
@@ -191,11 +216,11 @@ async fn read(
         for event in events.into_iter().filter_map(|told| teller.tell(told)) {
             match timeout_at(end, tell.send(WatchLine::Packet(event))).await {
                 Ok(Ok(())) => told += 1,
-                Ok(Err(_closed)) => return ("whoever asked is gone", told),
-                Err(_late) => return ("the time is over", told),
+                Ok(Err(_closed)) => return (Why::Gone, told),
+                Err(_late) => return (Why::Time, told),
             }
             if told >= count {
-                return ("that many were asked for", told);
+                return (Why::Count, told);
             }
         }
     }

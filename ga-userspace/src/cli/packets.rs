@@ -133,8 +133,9 @@ pub(super) async fn follow(
         stopped = tokio::signal::ctrl_c() => return Ok(stopped.map(|()| None)?),
     }
     match ended {
-        Some(end) => Ok(Some(end)),
-        None => Err(Failure::new(Exit::Unreachable, "the agent stopped, and the watch with it").into()),
+        Some(end) if end.complete => Ok(Some(end)),
+        Some(end) => Err(Failure::new(Exit::Unreachable, format!("the watch broke off: {}", end.because)).into()),
+        None => Err(Failure::new(Exit::Unreachable, "the watch broke off: the agent is gone").into()),
     }
 }
 
@@ -144,7 +145,7 @@ fn left_out(end: &WatchEnd) -> bool {
 
 /// What was left out.
 pub(super) fn summary(end: &WatchEnd) -> String {
-    let WatchEnd { because, matched, told, limited, lost } = end;
+    let WatchEnd { because, matched, told, limited, lost, .. } = end;
     let mut out = format!("{} of {} packets that fit ({because})", count(*told), count(*matched));
     // Writing to a string cannot fail.
     if *limited > 0 {
@@ -260,7 +261,14 @@ pub(super) mod tests {
 
     #[test]
     fn what_was_left_out_is_said() {
-        let end = WatchEnd { because: "the time is over".to_owned(), matched: 5000, told: 1000, limited: 3990, lost: 10 };
+        let end = WatchEnd {
+            because: "the time is over".to_owned(),
+            complete: true,
+            matched: 5000,
+            told: 1000,
+            limited: 3990,
+            lost: 10,
+        };
         let text = summary(&end);
         assert!(text.starts_with("1,000 of 5,000 packets that fit (the time is over); 3,990 left out"), "{text}");
         assert!(left_out(&end) && !left_out(&WatchEnd { limited: 0, lost: 0, ..end }));

@@ -111,6 +111,8 @@ pub enum WatchLine {
 pub struct WatchEnd {
     /// A few words.
     pub because: String,
+    /// It went on for as long as it was told to.
+    pub complete: bool,
     /// Packets that fit the filter.
     pub matched: u64,
     /// Events told.
@@ -211,7 +213,7 @@ mod tests {
     fn lines_say_what_they_are() {
         let end = WatchLine::Ended(WatchEnd { because: "count".to_owned(), ..WatchEnd::default() });
         let text = serde_json::to_string(&end).expect("plain data");
-        assert!(text.starts_with(r#"{"event":"ended","because":"count""#), "{text}");
+        assert!(text.starts_with(r#"{"event":"ended","because":"count","complete":false"#), "{text}");
         assert_eq!(serde_json::from_str::<WatchLine>(&text).expect("own output"), end);
     }
 }

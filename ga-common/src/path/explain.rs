@@ -1,0 +1,414 @@
+//! What a packet met on its way, stage by stage: told by `ga_trace`, and by nobody else.
+//!
+//! A stage is a record of fixed size, so that the kernel program can leave it in a map; [`Step`] is the same for readers.
+
+use super::{
+    parse::Parsed,
+    verdict::{Outcome, Verdict},
+};
+use crate::abi::{
+    entry::{Address, Hop, Service},
+    flow::{Flow, State, Tuple},
+    id::{EndpointId, ListenerId, TableId},
+};
+
+/// Stages that a packet can have at most: all, with every try for a NAT port.
+pub const STAGES: usize = 32;
+
+/// What one stage found.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stage {
+    kind: u8,
+    /// Words of a pair of addresses: 1 for IPv4, 4 for IPv6.
+    width: u8,
+    half: u16,
+    word: u32,
+    words: [u64; 5],
+}
+
+const _: () = assert!(size_of::<Stage>() == 48);
+
+const PARSED: u8 = 1;
+const ROLES: u8 = 2;
+const KNOWN: u8 = 3;
+const UNKNOWN: u8 = 4;
+const REOPENED: u8 = 5;
+const SERVICE: u8 = 6;
+const CHOSEN: u8 = 7;
+const CANDIDATE: u8 = 8;
+const HOP: u8 = 9;
+const REWRITTEN: u8 = 10;
+const VERDICT: u8 = 11;
+
+/// What became of a try for a NAT port.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Try {
+    /// It would be claimed.
+    Free,
+    /// A living flow has it.
+    Taken,
+    /// There is no slot for it.
+    Full,
+}
+
+impl Stage {
+    #[inline(always)]
+    const fn of(kind: u8, half: u16, word: u32) -> Self {
+        Self { kind, width: 0, half, word, words: [0; 5] }
+    }
+
+    #[inline(always)]
+    fn with_tuple<const K: usize>(mut self, addrs: &[u64; K], tail: u64) -> Self {
+        self.width = K as u8;
+        self.words[..K].copy_from_slice(addrs);
+        self.words[4] = tail;
+        self
+    }
+
+    /// The headers hold together and the destination is one of ours.
+    #[inline(always)]
+    pub fn parsed<const K: usize>(packet: &Parsed<K>) -> Self {
+        let ([a, b, c, d], tuple) = (packet.tuple.ports, &packet.tuple);
+        let tail = u64::from_ne_bytes([a, b, c, d, tuple.protocol, packet.ttl, packet.flags, 0]);
+        Self::of(PARSED, packet.l4 as u16, 0).with_tuple(&tuple.addrs, tail)
+    }
+
+    /// What the destination is to us.
+    #[inline(always)]
+    pub fn roles(address: &Address) -> Self {
+        Self::of(ROLES, address.instance.0, u32::from(address.roles) | u32::from(address.protocols) << 8)
+    }
+
+    /// The packet belongs to a flow: its slot, what the slot is, the half in it, its clock.
+    #[inline(always)]
+    pub fn known<const K: usize>(index: u32, state: State, flow: &Flow<K>, clock: (u32, u32)) -> Self {
+        let mut stage = Self::of(KNOWN, flow.endpoint, index);
+        stage.words[0] = state.0;
+        stage.words[1] = u64::from(clock.1) << 32 | u64::from(clock.0);
+        stage.words[2] = u64::from(flow.timeout_s) << 32 | u64::from(flow.flags);
+        stage
+    }
+
+    /// It belongs to none; where one would be.
+    #[inline(always)]
+    pub fn unknown(hash: u64) -> Self {
+        let mut stage = Self::of(UNKNOWN, 0, 0);
+        stage.words[0] = hash;
+        stage
+    }
+
+    /// It belonged to a flow that is over, and opens another.
+    #[inline(always)]
+    pub fn reopened(index: u32) -> Self {
+        Self::of(REOPENED, 0, index)
+    }
+
+    /// A listener has the address, port and protocol.
+    #[inline(always)]
+    pub fn service(service: Service) -> Self {
+        Self::of(SERVICE, service.listener.0, u32::from(u16::from_be_bytes(service.endpoint_port)))
+    }
+
+    /// The endpoint that the listener's table names: by which slot of it, and by which hash.
+    #[inline(always)]
+    pub fn chosen(table: TableId, slot: u32, hash: u64, endpoint: EndpointId) -> Self {
+        let mut stage = Self::of(CHOSEN, endpoint.0, table.0);
+        stage.words[0] = u64::from(slot);
+        stage.words[1] = hash;
+        stage
+    }
+
+    /// A try for a NAT port: what replies would look like.
+    #[inline(always)]
+    pub fn candidate<const K: usize>(reply: &Tuple<K>, became: Try) -> Self {
+        let [a, b, c, d] = reply.ports;
+        let tail = u64::from_ne_bytes([a, b, c, d, reply.protocol, 0, 0, 0]);
+        Self::of(CANDIDATE, 0, became as u32).with_tuple(&reply.addrs, tail)
+    }
+
+    /// Where it goes next.
+    #[inline(always)]
+    pub fn hop(hop: &Hop) -> Self {
+        let mut stage = Self::of(HOP, 0, hop.ifindex);
+        stage.words[0] = mac(hop.dst_mac);
+        stage.words[1] = mac(hop.src_mac);
+        stage
+    }
+
+    /// What it looks like when it leaves.
+    #[inline(always)]
+    pub fn rewritten<const K: usize>(addrs: &[u64; K], ports: [u8; 4]) -> Self {
+        let [a, b, c, d] = ports;
+        Self::of(REWRITTEN, 0, 0).with_tuple(addrs, u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]))
+    }
+
+    /// What becomes of it.
+    #[inline(always)]
+    pub fn verdict(outcome: Outcome) -> Self {
+        let (kind, number) = match outcome.verdict {
+            Verdict::Pass(reason) => (0, reason as u32),
+            Verdict::Drop(reason) => (1, reason as u32),
+            Verdict::Send(ifindex) => (2, ifindex),
+        };
+        let mut stage = Self::of(VERDICT, outcome.listener.0, number);
+        stage.words[0] = kind;
+        stage
+    }
+}
+
+#[inline(always)]
+fn mac(mac: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+#[cfg(any(test, feature = "user", feature = "sim"))]
+pub use step::{Step, TupleSeen};
+
+#[cfg(any(test, feature = "user", feature = "sim"))]
+mod step {
+    use core::net::{IpAddr, SocketAddr};
+
+    use super::*;
+    use crate::abi::{
+        flow::{unpack4, unpack6},
+        id::InstanceId,
+        reason::{Drop, Pass},
+    };
+
+    /// Both ends and the protocol of a packet.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct TupleSeen {
+        /// Source.
+        pub src: SocketAddr,
+        /// Destination.
+        pub dst: SocketAddr,
+        /// IANA number.
+        pub protocol: u8,
+    }
+
+    /// A [`Stage`], taken apart.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Step {
+        /// The headers hold together and the destination is one of ours.
+        Parsed {
+            /// Both ends.
+            tuple: TupleSeen,
+            /// TTL or hop limit.
+            ttl: u8,
+            /// TCP flags.
+            flags: u8,
+            /// Offset of the transport header.
+            l4: u16,
+        },
+        /// What the destination is to us.
+        Roles(Address),
+        /// The packet belongs to a flow.
+        Known {
+            /// Slot of the half.
+            index: u32,
+            /// Slot of the other half.
+            peer: u32,
+            /// Flags of the half, as in `Flow`.
+            flags: u8,
+            /// Whose counters.
+            endpoint: EndpointId,
+            /// Tick of the last packet that counts.
+            seen: u32,
+            /// Seconds of silence allowed.
+            timeout_s: u16,
+        },
+        /// It belongs to none.
+        Unknown {
+            /// Where one would be.
+            hash: u64,
+        },
+        /// It opens a flow in the place of one that is over.
+        Reopened {
+            /// Slot of that one.
+            index: u32,
+        },
+        /// A listener has the address, port and protocol.
+        Service {
+            /// The listener.
+            listener: ListenerId,
+            /// The port at the endpoint.
+            endpoint_port: u16,
+        },
+        /// The endpoint that the listener's table names.
+        Chosen {
+            /// The table; [`TableId::EMPTY`] has nobody.
+            table: TableId,
+            /// The entry of the table.
+            slot: u32,
+            /// The hash that names the entry.
+            hash: u64,
+            /// Who stands there.
+            endpoint: EndpointId,
+        },
+        /// A try for a NAT port.
+        Candidate {
+            /// What replies would look like.
+            reply: TupleSeen,
+            /// Whether it is free.
+            became: Try,
+        },
+        /// Where it goes next.
+        Hop(Hop),
+        /// What it looks like when it leaves.
+        Rewritten {
+            /// Source.
+            src: SocketAddr,
+            /// Destination.
+            dst: SocketAddr,
+        },
+        /// What becomes of it.
+        Verdict(Outcome),
+    }
+
+    impl Stage {
+        /// The stage for readers; none where nothing, or nothing of this version, was noted.
+        pub fn read(&self) -> Option<Step> {
+            Some(match self.kind {
+                PARSED => {
+                    let [.., ttl, flags, _] = self.words[4].to_ne_bytes();
+                    Step::Parsed { tuple: self.tuple()?, ttl, flags, l4: self.half }
+                }
+                ROLES => Step::Roles(Address {
+                    roles: self.word as u8,
+                    protocols: (self.word >> 8) as u8,
+                    instance: InstanceId(self.half),
+                }),
+                KNOWN => Step::Known {
+                    index: self.word,
+                    peer: State(self.words[0]).peer(),
+                    flags: self.words[2] as u8,
+                    endpoint: EndpointId(self.half),
+                    seen: self.words[1] as u32,
+                    timeout_s: (self.words[2] >> 32) as u16,
+                },
+                UNKNOWN => Step::Unknown { hash: self.words[0] },
+                REOPENED => Step::Reopened { index: self.word },
+                SERVICE => Step::Service { listener: ListenerId(self.half), endpoint_port: self.word as u16 },
+                CHOSEN => Step::Chosen {
+                    table: TableId(self.word),
+                    slot: self.words[0] as u32,
+                    hash: self.words[1],
+                    endpoint: EndpointId(self.half),
+                },
+                CANDIDATE => {
+                    let became = [Try::Free, Try::Taken, Try::Full].into_iter().find(|became| *became as u32 == self.word)?;
+                    Step::Candidate { reply: self.tuple()?, became }
+                }
+                HOP => {
+                    let mac = |word: u64| {
+                        let [a, b, c, d, e, f, ..] = word.to_ne_bytes();
+                        [a, b, c, d, e, f]
+                    };
+                    Step::Hop(Hop { dst_mac: mac(self.words[0]), src_mac: mac(self.words[1]), ifindex: self.word })
+                }
+                REWRITTEN => {
+                    let TupleSeen { src, dst, .. } = self.tuple()?;
+                    Step::Rewritten { src, dst }
+                }
+                VERDICT => {
+                    let number = self.word as usize;
+                    let verdict = match self.words[0] {
+                        0 => Verdict::Pass(*Pass::ALL.get(number)?),
+                        1 => Verdict::Drop(*Drop::ALL.get(number)?),
+                        _ => Verdict::Send(self.word),
+                    };
+                    Step::Verdict(Outcome { verdict, listener: ListenerId(self.half) })
+                }
+                _ => return None,
+            })
+        }
+
+        fn tuple(&self) -> Option<TupleSeen> {
+            let [a, b, c, d, w4] = self.words;
+            let (src, dst): (IpAddr, IpAddr) = match self.width {
+                1 => {
+                    let (src, dst) = unpack4([a]);
+                    (src.into(), dst.into())
+                }
+                4 => {
+                    let (src, dst) = unpack6([a, b, c, d]);
+                    (src.into(), dst.into())
+                }
+                _ => return None,
+            };
+            let [s0, s1, d0, d1, protocol, ..] = w4.to_ne_bytes();
+            let (sport, dport) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
+            Some(TupleSeen { src: SocketAddr::new(src, sport), dst: SocketAddr::new(dst, dport), protocol })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::{
+        flow::{pack4, pack6},
+        id::InstanceId,
+        reason::{Drop, Pass},
+    };
+
+    #[test]
+    fn stages_survive_the_way_through_a_record() {
+        let address = Address { roles: 3, protocols: 2, instance: InstanceId(7) };
+        assert_eq!(Stage::roles(&address).read(), Some(Step::Roles(address)));
+        let v4 = Tuple { addrs: pack4([192, 0, 2, 7], [198, 51, 100, 10]), ports: [0x0f, 0xa0, 0, 80], protocol: 6 };
+        let seen = |src: &str, dst: &str, protocol| TupleSeen {
+            src: src.parse().expect("an address"),
+            dst: dst.parse().expect("an address"),
+            protocol,
+        };
+        let reply = seen("192.0.2.7:4000", "198.51.100.10:80", 6);
+        for became in [Try::Free, Try::Taken, Try::Full] {
+            assert_eq!(Stage::candidate(&v4, became).read(), Some(Step::Candidate { reply, became }));
+        }
+        let v6 = Tuple { addrs: pack6([1; 16], [2; 16]), ports: [0, 53, 0, 54], protocol: 17 };
+        let packet = Parsed { tuple: v6, address, l4: 54, flags: 2, ack: 0, speaks: true, ttl: 63 };
+        let tuple = seen("[101:101:101:101:101:101:101:101]:53", "[202:202:202:202:202:202:202:202]:54", 17);
+        assert_eq!(Stage::parsed(&packet).read(), Some(Step::Parsed { tuple, ttl: 63, flags: 2, l4: 54 }));
+        assert_eq!(Stage::rewritten(&v4.addrs, v4.ports).read(), Some(Step::Rewritten { src: reply.src, dst: reply.dst }));
+        let hop = Hop { dst_mac: [1, 2, 3, 4, 5, 6], src_mac: [7, 8, 9, 10, 11, 12], ifindex: 70_000 };
+        assert_eq!(Stage::hop(&hop).read(), Some(Step::Hop(hop)));
+        let chosen = Stage::chosen(TableId(8000), 65_536, u64::MAX, EndpointId(16_383)).read();
+        let expected = Step::Chosen { table: TableId(8000), slot: 65_536, hash: u64::MAX, endpoint: EndpointId(16_383) };
+        assert_eq!(chosen, Some(expected));
+        let service = Service { listener: ListenerId(9), endpoint_port: [0x1f, 0x90] };
+        assert_eq!(Stage::service(service).read(), Some(Step::Service { listener: ListenerId(9), endpoint_port: 8080 }));
+        assert_eq!(Stage::default().read(), None);
+    }
+
+    #[test]
+    fn every_verdict_survives_the_way_through_a_record() {
+        let passes = Pass::ALL.iter().map(|reason| Outcome::pass(*reason));
+        let drops = Drop::ALL.iter().map(|reason| Outcome::drop(*reason, ListenerId(5)));
+        let sent = Outcome { verdict: Verdict::Send(70_000), listener: ListenerId::NONE };
+        for outcome in passes.chain(drops).chain([sent]) {
+            assert_eq!(Stage::verdict(outcome).read(), Some(Step::Verdict(outcome)));
+        }
+    }
+
+    #[test]
+    fn a_known_flow_is_told_with_its_clock() {
+        let flow = Flow::<1> {
+            tuple: Tuple { addrs: [0], ports: [0; 4], protocol: 6 },
+            flags: Flow::<1>::RETURN | Flow::<1>::CLOSED,
+            endpoint: 3,
+            new_addrs: [0],
+            new_ports: [0; 4],
+            ifindex: 0,
+            dst_mac: [0; 6],
+            src_mac: [0; 6],
+            timeout_s: 900,
+        };
+        let state = State::NEVER.claimed().live(77);
+        let expected = Step::Known { index: 76, peer: 77, flags: 9, endpoint: EndpointId(3), seen: 5, timeout_s: 900 };
+        assert_eq!(Stage::known(76, state, &flow, (5, u32::MAX)).read(), Some(expected));
+    }
+}
