@@ -2,6 +2,7 @@
 
 use crate::abi::entry::{Address, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings};
 use crate::abi::id::EndpointId;
+use crate::path::explain::Trace;
 use crate::watch::{Seen, Watch};
 
 macro_rules! pod {
@@ -12,4 +13,4 @@ macro_rules! pod {
     };
 }
 
-pod!(Address, Egress, Endpoint, EndpointCounters, EndpointId, Hop, Listener, Seen, Service, ServiceKey, Settings, Watch);
+pod!(Address, Egress, Endpoint, EndpointCounters, EndpointId, Hop, Listener, Seen, Service, ServiceKey, Settings, Trace, Watch);

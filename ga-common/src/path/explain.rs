@@ -9,7 +9,7 @@ use super::{
 use crate::abi::{
     entry::{Address, Hop, Service},
     flow::{Flow, State, Tuple},
-    id::{EndpointId, ListenerId, TableId},
+    id::{EndpointId, TableId},
 };
 
 /// Stages that a packet can have at most: all, with every try for a NAT port.
@@ -25,6 +25,21 @@ pub struct Stage {
     half: u16,
     word: u32,
     words: [u64; 5],
+}
+
+/// All stages of one packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Trace {
+    /// How many there are; more than [`STAGES`] when there was no room for all.
+    pub count: u64,
+    /// In their order.
+    pub stages: [Stage; STAGES],
+}
+
+impl Trace {
+    /// None.
+    pub const EMPTY: Self = Self { count: 0, stages: [Stage { kind: 0, width: 0, half: 0, word: 0, words: [0; 5] }; STAGES] };
 }
 
 const _: () = assert!(size_of::<Stage>() == 48);
@@ -174,7 +189,7 @@ mod step {
     use super::*;
     use crate::abi::{
         flow::{unpack4, unpack6},
-        id::InstanceId,
+        id::{InstanceId, ListenerId},
         reason::{Drop, Pass},
     };
 
@@ -351,7 +366,7 @@ mod tests {
     use super::*;
     use crate::abi::{
         flow::{pack4, pack6},
-        id::InstanceId,
+        id::{InstanceId, ListenerId},
         reason::{Drop, Pass},
     };
 

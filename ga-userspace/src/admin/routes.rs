@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 use super::access::{Access, Patience};
 use crate::status::{
-    Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status, WatchLine,
-    WatchOrder,
+    Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status, Trace,
+    TraceOrder, WatchLine, WatchOrder,
 };
 
 /// Bytes a body may have: a configuration is far smaller.
@@ -57,6 +57,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/v1/drops", get(drops))
         .route("/v1/plan", post(plan))
         .route("/v1/flows", post(flows))
+        .route("/v1/trace", post(trace))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route_layer(middleware::from_fn(readers));
@@ -140,6 +141,13 @@ async fn plan(State(handle): State<Handle>, body: Bytes) -> Answer<Planned> {
 async fn flows(State(handle): State<Handle>, body: Bytes) -> Answer<FlowList> {
     Answer(match parse::<FlowQuery>(&body) {
         Ok(query) => handle.flows(query).await,
+        Err(refusal) => Err(refusal),
+    })
+}
+
+async fn trace(State(handle): State<Handle>, body: Bytes) -> Answer<Trace> {
+    Answer(match parse::<TraceOrder>(&body) {
+        Ok(order) => handle.trace(order).await,
         Err(refusal) => Err(refusal),
     })
 }

@@ -117,6 +117,7 @@ mod tests {
                 Request::Flows { query, reply } => {
                     reply.send(Ok(FlowList { matched: u64::from(query.limit), ..FlowList::default() }));
                 }
+                Request::Trace { reply, .. } => reply.send(Err(Refusal::new(Code::NotFound, "no such interface"))),
                 Request::Watch { order, reply } => {
                     let (tell, told) = mpsc::channel(8);
                     for number in 0..u64::from(order.count) {
@@ -179,6 +180,10 @@ mod tests {
         let (code, body) = ask("POST", "/v1/flows", r#"{"limit":7,"protocol":"udp","client":"192.0.2.0/24"}"#).await;
         assert!(code == 200 && body.contains(r#""matched":7"#), "{body}");
         assert_eq!(ask("POST", "/v1/flows", r#"{"protocol":"icmp"}"#).await.0, 422);
+        let order =
+            r#"{"packet":{"fields":{"src":"192.0.2.7:1","dst":"[::1]:2","protocol":"tcp","flags":2,"ttl":9,"payload":0}}}"#;
+        assert_eq!(ask("POST", "/v1/trace", order).await.0, 404);
+        assert_eq!(ask("POST", "/v1/trace", "{}").await.0, 422);
         let order = r#"{"every":1,"per_second":1,"seconds":1,"count":3,"snap":0}"#;
         let (code, body) = ask("POST", "/v1/watch", order).await;
         assert!(code == 200 && body.matches(r#"{"event":"ended","because":"test""#).count() == 3, "{body}");

@@ -7,6 +7,7 @@ mod flows;
 mod overrides;
 mod report;
 mod reset;
+mod trace;
 mod watch;
 
 use std::{
@@ -33,6 +34,7 @@ use self::{
     data_path::DataPath,
     overrides::OverrideFile,
     reset::Resets,
+    trace::{Asked, Tracer},
     watch::{Ending, Order, Watching},
 };
 use crate::{
@@ -87,12 +89,15 @@ struct Agent {
     /// How they tell that something is to be done about them.
     notify: mpsc::Sender<Notice>,
     watching: Option<Watching>,
+    tracer: Option<Tracer>,
 }
 
 /// What work aside has to say to the task that owns all state.
 enum Notice {
     /// The watching program was loaded, or not.
     WatchLoaded(Box<Result<Ebpf, Refusal>>, Order),
+    /// The tracing program was loaded, or not.
+    TraceLoaded(Box<Result<Ebpf, Refusal>>, Asked),
     /// Enough was watched.
     WatchEnded(Ending),
 }
@@ -227,6 +232,7 @@ impl Agent {
             walks: Arc::new(Semaphore::new(1)),
             notify,
             watching: None,
+            tracer: None,
         })
     }
 
@@ -243,6 +249,7 @@ impl Agent {
                 reply.send(answer);
             }
             Request::Flows { query, reply } => self.list_flows(query, reply),
+            Request::Trace { order, reply } => self.order_trace(order, reply),
             Request::Watch { order, reply } => self.order_watch(order, reply),
         }
     }
@@ -250,6 +257,7 @@ impl Agent {
     fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::WatchLoaded(loaded, order) => self.begin_watch(*loaded, order),
+            Notice::TraceLoaded(loaded, asked) => self.begin_trace(*loaded, asked),
             Notice::WatchEnded(ending) => self.end_watch(&ending),
         }
     }

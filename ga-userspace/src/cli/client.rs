@@ -21,8 +21,8 @@ use tokio::{net::UnixStream, time::timeout};
 use crate::{
     admin::{EndpointOrder, PlanOrder, WeightOrder},
     status::{
-        Action, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status, WatchLine,
-        WatchOrder,
+        Action, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status, Trace,
+        TraceOrder, WatchLine, WatchOrder,
     },
 };
 
@@ -152,6 +152,11 @@ impl Client {
         Err(refused(status, &answer))
     }
 
+    /// `POST /v1/trace`.
+    pub async fn trace(&self, order: &TraceOrder) -> Result<Trace, ClientError> {
+        self.ask(Method::POST, "/v1/trace", Some(order), Handle::CHANGE_DEADLINE).await
+    }
+
     /// `POST /v1/watch`: shows `line` every line until it breaks off or the agent ends the stream.
     pub async fn watch(
         &self,
@@ -260,7 +265,7 @@ mod tests {
                         summary: vec![file],
                         report: Value::Null,
                     })),
-                    Question::Endpoint { .. } | Question::Flows { .. } | Question::Watch { .. } => {}
+                    Question::Endpoint { .. } | Question::Flows { .. } | Question::Trace { .. } | Question::Watch { .. } => {}
                 }
             }
         });

@@ -17,6 +17,7 @@ mod reload;
 pub mod run;
 pub mod schema;
 mod status;
+mod trace;
 mod units;
 mod watch;
 
@@ -34,7 +35,9 @@ const EXAMPLES: &str = "Examples:
   ga check /etc/ga/ga.toml           is the file right?
   ga run --config /etc/ga/ga.toml    the agent
   ga status --watch                  how things are, with rates
-  ga endpoints drain 10.0.0.11       no new flows for an endpoint";
+  ga endpoints drain 10.0.0.11       no new flows for an endpoint
+  ga trace 203.0.113.7:40000 198.51.100.10:443/tcp    what would become of this packet, and why?
+  ga flows --top clients             who has most connections";
 
 /// A self-hosted global accelerator: TCP and UDP to the right endpoint, in the kernel
 #[derive(Debug, Parser)]
@@ -85,6 +88,9 @@ enum Verb {
     /// List flows, count them, or show who has most
     #[command(after_long_help = flows::EXAMPLES)]
     Flows(flows::FlowsArgs),
+    /// Explain what would become of a packet
+    #[command(after_long_help = trace::EXAMPLES)]
+    Trace(trace::TraceArgs),
     /// Show what becomes of packets, as they come
     #[command(after_long_help = packets::EXAMPLES)]
     Watch(packets::WatchArgs),
@@ -140,6 +146,7 @@ fn dispatch(verb: &Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Status(args) => block_on(status::run(args, context)),
         Verb::Drops(args) => block_on(drops::run(args, context)),
         Verb::Flows(args) => block_on(flows::run(args, context)),
+        Verb::Trace(args) => block_on(trace::run(args, context)),
         Verb::Watch(args) => block_on(packets::run(args, context)),
         Verb::Capture(args) => block_on(capture::run(args, context)),
         Verb::Endpoints(args) => block_on(endpoints::run(args, context)),
@@ -214,6 +221,9 @@ mod tests {
             "ga watch --host 192.0.2.0/24 --port 80 --proto tcp --verdict drop --reason no_flow --count 7 --seconds 3 --sample 5",
             "ga watch --src 192.0.2.7 --sport 4000 --dst ::/0 --dport 53 --rate 5",
             "ga capture -w x.pcapng -c 5 --seconds 2 --snaplen 128 --proto icmp6",
+            "ga trace 192.0.2.7:4000 198.51.100.10:80/tcp --flags syn,ack --ttl 3 --payload 100 --interface eth0",
+            "ga trace [2001:db8::7]:4000 [2001:db8::1]:53/udp",
+            "ga trace --pcap x.pcap --nth 3 --json",
             "ga endpoints list",
             "ga endpoints drain ga-demo/game/10.0.0.11",
             "ga endpoints weight 2001:db8::11 50",
@@ -229,6 +239,10 @@ mod tests {
             "ga status --watch 5",
             "ga flows --client web",
             "ga watch --seconds 0",
+            "ga trace",
+            "ga trace 192.0.2.7:4000",
+            "ga trace 192.0.2.7:4000 198.51.100.10:80",
+            "ga trace --pcap x.pcap 192.0.2.7:4000 198.51.100.10:80/tcp",
             "ga watch --verdict lost",
             "ga capture -c 5",
             "ga flows --proto icmp",

@@ -182,7 +182,8 @@ pub(super) fn line(packet: &PacketEvent) -> String {
     text
 }
 
-fn ends(ends: &PacketEnds) -> String {
+/// Protocol and both ends.
+pub(super) fn ends(ends: &PacketEnds) -> String {
     let end = |address, port| if port == 0 { format!("{address}") } else { SocketAddr::new(address, port).to_string() };
     format!("{} {} > {}", protocol_name(ends.protocol), end(ends.src, ends.sport), end(ends.dst, ends.dport))
 }

@@ -6,6 +6,7 @@
 mod counters;
 mod flows;
 mod hops;
+mod trace;
 mod walk;
 mod watch;
 
@@ -24,6 +25,7 @@ use ga_common::abi::{
 pub use counters::{Counters, DropCount, PassCount};
 pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
+pub use trace::TraceMap;
 pub use walk::{Pair, Stage};
 pub use watch::{Told, WatchMaps, WatchRing};
 

@@ -15,7 +15,7 @@ pub use attach::{Attached, attach, detach_stale};
 pub use load::BENCH_OBJECT;
 pub use load::{Loaded, Sizes, load, program, unpin};
 pub use preflight::{PinLock, check_capabilities, preflight};
-pub use tool::{Tool, load_tool, replace, tool_program};
+pub use tool::{Ran, Tool, load_tool, replace, run_once, tool_program};
 
 /// What can go wrong, and how to mend it.
 #[derive(Debug, thiserror::Error)]

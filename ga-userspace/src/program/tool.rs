@@ -5,7 +5,7 @@ use std::path::Path;
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     programs::{
-        Xdp,
+        TestRun as _, TestRunOptions, Xdp,
         links::{FdLink, PinnedLink},
         xdp::XdpLink,
     },
@@ -16,6 +16,8 @@ use super::{Error, Sizes, load::MAPS, load::OBJECT};
 /// A program that can be loaded beside `ga`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
+    /// Says what `ga` would do, and does nothing.
+    Trace,
     /// Does what `ga` does and tells of some packets.
     Watch,
 }
@@ -24,6 +26,7 @@ impl Tool {
     /// Its name in the object.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Trace => "ga_trace",
             Self::Watch => "ga_watch",
         }
     }
@@ -31,6 +34,7 @@ impl Tool {
     /// Bytes of room for captured frames.
     const fn ring(self) -> u32 {
         match self {
+            Self::Trace => 4096,
             Self::Watch => 4 << 20,
         }
     }
@@ -67,6 +71,21 @@ pub fn tool_program(ebpf: &mut Ebpf, tool: Tool) -> Result<&mut Xdp, Error> {
     let missing =
         || Error::Kernel { what: "find the program in the object".to_owned(), message: format!("{} is missing", tool.name()) };
     ebpf.program_mut(tool.name()).and_then(|program| program.try_into().ok()).ok_or_else(missing)
+}
+
+/// What became of a packet in a test run: the XDP action, and the frame.
+pub type Ran = (u32, Vec<u8>);
+
+/// Runs a tool on a frame that comes in by `ifindex`, once and nowhere else (`BPF_PROG_TEST_RUN`).
+pub fn run_once(program: &Xdp, frame: &[u8], ifindex: u32) -> Result<Ran, Error> {
+    // `struct xdp_md` of linux/bpf.h: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+    let mut out = vec![0; frame.len() + 256];
+    let options =
+        TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ctx_in: Some(&context), ..TestRunOptions::new() };
+    let result = program.test_run(options).map_err(|error| Error::kernel("run the packet", error))?;
+    out.truncate(result.data_size_out as usize);
+    Ok((result.return_value, out))
 }
 
 /// Gives the pinned link of `interface` another program, between two packets.

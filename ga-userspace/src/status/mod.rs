@@ -12,6 +12,7 @@ mod refusal;
 mod request;
 mod selector;
 mod sums;
+mod trace;
 mod view;
 mod watch;
 
@@ -20,6 +21,7 @@ pub use order::{Drops, EndpointChange, EndpointList, EndpointRow, Planned, Reloa
 pub use refusal::{Code, Refusal};
 pub use request::{Action, Handle, Reply, Request, channel};
 pub use selector::{EndpointPath, Selector, SelectorError};
+pub use trace::{TRACE_LENGTH, Trace, TraceOrder, TracePacket, TraceStep};
 pub use view::{
     AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Instance, Interface, LastReload, Listener,
     MapFill, NextHop, PassCount, ReasonCount, SCHEMA_VERSION, Status,

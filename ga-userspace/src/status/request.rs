@@ -7,7 +7,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Code, EndpointChange, EndpointPath, FlowList, FlowQuery, Planned, Refusal, Reloaded, Status, WatchLine, WatchOrder};
+use super::{
+    Code, EndpointChange, EndpointPath, FlowList, FlowQuery, Planned, Refusal, Reloaded, Status, Trace, TraceOrder, WatchLine,
+    WatchOrder,
+};
 
 /// Requests that may wait for the agent.
 const QUEUE: usize = 32;
@@ -43,6 +46,13 @@ pub enum Request {
         query: FlowQuery,
         /// Where the answer goes.
         reply: Reply<FlowList>,
+    },
+    /// What would become of a packet?
+    Trace {
+        /// Which packet.
+        order: TraceOrder,
+        /// Where the answer goes.
+        reply: Reply<Trace>,
     },
     /// Tell of packets as they come. Answer when that has begun; the lines end with the watch, and the watch with the receiver.
     Watch {
@@ -116,6 +126,11 @@ impl Handle {
     /// Which flows are there?
     pub async fn flows(&self, query: FlowQuery) -> Result<FlowList, Refusal> {
         self.ask(Self::CHANGE_DEADLINE, |reply| Request::Flows { query, reply }).await
+    }
+
+    /// What would become of a packet?
+    pub async fn trace(&self, order: TraceOrder) -> Result<Trace, Refusal> {
+        self.ask(Self::CHANGE_DEADLINE, |reply| Request::Trace { order, reply }).await
     }
 
     /// Tell of packets as they come.
