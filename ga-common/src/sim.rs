@@ -1,6 +1,7 @@
 //! The tables and frames of a packet's way in ordinary memory: tests, fuzzing and explanations run what the kernel runs.
 
 use std::{
+    boxed::Box,
     cell::{Cell, RefCell},
     collections::BTreeMap,
     vec::Vec,
@@ -10,11 +11,14 @@ use crate::{
     abi::{
         entry::{Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
+        filter,
         flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6},
         id::{EndpointId, InstanceId, ListenerId, TableId},
+        limits::{ADMISSION_TICKS, FLOW_WAYS},
+        reason::Event,
     },
     path::{
-        tables::{Direction, FlowMemory, Tables},
+        tables::{Direction, FlowMemory, Scratch, Tables},
         verdict::Outcome,
     },
     wire::frame::{Frame, MAX_OFFSET},
@@ -76,6 +80,14 @@ pub struct Sim {
     pub flows4: Vec<FlowSlot4>,
     /// IPv6 flows.
     pub flows6: Vec<FlowSlot6>,
+    /// Tags of the IPv4 slots, a word for every [`FLOW_WAYS`].
+    pub tags4: Vec<Word>,
+    /// Tags of the IPv6 slots.
+    pub tags6: Vec<Word>,
+    /// New flows of each listener in the current admission period, and when that began.
+    pub admitted: RefCell<BTreeMap<ListenerId, (u32, u32)>>,
+    /// What happened in flow memory.
+    pub events: RefCell<BTreeMap<Event, u64>>,
     /// What was counted.
     pub counters: RefCell<BTreeMap<EndpointId, EndpointCounters>>,
 }
@@ -109,7 +121,11 @@ impl Sim {
             hops: BTreeMap::new(),
             flows4: (0..slots).map(|_| FlowSlot4::free()).collect(),
             flows6: (0..slots).map(|_| FlowSlot6::free()).collect(),
-            counters: RefCell::new(BTreeMap::new()),
+            tags4: tags(slots),
+            tags6: tags(slots),
+            admitted: RefCell::default(),
+            events: RefCell::default(),
+            counters: RefCell::default(),
         }
     }
 
@@ -129,14 +145,29 @@ impl Sim {
     }
 }
 
+/// The tags of so many unused slots.
+pub fn tags(slots: usize) -> Vec<Word> {
+    (0..slots.div_ceil(FLOW_WAYS as usize)).map(|_| Word::new(0)).collect()
+}
+
 fn live<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> Vec<(u32, Flow<K>)> {
     let is_live = |slot: &FlowSlot<K, W>| slot.state().is_live();
     (0..).zip(slots).filter(|(_, slot)| is_live(slot)).map(|(index, slot)| (index, slot.load())).collect()
 }
 
 impl FlowMemory<1, 6> for Sim {
+    type Room<'a> = Box<Scratch<1>>;
+
+    fn room(&self) -> Option<Box<Scratch<1>>> {
+        Some(Box::default())
+    }
+
     fn slot(&self, index: u32) -> Option<&FlowSlot4> {
         self.flows4.get(index as usize)
+    }
+
+    fn tags(&self, group: u32) -> Option<&Word> {
+        self.tags4.get(group as usize)
     }
 
     fn mask(&self, settings: &Settings) -> u32 {
@@ -145,8 +176,18 @@ impl FlowMemory<1, 6> for Sim {
 }
 
 impl FlowMemory<4, 14> for Sim {
+    type Room<'a> = Box<Scratch<4>>;
+
+    fn room(&self) -> Option<Box<Scratch<4>>> {
+        Some(Box::default())
+    }
+
     fn slot(&self, index: u32) -> Option<&FlowSlot6> {
         self.flows6.get(index as usize)
+    }
+
+    fn tags(&self, group: u32) -> Option<&Word> {
+        self.tags6.get(group as usize)
     }
 
     fn mask(&self, settings: &Settings) -> u32 {
@@ -165,6 +206,11 @@ impl Tables for Sim {
 
     fn cpu(&self) -> u32 {
         self.cpu.get()
+    }
+
+    fn filter(&self, word: u32) -> u64 {
+        let place = |key: &AddressKey| filter::place(key);
+        self.addresses.keys().map(place).filter(|(at, _)| *at == word).fold(0, |bits, (_, bit)| bits | bit)
     }
 
     fn address(&self, key: &AddressKey) -> Option<Address> {
@@ -195,8 +241,22 @@ impl Tables for Sim {
         self.egress.get(&id)
     }
 
-    fn hop(&self, id: EndpointId) -> Option<Hop> {
-        self.hops.get(&id).copied()
+    fn hop(&self, id: EndpointId) -> Option<&Hop> {
+        self.hops.get(&id)
+    }
+
+    fn admit(&self, id: ListenerId, allowed: u32, now: u32) -> bool {
+        let mut admitted = self.admitted.borrow_mut();
+        let (since, count) = admitted.entry(id).or_default();
+        if now.wrapping_sub(*since) >= ADMISSION_TICKS {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= allowed
+    }
+
+    fn turn(&self, cell: &Word, bits: u64) {
+        cell.turn(bits);
     }
 
     fn swap(&self, cell: &Word, old: u64, new: u64) -> bool {
@@ -220,5 +280,9 @@ impl Tables for Sim {
 
     fn count_flow(&self, id: EndpointId) {
         self.counters.borrow_mut().entry(id).or_default().new_flows += 1;
+    }
+
+    fn count_event(&self, event: Event) {
+        *self.events.borrow_mut().entry(event).or_default() += 1;
     }
 }

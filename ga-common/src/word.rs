@@ -26,6 +26,11 @@ impl Word {
         self.0.store(value, Relaxed);
     }
 
+    /// Turns the bits that are set in `bits`.
+    pub fn turn(&self, bits: u64) {
+        self.0.fetch_xor(bits, Relaxed);
+    }
+
     /// Compare-and-swap; true when the word held `old` and now holds `new`.
     pub fn swap(&self, old: u64, new: u64) -> bool {
         self.0.compare_exchange(old, new, Relaxed, Relaxed).is_ok()

@@ -7,6 +7,7 @@
 mod frame;
 mod maps;
 mod tables;
+mod trace;
 mod watch;
 
 use aya_ebpf::{
@@ -41,13 +42,13 @@ pub(crate) fn ga(ctx: XdpContext) -> u32 {
 /// Verdict to XDP action and counter.
 #[inline(always)]
 fn act(frame: &XdpFrame<'_>, outcome: Outcome) -> u32 {
-    match outcome.verdict {
+    match outcome.verdict() {
         Verdict::Pass(reason) => {
             count_pass(reason);
             XDP_PASS
         }
         Verdict::Drop(reason) => {
-            count_drop(reason, outcome.listener);
+            count_drop(reason, outcome.listener());
             XDP_DROP
         }
         Verdict::Send(ifindex) if ifindex == frame.ifindex() => XDP_TX,

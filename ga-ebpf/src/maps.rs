@@ -5,19 +5,25 @@ use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     macros::btf_map,
 };
-use ga_common::abi::{
-    entry::{
-        Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, SelectionTable, Service, ServiceKey, Settings,
+use ga_common::{
+    abi::{
+        entry::{
+            Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, SelectionTable, Service, ServiceKey, Settings,
+        },
+        flow::{FlowSlot4, FlowSlot6},
+        limits::{FILTER_WORDS, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_HOPS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES},
+        reason::{Drop, Event, Pass},
     },
-    flow::{FlowSlot4, FlowSlot6},
-    limits::{MAX_ADDRESSES, MAX_ENDPOINTS, MAX_HOPS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES},
-    reason::{Drop, Pass},
+    path::tables::Scratch,
+    word::Word,
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+pub(crate) static FILTER: Array<u64, { FILTER_WORDS as usize }> = Array::new();
 #[btf_map]
 pub(crate) static ADDRESSES: HashMap<AddressKey, Address, { MAX_ADDRESSES as usize }> = HashMap::new();
 #[btf_map]
@@ -45,6 +51,19 @@ pub(crate) static EGRESS: Array<Egress, { MAX_INSTANCES as usize }> = Array::new
 pub(crate) static FLOWS4: Array<FlowSlot4, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static FLOWS6: Array<FlowSlot6, 1, MMAPABLE> = Array::new();
+/// Tags of the slots, a word for every group; sized with the slots.
+#[btf_map]
+pub(crate) static TAGS4: Array<Word, 1, MMAPABLE> = Array::new();
+#[btf_map]
+pub(crate) static TAGS6: Array<Word, 1, MMAPABLE> = Array::new();
+/// By listener: when the admission period began (low half), and the new flows since.
+#[btf_map]
+pub(crate) static ADMISSIONS: PerCpuArray<u64, { MAX_LISTENERS as usize }> = PerCpuArray::new();
+/// Room for a packet that opens a flow.
+#[btf_map]
+pub(crate) static ROOM4: PerCpuArray<Scratch<1>, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static ROOM6: PerCpuArray<Scratch<4>, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<EndpointCounters, { MAX_ENDPOINTS as usize }> = PerCpuArray::new();
 /// By listener (the last row is "no listener") and reason.
@@ -52,3 +71,5 @@ pub(crate) static COUNTERS: PerCpuArray<EndpointCounters, { MAX_ENDPOINTS as usi
 pub(crate) static DROPS: PerCpuArray<u64, { (MAX_LISTENERS as usize + 1) * Drop::COUNT }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static PASSES: PerCpuArray<u64, { Pass::COUNT }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static EVENTS: PerCpuArray<u64, { Event::COUNT }> = PerCpuArray::new();

@@ -1,6 +1,6 @@
 //! The tables of a packet's way, over BPF maps.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xor};
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns};
 use ga_common::{
@@ -9,9 +9,10 @@ use ga_common::{
         family::Family,
         flow::{FlowSlot4, FlowSlot6, TICK_SHIFT},
         id::{EndpointId, InstanceId, ListenerId, TableId},
-        limits::TABLE_SIZE,
+        limits::{ADMISSION_TICKS, TABLE_SIZE},
+        reason::Event,
     },
-    path::tables::{Direction, FlowMemory, Tables},
+    path::tables::{Direction, FlowMemory, Scratch, Tables},
     word::Word,
 };
 
@@ -21,9 +22,22 @@ use crate::maps;
 pub(crate) struct KernelTables;
 
 impl FlowMemory<1, 6> for KernelTables {
+    type Room<'a> = &'a mut Scratch<1>;
+
+    #[inline(always)]
+    fn room(&self) -> Option<&mut Scratch<1>> {
+        // SAFETY: the pointer is into this CPU's copy of a map value, and a packet is done before the next one comes.
+        maps::ROOM4.get_ptr_mut(0).map(|room| unsafe { &mut *room })
+    }
+
     #[inline(always)]
     fn slot(&self, index: u32) -> Option<&FlowSlot4> {
         maps::FLOWS4.get(index)
+    }
+
+    #[inline(always)]
+    fn tags(&self, group: u32) -> Option<&Word> {
+        maps::TAGS4.get(group)
     }
 
     #[inline(always)]
@@ -33,9 +47,22 @@ impl FlowMemory<1, 6> for KernelTables {
 }
 
 impl FlowMemory<4, 14> for KernelTables {
+    type Room<'a> = &'a mut Scratch<4>;
+
+    #[inline(always)]
+    fn room(&self) -> Option<&mut Scratch<4>> {
+        // SAFETY: the pointer is into this CPU's copy of a map value, and a packet is done before the next one comes.
+        maps::ROOM6.get_ptr_mut(0).map(|room| unsafe { &mut *room })
+    }
+
     #[inline(always)]
     fn slot(&self, index: u32) -> Option<&FlowSlot6> {
         maps::FLOWS6.get(index)
+    }
+
+    #[inline(always)]
+    fn tags(&self, group: u32) -> Option<&Word> {
+        maps::TAGS6.get(group)
     }
 
     #[inline(always)]
@@ -60,6 +87,11 @@ impl Tables for KernelTables {
     fn cpu(&self) -> u32 {
         // SAFETY: a helper call without pointers.
         unsafe { bpf_get_smp_processor_id() }
+    }
+
+    #[inline(always)]
+    fn filter(&self, word: u32) -> u64 {
+        maps::FILTER.get(word).copied().unwrap_or(0)
     }
 
     #[inline(always)]
@@ -103,9 +135,30 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn hop(&self, id: EndpointId) -> Option<Hop> {
+    fn hop(&self, id: EndpointId) -> Option<&Hop> {
         let hop = *maps::ENDPOINT_HOPS.get(u32::from(id.0))?;
-        if hop == 0 { None } else { maps::HOPS.get(hop).copied() }
+        if hop == 0 { None } else { maps::HOPS.get(hop) }
+    }
+
+    #[inline(always)]
+    fn admit(&self, id: ListenerId, allowed: u32, now: u32) -> bool {
+        let Some(period) = maps::ADMISSIONS.get_ptr_mut(u32::from(id.0)) else { return true };
+        // SAFETY: the pointer is into this CPU's copy of a map value, which nobody else writes.
+        let period = unsafe { &mut *period };
+        if now.wrapping_sub(*period as u32) >= ADMISSION_TICKS {
+            *period = u64::from(now);
+        }
+        let admitted = (*period >> 32) as u32;
+        if admitted < allowed {
+            *period += 1 << 32;
+        }
+        admitted < allowed
+    }
+
+    #[inline(always)]
+    fn turn(&self, cell: &Word, bits: u64) {
+        // SAFETY: `cell` is a live, aligned word of a map value.
+        unsafe { atomic_xor::<u64, u64, { AtomicOrdering::SeqCst }>(cell.as_ptr(), bits) };
     }
 
     #[inline(always)]
@@ -137,6 +190,14 @@ impl Tables for KernelTables {
         if let Some(counters) = maps::COUNTERS.get_ptr_mut(u32::from(id.0)) {
             // SAFETY: as above.
             unsafe { (*counters).new_flows += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn count_event(&self, event: Event) {
+        if let Some(counter) = maps::EVENTS.get_ptr_mut(event as u32) {
+            // SAFETY: as above.
+            unsafe { *counter += 1 };
         }
     }
 }

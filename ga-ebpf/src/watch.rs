@@ -86,8 +86,8 @@ fn decide(ctx: &XdpContext) -> u32 {
     if let Some(record) = RECORDS.get_ptr_mut(0) {
         // SAFETY: as above.
         let event = unsafe { &mut (*record).event };
-        event.listener = outcome.listener.0;
-        (event.verdict, event.reason, event.out) = match outcome.verdict {
+        event.listener = outcome.listener().0;
+        (event.verdict, event.reason, event.out) = match outcome.verdict() {
             Verdict::Pass(reason) => (kind::PASS, reason as u8, 0),
             Verdict::Drop(reason) => (kind::DROP, reason as u8, 0),
             Verdict::Send(ifindex) => (kind::SEND, 0, ifindex),

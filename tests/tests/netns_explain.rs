@@ -10,11 +10,21 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::Xdp;
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use aya::{
+    maps::{Array, MapData},
+    programs::Xdp,
+};
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use ga::{
+    maps::{Counters, FlowTables},
     program::{self, Sizes, Tool},
-    status::{FlowList, FlowState, PacketEvent, Protocol, VerdictWord, WatchLine},
+    status::{FlowList, FlowState, PacketEvent, Protocol, Trace, VerdictWord, WatchLine},
+};
+use ga_common::abi::{
+    entry::EndpointCounters,
+    flow::{FlowSlot, State},
+    id::{EndpointId, ListenerId},
+    reason::Pass,
 };
 use ga_tests::{
     lab::{Agent, EGRESS4, EGRESS6, Lab, Namespace, VIP4, VIP6, client4, client6, ga_binary, server4},
@@ -115,7 +125,7 @@ fn the_kernel_accepts_the_tools_for_little_more_than_the_program() -> Result<()>
     let mut object = program::load(None, Sizes::for_flows(1024))?.ebpf;
     let usual = verified(program::program(&mut object)?)?;
     println!("ga: {usual} instructions verified");
-    for tool in [Tool::Watch] {
+    for tool in [Tool::Trace, Tool::Watch] {
         let mut object = program::load_tool(None, Sizes::for_flows(1024), tool)?;
         let tool_takes = verified(program::tool_program(&mut object, tool)?)?;
         println!("{}: {tool_takes}", tool.name());
@@ -252,7 +262,7 @@ fn stray_segment(lab: &Lab) -> Result<()> {
     lab.clients[0].within(|| -> Result<()> {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::from(255)))?;
         let mut packet = Vec::new();
-        etherparse::PacketBuilder::ipv4(client4(1).octets(), VIP4.octets(), 64)
+        PacketBuilder::ipv4(client4(1).octets(), VIP4.octets(), 64)
             .tcp(4444, 80, 1, 100)
             .ack(1)
             .write(&mut packet, &[])?;
@@ -476,4 +486,213 @@ fn the_admin_socket_streams_lines_as_they_come() -> Result<()> {
     ensure!(matches!(next()?, WatchLine::Ended(end) if end.told == 2), "it ends otherwise");
     ensure!(curl.wait()?.success(), "curl failed");
     Ok(())
+}
+
+/// Everything that packets and the agent leave in maps, but for what the hosts of the lab talk among themselves.
+#[derive(Debug, PartialEq)]
+struct Memory {
+    flows4: Vec<(u32, String)>,
+    flows6: Vec<(u32, String)>,
+    words: Vec<Vec<u64>>,
+    endpoints: Vec<EndpointCounters>,
+    drops: Vec<u64>,
+    passes: Vec<(Pass, u64)>,
+}
+
+/// The pinned maps, seen beside the agent.
+struct Beside {
+    flows: FlowTables,
+    counters: Counters,
+    words: Vec<Array<MapData, u64>>,
+}
+
+impl Beside {
+    fn open(lab: &Lab, flows: u32) -> Result<Self> {
+        let mut object = program::load_tool(Some(&lab.pin_dir), Sizes::for_flows(flows), Tool::Trace)?;
+        let words = ["TAGS4", "TAGS6"].map(|name| Ok(Array::try_from(object.take_map(name).context(name)?)?));
+        Ok(Self {
+            flows: FlowTables::open(&mut object)?,
+            counters: Counters::open(&mut object)?,
+            words: words.into_iter().collect::<Result<_>>()?,
+        })
+    }
+
+    fn read(&self) -> Result<Memory> {
+        fn used<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> Vec<(u32, String)> {
+            let touched = |slot: &FlowSlot<K, W>| slot.state() != State::NEVER;
+            let show = |slot: &FlowSlot<K, W>| format!("{:?} {:?} {:?}", slot.state(), slot.clock(), slot.load());
+            (0..).zip(slots).filter(|(_, slot)| touched(slot)).map(|(index, slot)| (index, show(slot))).collect()
+        }
+        let others = [Pass::NotIp, Pass::NotOurs, Pass::OtherProtocol];
+        let mut drops = Vec::new();
+        for id in (0..8).map(ListenerId).chain([ListenerId::NONE]) {
+            drops.extend(self.counters.drops(id)?.iter().map(|count| count.packets));
+        }
+        Ok(Memory {
+            flows4: used(self.flows.slots4()),
+            flows6: used(self.flows.slots6()),
+            words: self.words.iter().map(|map| map.iter().collect::<Result<_, _>>()).collect::<Result<_, _>>()?,
+            endpoints: (0..32).map(|id| self.counters.endpoint(EndpointId(id))).collect::<Result<_, _>>()?,
+            drops,
+            passes: self
+                .counters
+                .passes()?
+                .iter()
+                .filter(|count| !others.contains(&count.reason))
+                .map(|count| (count.reason, count.packets))
+                .collect(),
+        })
+    }
+}
+
+/// A trace that leaves everything as it was.
+fn trace(agent: &Agent, beside: &Beside, words: &[&str]) -> Result<Trace> {
+    let before = beside.read()?;
+    let trace = serde_json::from_str(&agent.ok(&[&["trace", "--json"], words].concat())?)?;
+    let after = beside.read()?;
+    ensure!(before == after, "ga trace {words:?} changed something: {before:?} became {after:?}");
+    Ok(trace)
+}
+
+const FLOWS: u32 = 1024;
+
+fn small(lab: &Lab, servers: usize) -> String {
+    text(lab, servers).replace("metrics = \"off\"", &format!("metrics = \"off\"\nflows = {FLOWS}"))
+        + &Lab::listener("empty", "tcp", "90", &[0], "")
+}
+
+#[test]
+fn a_trace_names_the_endpoint_that_the_connection_then_reaches() -> Result<()> {
+    let lab = Lab::new(3)?;
+    let _servers = Server::start_all(&lab.servers, &[80, 53])?;
+    let agent = start(&lab, &small(&lab, 3))?;
+    let beside = Beside::open(&lab, FLOWS)?;
+    let mut reached = BTreeSet::new();
+    for vip in VIPS {
+        for port in 45_000..45_012 {
+            let (from, to) = (SocketAddr::new(client(1, vip), port), SocketAddr::new(vip, 80));
+            let words = [from.to_string(), format!("{to}/tcp")];
+            let words = [words[0].as_str(), words[1].as_str()];
+            let told = trace(&agent, &beside, &words)?;
+            ensure!(told.verdict == VerdictWord::Send && !told.known && told.listener.as_deref() == Some("lab/web"), "{told:?}");
+            let stages: Vec<_> = told.steps.iter().map(|step| step.stage.as_str()).collect();
+            ensure!(stages == ["parse", "address", "listener", "endpoint", "nat", "rewrite", "hop"], "{stages:?}");
+            let (hello, stream) = block_in(&lab.clients[0], MINUTE, move || async move {
+                let (hello, stream) = dial(Some(from), to).await?;
+                Ok((hello, stream.into_std()?))
+            })?;
+            ensure!(
+                told.endpoint == Some(hello.local.ip().to_string()),
+                "{from} reached {}, foretold was {:?}",
+                hello.local,
+                told.endpoint
+            );
+            ensure!(
+                told.out == Some(format!("s{}", hello.server)),
+                "{from} left by s{}, foretold was {:?}",
+                hello.server,
+                told.out
+            );
+            reached.insert(hello.server);
+
+            // The flow is known now, in both directions.
+            let known = trace(&agent, &beside, &[&words[..], &["--flags", "ack"]].concat())?;
+            let sent = known.sent.context("it would be sent")?;
+            ensure!(known.known && known.endpoint == told.endpoint, "{known:?}");
+            ensure!(
+                (sent.src, sent.sport) == (hello.peer.ip(), hello.peer.port()),
+                "{known:?}, but the server sees {}",
+                hello.peer
+            );
+            let (answer, interface) = ([hello.local.to_string(), format!("{}/tcp", hello.peer)], format!("s{}", hello.server));
+            let back = trace(
+                &agent,
+                &beside,
+                &[&answer[0], &answer[1], "--flags", "ack,psh", "--payload", "100", "--interface", &interface],
+            )?;
+            let sent = back.sent.context("it would be sent")?;
+            let ends = (SocketAddr::new(sent.src, sent.sport), SocketAddr::new(sent.dst, sent.dport));
+            ensure!(back.known && ends == (to, from) && back.out.as_deref() == Some("c1"), "{back:?}");
+            let frame = back.frame_after.and_then(|frame| frame.bytes()).context("a frame")?;
+            ensure!(judged(&frame)?.payload.len() == 100, "the frame is another");
+            drop(stream);
+        }
+    }
+    ensure!(reached.len() == 3, "24 connections reached only {reached:?}");
+    // A SYN on a flow that is over opens another; the trace says so and leaves the old one.
+    until("a closed flow", MINUTE, || {
+        let words = [format!("{}:45000", client4(1)), format!("{VIP4}:80/tcp")];
+        let told = trace(&agent, &beside, &[&words[0], &words[1]])?;
+        Ok((told.verdict == VerdictWord::Send && told.steps.iter().any(|step| step.found.contains("a SYN opens another")))
+            .then_some(()))
+    })
+}
+
+#[test]
+fn a_trace_tells_the_drop_or_pass_that_the_real_packet_then_meets() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let _servers = Server::start_all(&lab.servers, &[80, 53])?;
+    let agent = start(&lab, &small(&lab, 1))?;
+    let beside = Beside::open(&lab, FLOWS)?;
+    let (from, vip) = (client4(1).octets(), VIP4.octets());
+    let ip = |ttl, dst: [u8; 4]| PacketBuilder::ipv4(from, dst, ttl);
+    let tcp = |ttl, dst, port| ip(ttl, dst).tcp(4000, port, 1, 100);
+    let built = |builder: etherparse::PacketBuilderStep<etherparse::TcpHeader>| -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        builder.write(&mut bytes, &[])?;
+        Ok(bytes)
+    };
+    let udp = || -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        ip(64, vip).udp(4000, 53).write(&mut bytes, b"abc")?;
+        Ok(bytes)
+    };
+    let (mut long, mut fragment) = (udp()?, udp()?);
+    long[24..26].copy_from_slice(&100u16.to_be_bytes());
+    fragment[6] = 0x20;
+    let martian = PacketBuilder::ipv4(vip, vip, 64).tcp(4000, 80, 1, 100).syn();
+    let gateway = [192, 0, 2, 1];
+    let cases = [
+        ("drop", "no_flow", built(tcp(64, vip, 80).ack(1))?),
+        ("drop", "ttl_expired", built(tcp(1, vip, 80).syn())?),
+        ("drop", "malformed", long),
+        ("drop", "fragment", fragment),
+        ("drop", "no_endpoint", built(tcp(64, vip, 90).syn())?),
+        ("pass", "no_listener", built(tcp(64, vip, 81).syn())?),
+        ("pass", "not_ours", built(tcp(64, gateway, 80).syn())?),
+        ("pass", "martian", built(martian)?),
+    ];
+    for (verdict, reason, packet) in cases {
+        // Asked with a capture file, as an operator would.
+        let mut file = [0xa1b2_c3d4_u32.to_le_bytes(), [2, 0, 4, 0], [0; 4], [0; 4], [0xff, 0xff, 0, 0], [1, 0, 0, 0]].concat();
+        let frame = [&[2; 6][..], &[4; 6], &[8, 0], &packet].concat();
+        let length = u32::try_from(frame.len())?.to_le_bytes();
+        file.extend([[0; 4], [0; 4], length, length].concat());
+        file.extend(&frame);
+        let path = lab.dir.join("packet.pcap");
+        fs::write(&path, file)?;
+        let told = trace(&agent, &beside, &["--pcap", &path.display().to_string(), "--interface", "c1"])?;
+        ensure!(told.verdict.word() == verdict && told.reason.as_deref() == Some(reason), "{reason}: {told:?}");
+        let before = counted(&agent, verdict, reason)?;
+        let dst = SocketAddr::new(IpAddr::from([packet[16], packet[17], packet[18], packet[19]]), 0);
+        lab.clients[0].within(move || -> Result<()> {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::from(255)))?;
+            socket.send_to(&packet, &dst.into())?;
+            Ok(())
+        })??;
+        until(reason, MINUTE, || Ok((counted(&agent, verdict, reason)? > before).then_some(())))?;
+    }
+    // What is wrong with a question is said.
+    let refused = agent.ga(&["trace", "192.0.2.2:1", "198.51.100.10:80/tcp", "--interface", "eth9"])?;
+    ensure!(refused.status.code() == Some(1), "an interface that is not there: {}", refused.status);
+    Ok(())
+}
+
+/// Packets that met this end so far.
+fn counted(agent: &Agent, verdict: &str, reason: &str) -> Result<u64> {
+    let status = agent.status()?;
+    Ok(match verdict {
+        "drop" => status.drops.iter().filter(|drop| drop.reason == reason).map(|drop| drop.packets).sum(),
+        _ => status.passes.iter().filter(|pass| pass.reason == reason).map(|pass| pass.packets).sum(),
+    })
 }

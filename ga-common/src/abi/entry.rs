@@ -74,6 +74,10 @@ pub struct Listener {
     pub flags: u32,
     /// Stable hash of (instance, listener name): survives restarts and reordering.
     pub identity: u64,
+    /// New flows that one CPU admits in one [`ADMISSION_TICKS`](super::limits::ADMISSION_TICKS); 0 is no bound.
+    pub admission: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Listener {
@@ -132,6 +136,8 @@ pub struct Hop {
     pub src_mac: [u8; 6],
     /// Our interface.
     pub ifindex: u32,
+    /// VLAN tags on that way, packed.
+    pub tags: u32,
 }
 
 /// The one record that holds for all packets.
@@ -181,10 +187,10 @@ const _: () = {
     assert!(size_of::<Address>() == 4);
     assert!(size_of::<ServiceKey>() == 20);
     assert!(size_of::<Service>() == 4);
-    assert!(size_of::<Listener>() == 16);
+    assert!(size_of::<Listener>() == 24);
     assert!(size_of::<Endpoint>() == 32);
     assert!(size_of::<Egress>() == 168);
-    assert!(size_of::<Hop>() == 16);
+    assert!(size_of::<Hop>() == 20);
     assert!(size_of::<Settings>() == 48);
     assert!(size_of::<EndpointCounters>() == 40);
 };

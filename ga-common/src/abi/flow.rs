@@ -3,6 +3,11 @@
 //! A slot is one cache line for IPv4 and two for IPv6. All cells are shared words, so kernel and agent share
 //! the memory without data races; what a reader copied counts only if `state` has not changed meanwhile.
 
+use super::{
+    entry::Hop,
+    id::EndpointId,
+    limits::{GRACE_TICKS, MAX_IFINDEX},
+};
 use crate::word::Word;
 
 /// Unit of the clock of a slot: 2^22 ns, about 4.2 ms; wraps after 208 days, and differences are taken modulo that.
@@ -92,6 +97,7 @@ const _: () = {
 };
 
 /// What packets of one direction look like on arrival.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple<const K: usize> {
     /// Source and destination address, packed by [`pack4`] or [`pack6`].
@@ -107,7 +113,7 @@ pub struct Tuple<const K: usize> {
 pub struct Flow<const K: usize> {
     /// What to recognise.
     pub tuple: Tuple<K>,
-    /// [`Flow::RETURN`], [`Flow::ESTABLISHED`], [`Flow::FIN`], [`Flow::CLOSED`].
+    /// [`Flow::RETURN`], [`Flow::ESTABLISHED`], [`Flow::FIN`], [`Flow::CLOSED`], [`Flow::ANSWERED`].
     pub flags: u8,
     /// Whose counters.
     pub endpoint: u16,
@@ -115,12 +121,15 @@ pub struct Flow<const K: usize> {
     pub new_addrs: [u64; K],
     /// New source and destination port.
     pub new_ports: [u8; 4],
-    /// Where to send (return half only; the forward half asks for the endpoint's next hop).
+    /// Where the client's packets come from, in both halves: the return half sends there, the forward half notices when it
+    /// changes (its own way is the endpoint's next hop). At most [`MAX_IFINDEX`](super::limits::MAX_IFINDEX).
     pub ifindex: u32,
-    /// New destination MAC (return half only).
+    /// The client's MAC address or its router's.
     pub dst_mac: [u8; 6],
-    /// New source MAC (return half only).
+    /// Ours.
     pub src_mac: [u8; 6],
+    /// VLAN tags of the client's packets, packed into 28 bits.
+    pub tags: u32,
     /// Seconds of silence after which this half is over.
     pub timeout_s: u16,
 }
@@ -128,12 +137,55 @@ pub struct Flow<const K: usize> {
 impl<const K: usize> Flow<K> {
     /// Towards the client.
     pub const RETURN: u8 = 1;
-    /// A segment without SYN was seen.
+    /// Both sides want it: the client went on after an answer (TCP), or there was an answer (UDP). Nothing evicts it.
     pub const ESTABLISHED: u8 = 2;
     /// A FIN was seen in this direction.
     pub const FIN: u8 = 4;
     /// A RST, or a FIN in each direction, was seen: a new SYN starts a new flow.
     pub const CLOSED: u8 = 8;
+    /// The endpoint answered (return half only).
+    pub const ANSWERED: u8 = 16;
+
+    /// Whether a new flow may have its place under pressure.
+    #[inline(always)]
+    pub const fn is_evictable(flags: u8) -> bool {
+        flags & Self::ESTABLISHED == 0 || flags & Self::CLOSED != 0
+    }
+}
+
+/// The way to a neighbour, its MAC addresses packed by [`mac`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The neighbour's MAC address.
+    pub dst: u64,
+    /// The MAC address of our interface.
+    pub src: u64,
+    /// Our interface.
+    pub ifindex: u32,
+    /// VLAN tags, packed.
+    pub tags: u32,
+}
+
+impl Way {
+    /// The way that a next hop names.
+    #[inline(always)]
+    pub fn by(hop: &Hop) -> Self {
+        Self { dst: mac(hop.dst_mac), src: mac(hop.src_mac), ifindex: hop.ifindex, tags: hop.tags }
+    }
+}
+
+/// A MAC address in one word, two bytes of which are zero.
+#[inline(always)]
+pub const fn mac(b: [u8; 6]) -> u64 {
+    u64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], 0, 0])
+}
+
+/// The MAC address in a word.
+#[inline(always)]
+pub const fn unpack_mac(word: u64) -> [u8; 6] {
+    let [a, b, c, d, e, f, _, _] = word.to_ne_bytes();
+    [a, b, c, d, e, f]
 }
 
 /// Both IPv4 addresses in one word.
@@ -185,10 +237,56 @@ fn meta(ports: [u8; 4], protocol: u8, flags: u8, endpoint: u16) -> u64 {
     u64::from_ne_bytes([ports[0], ports[1], ports[2], ports[3], protocol, flags, e[0], e[1]])
 }
 
+/// A slot's word of ports, protocol, flags and endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta(pub u64);
+
+impl Meta {
+    /// [`Flow::flags`].
+    #[inline(always)]
+    pub const fn flags(self) -> u8 {
+        self.0.to_ne_bytes()[5]
+    }
+
+    /// IANA protocol number.
+    #[inline(always)]
+    pub const fn protocol(self) -> u8 {
+        self.0.to_ne_bytes()[4]
+    }
+
+    /// Whose counters.
+    #[inline(always)]
+    pub const fn endpoint(self) -> EndpointId {
+        let [.., e0, e1] = self.0.to_ne_bytes();
+        EndpointId(u16::from_ne_bytes([e0, e1]))
+    }
+
+    /// The same with `flags` set too.
+    #[inline(always)]
+    pub const fn with(self, flags: u8) -> Self {
+        Self(self.0 | u64::from_ne_bytes([0, 0, 0, 0, 0, flags, 0, 0]))
+    }
+}
+
 #[inline(always)]
 fn mac_word(mac: [u8; 6], tail: u16) -> u64 {
     let t = tail.to_ne_bytes();
     u64::from_ne_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], t[0], t[1]])
+}
+
+/// The part of a word that holds a MAC address.
+const MAC: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+
+#[inline(always)]
+fn ports_word(ports: [u8; 4], tail: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (ports, tail.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+#[inline(always)]
+fn ports_parts(word: u64) -> ([u8; 4], u32) {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    ([a, b, c, d], u32::from_ne_bytes([e, f, g, h]))
 }
 
 #[inline(always)]
@@ -229,18 +327,19 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
             new_addrs[i] = self.words[Self::NEW + i].load();
         }
         let [p0, p1, p2, p3, protocol, flags, e0, e1] = self.words[Self::META].load().to_ne_bytes();
-        let [n0, n1, n2, n3, i0, i1, i2, i3] = self.words[Self::PORTS].load().to_ne_bytes();
+        let (new_ports, word) = ports_parts(self.words[Self::PORTS].load());
         let (dst_mac, timeout_s) = mac_parts(self.words[Self::DST_MAC].load());
-        let (src_mac, _) = mac_parts(self.words[Self::SRC_MAC].load());
+        let (src_mac, low_tags) = mac_parts(self.words[Self::SRC_MAC].load());
         Flow {
             tuple: Tuple { addrs, ports: [p0, p1, p2, p3], protocol },
             flags,
             endpoint: u16::from_ne_bytes([e0, e1]),
             new_addrs,
-            new_ports: [n0, n1, n2, n3],
-            ifindex: u32::from_ne_bytes([i0, i1, i2, i3]),
+            new_ports,
+            ifindex: word & MAX_IFINDEX,
             dst_mac,
             src_mac,
+            tags: word >> 20 << 16 | u32::from(low_tags),
             timeout_s,
         }
     }
@@ -252,36 +351,73 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
             self.words[i].store(flow.tuple.addrs[i]);
             self.words[Self::NEW + i].store(flow.new_addrs[i]);
         }
-        let [n0, n1, n2, n3] = flow.new_ports;
-        let [i0, i1, i2, i3] = flow.ifindex.to_ne_bytes();
-        self.words[Self::PORTS].store(u64::from_ne_bytes([n0, n1, n2, n3, i0, i1, i2, i3]));
-        self.words[Self::SRC_MAC].store(mac_word(flow.src_mac, 0));
-        self.set_meta(flow);
-        self.set_timeout(flow, flow.timeout_s);
-    }
-
-    #[inline(always)]
-    fn set_meta(&self, flow: &Flow<K>) {
         self.words[Self::META].store(meta(flow.tuple.ports, flow.tuple.protocol, flow.flags, flow.endpoint));
+        self.words[Self::DST_MAC].store(mac_word(flow.dst_mac, flow.timeout_s));
+        self.words[Self::PORTS].store(ports_word(flow.new_ports, flow.ifindex | flow.tags >> 16 << 20));
+        self.words[Self::SRC_MAC].store(mac_word(flow.src_mac, flow.tags as u16));
     }
 
+    /// Flags, endpoint, protocol and ports, in one look.
     #[inline(always)]
-    fn set_timeout(&self, flow: &Flow<K>, timeout_s: u16) {
-        self.words[Self::DST_MAC].store(mac_word(flow.dst_mac, timeout_s));
+    pub fn meta(&self) -> Meta {
+        Meta(self.words[Self::META].load())
     }
 
-    /// Which cell changes from what to what when the flags of the half whose copy is `flow` become `flags`.
+    /// The cell of [`Self::meta`].
     #[inline(always)]
-    pub fn flags_change(&self, flow: &Flow<K>, flags: u8) -> (&Word, u64, u64) {
-        let word = |flags| meta(flow.tuple.ports, flow.tuple.protocol, flags, flow.endpoint);
-        (&self.words[Self::META], word(flow.flags), word(flags))
+    pub fn meta_cell(&self) -> &Word {
+        &self.words[Self::META]
     }
 
-    /// The same for its timeout.
+    /// What a packet's addresses and ports become.
     #[inline(always)]
-    pub fn timeout_change(&self, flow: &Flow<K>, timeout_s: u16) -> (&Word, u64, u64) {
-        let word = |timeout_s| mac_word(flow.dst_mac, timeout_s);
-        (&self.words[Self::DST_MAC], word(flow.timeout_s), word(timeout_s))
+    pub fn translation(&self, protocol: u8) -> Tuple<K> {
+        let mut addrs = [0; K];
+        for (i, addr) in addrs.iter_mut().enumerate() {
+            *addr = self.words[Self::NEW + i].load();
+        }
+        let (ports, _) = ports_parts(self.words[Self::PORTS].load());
+        Tuple { addrs, ports, protocol }
+    }
+
+    /// The way to the client.
+    #[inline(always)]
+    pub fn client_way(&self) -> Way {
+        let (dst, src) = (self.words[Self::DST_MAC].load(), self.words[Self::SRC_MAC].load());
+        let (_, word) = ports_parts(self.words[Self::PORTS].load());
+        let (_, low_tags) = mac_parts(src);
+        Way { dst: dst & MAC, src: src & MAC, ifindex: word & MAX_IFINDEX, tags: word >> 20 << 16 | u32::from(low_tags) }
+    }
+
+    /// Whether the client's packets still come by that interface, with those tags, from that MAC address.
+    #[inline(always)]
+    pub fn is_client(&self, way: &Way) -> bool {
+        let other_mac = (self.words[Self::DST_MAC].load() ^ way.dst) & MAC;
+        let (_, word) = ports_parts(self.words[Self::PORTS].load());
+        other_mac | u64::from(word ^ (way.ifindex | way.tags >> 16 << 20)) == 0
+    }
+
+    /// Which cell changes from what to what when the client's packets come from another MAC address; [`Self::set_client_link`]
+    /// writes the rest.
+    #[inline(always)]
+    pub fn client_change(&self, way: &Way) -> (&Word, u64, u64) {
+        let old = self.words[Self::DST_MAC].load();
+        (&self.words[Self::DST_MAC], old, old & !MAC | way.dst)
+    }
+
+    /// Our side of the way to the client.
+    #[inline(always)]
+    pub fn set_client_link(&self, way: &Way) {
+        let (ports, _) = ports_parts(self.words[Self::PORTS].load());
+        self.words[Self::PORTS].store(ports_word(ports, way.ifindex | way.tags >> 16 << 20));
+        self.words[Self::SRC_MAC].store(way.src | mac_word([0; 6], way.tags as u16));
+    }
+
+    /// Which cell changes from what to what when the half's timeout becomes `timeout_s`.
+    #[inline(always)]
+    pub fn timeout_change(&self, timeout_s: u16) -> (&Word, u64, u64) {
+        let old = self.words[Self::DST_MAC].load();
+        (&self.words[Self::DST_MAC], old, old & MAC | mac_word([0; 6], timeout_s))
     }
 
     /// What the slot is.
@@ -319,10 +455,23 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
     #[inline(always)]
     pub fn is_silent(&self, now: u32) -> bool {
         let (_, timeout_s) = mac_parts(self.words[Self::DST_MAC].load());
-        let silence = now.wrapping_sub(self.clock().0);
+        let silence = self.silence(now);
         // A tick slightly ahead of ours is not silence. No more than slightly: a pair that nobody swept would come back to life,
         // while its NAT port is somebody else's.
         silence > ticks(timeout_s) && silence < u32::MAX - AHEAD
+    }
+
+    /// Ticks since anything was seen; a number near the largest one when another CPU's clock is ahead of ours.
+    #[inline(always)]
+    fn silence(&self, now: u32) -> u32 {
+        now.wrapping_sub(self.clock().0)
+    }
+
+    /// Whether a new flow may have this half's place, and its other half's.
+    #[inline(always)]
+    pub fn is_evictable(&self, now: u32) -> bool {
+        let silence = self.silence(now);
+        Flow::<K>::is_evictable(self.meta().flags()) && silence >= GRACE_TICKS && silence < u32::MAX - AHEAD
     }
 }
 
@@ -340,6 +489,7 @@ mod tests {
             ifindex: 70_000,
             dst_mac: [2, 0, 0, 0, 0, 1],
             src_mac: [2, 0, 0, 0, 0, 2],
+            tags: 0x0abc_def1,
             timeout_s: 900,
         }
     }

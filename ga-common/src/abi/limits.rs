@@ -1,7 +1,7 @@
 //! Every fixed capacity, with the memory it costs.
 
 /// Layout number of everything in `abi`; a change of any layout or meaning raises it.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Entries of a selection table, a prime: 255:1 and 30/35/35 come out right. 131,074 bytes a table.
 pub const TABLE_SIZE: usize = 65_537;
@@ -18,7 +18,7 @@ pub const MAX_ADDRESSES: u32 = 4_096;
 /// (VIP, protocol, port) triples. About 64 bytes each.
 pub const MAX_SERVICES: u32 = 131_072;
 
-/// Listeners an edge can hold. 16 bytes each, and their drop counters.
+/// Listeners an edge can hold. 24 bytes each, and their drop counters.
 pub const MAX_LISTENERS: u32 = 2_048;
 
 /// Endpoint ids, retired ones included. 32 bytes each, and 40 bytes of counters a CPU.
@@ -27,14 +27,30 @@ pub const MAX_ENDPOINTS: u32 = 16_384;
 /// Selection tables in use or being filled. 8 bytes each, plus the tables themselves.
 pub const MAX_TABLES: u32 = 8_192;
 
-/// Distinct next hops (interface and MAC pair). 16 bytes each.
+/// Distinct next hops (interface, MAC pair and VLAN tags). 20 bytes each.
 pub const MAX_HOPS: u32 = 4_096;
 
-/// Slots of a flow group: one group is searched before the other.
+/// Slots of a flow group: one group is searched before the other. One byte of a slot's hash each stands in the group's word of
+/// tags.
 pub const FLOW_WAYS: u32 = 8;
+
+/// Words of the filter of our addresses; a power of two. 8 bytes each.
+pub const FILTER_WORDS: u32 = 64;
+
+/// Interfaces above this index are refused: a flow slot has 20 bits for one.
+pub const MAX_IFINDEX: u32 = (1 << 20) - 1;
 
 /// Tries to claim a NAT port before the packet is dropped.
 pub const NAT_RETRIES: u32 = 16;
+
+/// The last tries also take the ports of closed and of never answered flows.
+pub const NAT_REUSING_RETRIES: u32 = 4;
+
+/// Ticks (of 4.2 ms) for which a flow is safe from being evicted, answered or not.
+pub const GRACE_TICKS: u32 = 24;
+
+/// Ticks in which a listener's admissions are counted together.
+pub const ADMISSION_TICKS: u32 = 64;
 
 /// Seconds a TCP flow is remembered before its handshake is complete.
 pub const SYN_TIMEOUT_S: u16 = 30;

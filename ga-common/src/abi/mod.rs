@@ -2,6 +2,7 @@
 
 pub mod entry;
 pub mod family;
+pub mod filter;
 pub mod flow;
 pub mod id;
 pub mod limits;

@@ -13,6 +13,14 @@ macro_rules! reasons {
             /// How many there are.
             pub const COUNT: usize = Self::ALL.len();
 
+            /// The reason of number `n`; the last one for numbers that no reason has.
+            #[inline(always)]
+            pub const fn of(n: u8) -> Self {
+                let last = Self::COUNT as u8 - 1;
+                // SAFETY: `repr(u8)`, numbered from zero without gaps, and the number is one of them.
+                unsafe { core::mem::transmute(if n < last { n } else { last }) }
+            }
+
             /// The word used in metrics, JSON and on the command line.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $word),* }
@@ -39,6 +47,7 @@ reasons! {
         NoNextHop = "no_next_hop", "the next hop's MAC address is not known yet";
         TtlExpired = "ttl_expired", "TTL or hop limit would become zero";
         UdpChecksumMissing = "udp_checksum_missing", "UDP over IPv6 without a checksum (RFC 8200 section 8.1)";
+        Admission = "admission", "the listener's allowance of new flows is used up (max_new_flows_per_second)";
         NotReady = "not_ready", "the settings map is not filled yet";
     }
 }
@@ -52,5 +61,15 @@ reasons! {
         NoListener = "no_listener", "no listener has this VIP, protocol and port";
         NoReturnFlow = "no_return_flow", "to an egress address, but of no known flow: the host's own traffic";
         Martian = "martian", "to a listener, but from an address that is ours or no host's: the host's stack judges it";
+    }
+}
+
+reasons! {
+    /// What happened in flow memory on the way of a packet, beside its verdict.
+    Event {
+        PortRetry = "port_retry", "a drawn NAT port was taken, and another one was tried";
+        PortReused = "port_reused", "the NAT port of a closed or never answered flow was given to a new one";
+        Evicted = "evicted", "a closed or never answered flow made room for a new one";
+        ClientMoved = "client_moved", "a client's packets came from another router or interface: replies follow";
     }
 }

@@ -7,8 +7,8 @@ use super::{
     verdict::{Outcome, Verdict},
 };
 use crate::abi::{
-    entry::{Address, Hop, Service},
-    flow::{Flow, State, Tuple},
+    entry::{Address, Service},
+    flow::{Meta, State, Tuple, Way},
     id::{EndpointId, TableId},
 };
 
@@ -47,26 +47,13 @@ const _: () = assert!(size_of::<Stage>() == 48);
 const PARSED: u8 = 1;
 const ROLES: u8 = 2;
 const KNOWN: u8 = 3;
-const UNKNOWN: u8 = 4;
-const REOPENED: u8 = 5;
-const SERVICE: u8 = 6;
-const CHOSEN: u8 = 7;
-const CANDIDATE: u8 = 8;
-const HOP: u8 = 9;
-const REWRITTEN: u8 = 10;
-const VERDICT: u8 = 11;
-
-/// What became of a try for a NAT port.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Try {
-    /// It would be claimed.
-    Free,
-    /// A living flow has it.
-    Taken,
-    /// There is no slot for it.
-    Full,
-}
+const REOPENED: u8 = 4;
+const SERVICE: u8 = 5;
+const CHOSEN: u8 = 6;
+const CANDIDATE: u8 = 7;
+const HOP: u8 = 8;
+const REWRITTEN: u8 = 9;
+const VERDICT: u8 = 10;
 
 impl Stage {
     #[inline(always)]
@@ -87,7 +74,7 @@ impl Stage {
     pub fn parsed<const K: usize>(packet: &Parsed<K>) -> Self {
         let ([a, b, c, d], tuple) = (packet.tuple.ports, &packet.tuple);
         let tail = u64::from_ne_bytes([a, b, c, d, tuple.protocol, packet.ttl, packet.flags, 0]);
-        Self::of(PARSED, packet.l4 as u16, 0).with_tuple(&tuple.addrs, tail)
+        Self::of(PARSED, (packet.place.l3 << 8 | packet.place.l4) as u16, 0).with_tuple(&tuple.addrs, tail)
     }
 
     /// What the destination is to us.
@@ -96,21 +83,12 @@ impl Stage {
         Self::of(ROLES, address.instance.0, u32::from(address.roles) | u32::from(address.protocols) << 8)
     }
 
-    /// The packet belongs to a flow: its slot, what the slot is, the half in it, its clock.
+    /// The packet belongs to a flow: its slot, what the slot is, the half in it, the tick of the last packet that counts.
     #[inline(always)]
-    pub fn known<const K: usize>(index: u32, state: State, flow: &Flow<K>, clock: (u32, u32)) -> Self {
-        let mut stage = Self::of(KNOWN, flow.endpoint, index);
+    pub fn known(index: u32, state: State, meta: Meta, seen: u32) -> Self {
+        let mut stage = Self::of(KNOWN, meta.endpoint().0, index);
         stage.words[0] = state.0;
-        stage.words[1] = u64::from(clock.1) << 32 | u64::from(clock.0);
-        stage.words[2] = u64::from(flow.timeout_s) << 32 | u64::from(flow.flags);
-        stage
-    }
-
-    /// It belongs to none; where one would be.
-    #[inline(always)]
-    pub fn unknown(hash: u64) -> Self {
-        let mut stage = Self::of(UNKNOWN, 0, 0);
-        stage.words[0] = hash;
+        stage.words[1] = u64::from(seen) << 8 | u64::from(meta.flags());
         stage
     }
 
@@ -135,48 +113,46 @@ impl Stage {
         stage
     }
 
-    /// A try for a NAT port: what replies would look like.
+    /// A try for a NAT port: what replies would look like, and whether no living flow has that.
     #[inline(always)]
-    pub fn candidate<const K: usize>(reply: &Tuple<K>, became: Try) -> Self {
-        let [a, b, c, d] = reply.ports;
-        let tail = u64::from_ne_bytes([a, b, c, d, reply.protocol, 0, 0, 0]);
-        Self::of(CANDIDATE, 0, became as u32).with_tuple(&reply.addrs, tail)
+    pub fn candidate<const K: usize>(reply: &Tuple<K>, is_free: bool) -> Self {
+        Self::of(CANDIDATE, 0, u32::from(is_free)).with_tuple(&reply.addrs, tail(reply))
     }
 
     /// Where it goes next.
     #[inline(always)]
-    pub fn hop(hop: &Hop) -> Self {
-        let mut stage = Self::of(HOP, 0, hop.ifindex);
-        stage.words[0] = mac(hop.dst_mac);
-        stage.words[1] = mac(hop.src_mac);
+    pub fn hop(way: &Way) -> Self {
+        let mut stage = Self::of(HOP, 0, way.ifindex);
+        stage.words[0] = way.dst;
+        stage.words[1] = way.src;
+        stage.words[2] = u64::from(way.tags);
         stage
     }
 
     /// What it looks like when it leaves.
     #[inline(always)]
-    pub fn rewritten<const K: usize>(addrs: &[u64; K], ports: [u8; 4]) -> Self {
-        let [a, b, c, d] = ports;
-        Self::of(REWRITTEN, 0, 0).with_tuple(addrs, u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]))
+    pub fn rewritten<const K: usize>(to: &Tuple<K>) -> Self {
+        Self::of(REWRITTEN, 0, 0).with_tuple(&to.addrs, tail(to))
     }
 
     /// What becomes of it.
     #[inline(always)]
     pub fn verdict(outcome: Outcome) -> Self {
-        let (kind, number) = match outcome.verdict {
+        let (kind, number) = match outcome.verdict() {
             Verdict::Pass(reason) => (0, reason as u32),
             Verdict::Drop(reason) => (1, reason as u32),
             Verdict::Send(ifindex) => (2, ifindex),
         };
-        let mut stage = Self::of(VERDICT, outcome.listener.0, number);
+        let mut stage = Self::of(VERDICT, outcome.listener().0, number);
         stage.words[0] = kind;
         stage
     }
 }
 
 #[inline(always)]
-fn mac(mac: [u8; 6]) -> u64 {
-    let [a, b, c, d, e, f] = mac;
-    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+fn tail<const K: usize>(tuple: &Tuple<K>) -> u64 {
+    let [a, b, c, d] = tuple.ports;
+    u64::from_ne_bytes([a, b, c, d, tuple.protocol, 0, 0, 0])
 }
 
 #[cfg(any(test, feature = "user", feature = "sim"))]
@@ -215,8 +191,10 @@ mod step {
             ttl: u8,
             /// TCP flags.
             flags: u8,
+            /// Offset of the IP header: behind VLAN tags, if there are any.
+            l3: u8,
             /// Offset of the transport header.
-            l4: u16,
+            l4: u8,
         },
         /// What the destination is to us.
         Roles(Address),
@@ -232,13 +210,6 @@ mod step {
             endpoint: EndpointId,
             /// Tick of the last packet that counts.
             seen: u32,
-            /// Seconds of silence allowed.
-            timeout_s: u16,
-        },
-        /// It belongs to none.
-        Unknown {
-            /// Where one would be.
-            hash: u64,
         },
         /// It opens a flow in the place of one that is over.
         Reopened {
@@ -267,11 +238,11 @@ mod step {
         Candidate {
             /// What replies would look like.
             reply: TupleSeen,
-            /// Whether it is free.
-            became: Try,
+            /// Whether no living flow has it.
+            is_free: bool,
         },
         /// Where it goes next.
-        Hop(Hop),
+        Hop(Way),
         /// What it looks like when it leaves.
         Rewritten {
             /// Source.
@@ -280,7 +251,7 @@ mod step {
             dst: SocketAddr,
         },
         /// What becomes of it.
-        Verdict(Outcome),
+        Verdict(Verdict, ListenerId),
     }
 
     impl Stage {
@@ -289,7 +260,10 @@ mod step {
             Some(match self.kind {
                 PARSED => {
                     let [.., ttl, flags, _] = self.words[4].to_ne_bytes();
-                    Step::Parsed { tuple: self.tuple()?, ttl, flags, l4: self.half }
+                    {
+                        let [l4, l3] = self.half.to_le_bytes();
+                        Step::Parsed { tuple: self.tuple()?, ttl, flags, l3, l4 }
+                    }
                 }
                 ROLES => Step::Roles(Address {
                     roles: self.word as u8,
@@ -299,12 +273,10 @@ mod step {
                 KNOWN => Step::Known {
                     index: self.word,
                     peer: State(self.words[0]).peer(),
-                    flags: self.words[2] as u8,
+                    flags: self.words[1] as u8,
                     endpoint: EndpointId(self.half),
-                    seen: self.words[1] as u32,
-                    timeout_s: (self.words[2] >> 32) as u16,
+                    seen: (self.words[1] >> 8) as u32,
                 },
-                UNKNOWN => Step::Unknown { hash: self.words[0] },
                 REOPENED => Step::Reopened { index: self.word },
                 SERVICE => Step::Service { listener: ListenerId(self.half), endpoint_port: self.word as u16 },
                 CHOSEN => Step::Chosen {
@@ -313,29 +285,23 @@ mod step {
                     hash: self.words[1],
                     endpoint: EndpointId(self.half),
                 },
-                CANDIDATE => {
-                    let became = [Try::Free, Try::Taken, Try::Full].into_iter().find(|became| *became as u32 == self.word)?;
-                    Step::Candidate { reply: self.tuple()?, became }
-                }
-                HOP => {
-                    let mac = |word: u64| {
-                        let [a, b, c, d, e, f, ..] = word.to_ne_bytes();
-                        [a, b, c, d, e, f]
-                    };
-                    Step::Hop(Hop { dst_mac: mac(self.words[0]), src_mac: mac(self.words[1]), ifindex: self.word })
-                }
+                CANDIDATE => Step::Candidate { reply: self.tuple()?, is_free: self.word != 0 },
+                HOP => Step::Hop(Way { dst: self.words[0], src: self.words[1], ifindex: self.word, tags: self.words[2] as u32 }),
                 REWRITTEN => {
                     let TupleSeen { src, dst, .. } = self.tuple()?;
                     Step::Rewritten { src, dst }
                 }
                 VERDICT => {
                     let number = self.word as usize;
-                    let verdict = match self.words[0] {
-                        0 => Verdict::Pass(*Pass::ALL.get(number)?),
-                        1 => Verdict::Drop(*Drop::ALL.get(number)?),
-                        _ => Verdict::Send(self.word),
-                    };
-                    Step::Verdict(Outcome { verdict, listener: ListenerId(self.half) })
+                    let listener = ListenerId(self.half);
+                    Step::Verdict(
+                        match self.words[0] {
+                            0 => Verdict::Pass(*Pass::ALL.get(number)?),
+                            1 => Verdict::Drop(*Drop::ALL.get(number)?),
+                            _ => Verdict::Send(self.word),
+                        },
+                        listener,
+                    )
                 }
                 _ => return None,
             })
@@ -364,10 +330,13 @@ mod step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::{
-        flow::{pack4, pack6},
-        id::{InstanceId, ListenerId},
-        reason::{Drop, Pass},
+    use crate::{
+        abi::{
+            flow::{Flow, FlowSlot4, pack4, pack6},
+            id::{InstanceId, ListenerId},
+            reason::{Drop, Pass},
+        },
+        path::parse::Place,
     };
 
     #[test]
@@ -381,21 +350,22 @@ mod tests {
             protocol,
         };
         let reply = seen("192.0.2.7:4000", "198.51.100.10:80", 6);
-        for became in [Try::Free, Try::Taken, Try::Full] {
-            assert_eq!(Stage::candidate(&v4, became).read(), Some(Step::Candidate { reply, became }));
+        for is_free in [false, true] {
+            assert_eq!(Stage::candidate(&v4, is_free).read(), Some(Step::Candidate { reply, is_free }));
         }
         let v6 = Tuple { addrs: pack6([1; 16], [2; 16]), ports: [0, 53, 0, 54], protocol: 17 };
-        let packet = Parsed { tuple: v6, address, l4: 54, flags: 2, ack: 0, speaks: true, ttl: 63 };
+        let packet = Parsed { tuple: v6, place: Place { l3: 18, l4: 58 }, flags: 2, ack: 0, speaks: true, ttl: 63 };
         let tuple = seen("[101:101:101:101:101:101:101:101]:53", "[202:202:202:202:202:202:202:202]:54", 17);
-        assert_eq!(Stage::parsed(&packet).read(), Some(Step::Parsed { tuple, ttl: 63, flags: 2, l4: 54 }));
-        assert_eq!(Stage::rewritten(&v4.addrs, v4.ports).read(), Some(Step::Rewritten { src: reply.src, dst: reply.dst }));
-        let hop = Hop { dst_mac: [1, 2, 3, 4, 5, 6], src_mac: [7, 8, 9, 10, 11, 12], ifindex: 70_000 };
-        assert_eq!(Stage::hop(&hop).read(), Some(Step::Hop(hop)));
+        assert_eq!(Stage::parsed(&packet).read(), Some(Step::Parsed { tuple, ttl: 63, flags: 2, l3: 18, l4: 58 }));
+        assert_eq!(Stage::rewritten(&v4).read(), Some(Step::Rewritten { src: reply.src, dst: reply.dst }));
+        let way = Way { dst: 1 << 47, src: 5, ifindex: 70_000, tags: 9 };
+        assert_eq!(Stage::hop(&way).read(), Some(Step::Hop(way)));
         let chosen = Stage::chosen(TableId(8000), 65_536, u64::MAX, EndpointId(16_383)).read();
         let expected = Step::Chosen { table: TableId(8000), slot: 65_536, hash: u64::MAX, endpoint: EndpointId(16_383) };
         assert_eq!(chosen, Some(expected));
         let service = Service { listener: ListenerId(9), endpoint_port: [0x1f, 0x90] };
         assert_eq!(Stage::service(service).read(), Some(Step::Service { listener: ListenerId(9), endpoint_port: 8080 }));
+        assert_eq!(Stage::reopened(7).read(), Some(Step::Reopened { index: 7 }));
         assert_eq!(Stage::default().read(), None);
     }
 
@@ -403,15 +373,15 @@ mod tests {
     fn every_verdict_survives_the_way_through_a_record() {
         let passes = Pass::ALL.iter().map(|reason| Outcome::pass(*reason));
         let drops = Drop::ALL.iter().map(|reason| Outcome::drop(*reason, ListenerId(5)));
-        let sent = Outcome { verdict: Verdict::Send(70_000), listener: ListenerId::NONE };
-        for outcome in passes.chain(drops).chain([sent]) {
-            assert_eq!(Stage::verdict(outcome).read(), Some(Step::Verdict(outcome)));
+        for outcome in passes.chain(drops).chain([Outcome::send(70_000)]) {
+            assert_eq!(Stage::verdict(outcome).read(), Some(Step::Verdict(outcome.verdict(), outcome.listener())));
         }
     }
 
     #[test]
     fn a_known_flow_is_told_with_its_clock() {
-        let flow = Flow::<1> {
+        let slot = FlowSlot4::free();
+        slot.store(&Flow {
             tuple: Tuple { addrs: [0], ports: [0; 4], protocol: 6 },
             flags: Flow::<1>::RETURN | Flow::<1>::CLOSED,
             endpoint: 3,
@@ -420,10 +390,11 @@ mod tests {
             ifindex: 0,
             dst_mac: [0; 6],
             src_mac: [0; 6],
+            tags: 0,
             timeout_s: 900,
-        };
+        });
         let state = State::NEVER.claimed().live(77);
-        let expected = Step::Known { index: 76, peer: 77, flags: 9, endpoint: EndpointId(3), seen: 5, timeout_s: 900 };
-        assert_eq!(Stage::known(76, state, &flow, (5, u32::MAX)).read(), Some(expected));
+        let expected = Step::Known { index: 76, peer: 77, flags: 9, endpoint: EndpointId(3), seen: u32::MAX };
+        assert_eq!(Stage::known(76, state, slot.meta(), u32::MAX).read(), Some(expected));
     }
 }

@@ -1,32 +1,33 @@
 //! Flow memory: finding, claiming and releasing slots, and the life of a pair.
 //!
-//! A flow's slot is in one of two groups of [`FLOW_WAYS`] slots that its hash names. The first group is searched, from a
-//! place that the hash names too, before the second; a slot that was never used ends the search, because whoever came later
-//! would have taken it. A pair is alive while either half is: silence is judged over both.
+//! A flow's slot is in one of two groups of [`FLOW_WAYS`] slots that its hash names. A byte of the hash of every slot stands in
+//! its group's word of tags, which is set before the slot goes live: only slots whose tag agrees are looked at. A pair is alive
+//! while either half is: silence is judged over both.
+//!
+//! Two CPUs that open the same flow between the same few instructions make two pairs: one of them is found from then on, the other
+//! is forgotten like any handshake that was given up.
+//!
+//! A slot belongs to the CPU that has claimed it by compare-and-swap, until it goes live; so does its byte of the tags, which is
+//! why that byte may be changed without looking at its neighbours.
 
 use super::{
-    parse::{Parsed, flag},
+    parse::flag,
     tables::{FlowMemory, Tables},
 };
-use crate::abi::{
-    entry::Settings,
-    flow::{Flow, FlowSlot, State, Tuple},
-    id::EndpointId,
-    limits::{CLOSING_TIMEOUT_S, FLOW_WAYS},
+use crate::{
+    abi::{
+        entry::Settings,
+        flow::{Flow, FlowSlot, Meta, State, Tuple, Way},
+        id::EndpointId,
+        limits::{CLOSING_TIMEOUT_S, FLOW_WAYS},
+        reason::Event,
+    },
+    hash::Sip,
+    wire::frame::UDP,
 };
-use crate::hash::Sip;
 
 /// A slot index that no table has.
 pub const NO_SLOT: u32 = u32::MAX;
-
-/// Why a half could not be put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PutError {
-    /// A living flow has the same tuple.
-    Taken,
-    /// No slot of either group is free, or another CPU was faster.
-    Full,
-}
 
 /// The hash of a tuple: where its slot is.
 #[inline(always)]
@@ -35,26 +36,62 @@ pub fn hash<const K: usize>(settings: &Settings, tuple: &Tuple<K>) -> u64 {
     Sip::new(settings.seed).words(tuple.addrs).word(ports << 8 | u64::from(tuple.protocol)).finish()
 }
 
-/// The `n`th slot to look at, `n` below twice [`FLOW_WAYS`].
-#[inline(always)]
-fn place(hash: u64, n: u32, mask: u32) -> u32 {
-    let group = if n < FLOW_WAYS { hash as u32 } else { (hash >> 32) as u32 };
-    let way = ((hash >> 29) as u32).wrapping_add(n) & (FLOW_WAYS - 1);
-    (group & !(FLOW_WAYS - 1) | way) & mask
+/// Where a hash's slot may be: two groups, the way to begin at, and the tag.
+#[derive(Clone, Copy)]
+struct Places {
+    groups: [u32; 2],
+    home: u32,
+    tag: u64,
 }
 
-/// A half that was found: where it is, what its slot was, and a copy.
+impl Places {
+    #[inline(always)]
+    fn of(hash: u64, mask: u32) -> Self {
+        let groups = [hash as u32, (hash >> 32) as u32].map(|bits| bits & mask & !(FLOW_WAYS - 1));
+        let tag = hash >> 56;
+        Self { groups, home: (hash >> 29) as u32 & (FLOW_WAYS - 1), tag: if tag == 0 { 1 } else { tag } }
+    }
+
+    /// The tags of a group, the one at home first.
+    #[inline(always)]
+    fn turned(&self, tags: u64) -> u64 {
+        tags.rotate_right(self.home * 8)
+    }
+
+    /// The top bit of every byte of `tags` that is our tag. A byte above such a byte may be taken for one too (Warren, Hacker's
+    /// Delight 6-1), which costs a look.
+    #[inline(always)]
+    fn hits(&self, tags: u64) -> u64 {
+        const ONES: u64 = u64::MAX / 255;
+        let other = tags ^ (self.tag * ONES);
+        other.wrapping_sub(ONES) & !other & (ONES << 7)
+    }
+
+    /// The slot at the `n`th way from home.
+    #[inline(always)]
+    fn slot(&self, group: u32, n: u32) -> u32 {
+        group | (self.home + n) & (FLOW_WAYS - 1)
+    }
+}
+
+/// The number of the first byte whose top bit is set, when no other bits are set anywhere: the multiplication moves the byte with
+/// that number to the top.
+#[inline(always)]
+fn first(tops: u64) -> u32 {
+    let lowest = (tops & tops.wrapping_neg()) >> 7;
+    (lowest.wrapping_mul(0x0001_0203_0405_0607) >> 56) as u32
+}
+
+/// A half that was found: where it is, and what its slot was, the other half's index included.
 #[derive(Clone, Copy, Debug)]
-pub struct Found<const K: usize> {
+pub struct Found {
     /// Slot index.
     pub index: u32,
-    /// What the slot was, the other half's index included.
+    /// What the slot was.
     pub state: State,
-    /// The half.
-    pub flow: Flow<K>,
 }
 
-/// The living flow of `tuple`.
+/// The living flow of `tuple`, whose hash is `hash`.
 #[inline(always)]
 pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     memory: &M,
@@ -62,19 +99,20 @@ pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     hash: u64,
     tuple: &Tuple<K>,
     now: u32,
-) -> Option<Found<K>> {
-    let mask = memory.mask(settings);
-    for n in 0..2 * FLOW_WAYS {
-        let index = place(hash, n, mask);
-        let slot = memory.slot(index)?;
-        let state = slot.state();
-        if state == State::NEVER {
-            return None;
-        }
-        if state.is_live() && slot.is_for(tuple) {
-            let flow = slot.load();
-            if is_alive(memory, index, slot, now) && slot.state() == state {
-                return Some(Found { index, state, flow });
+) -> Option<Found> {
+    let places = Places::of(hash, memory.mask(settings));
+    for group in places.groups {
+        let mut hits = places.hits(places.turned(memory.tags(group / FLOW_WAYS)?.load()));
+        for _ in 0..FLOW_WAYS {
+            if hits == 0 {
+                break;
+            }
+            let index = places.slot(group, first(hits));
+            hits &= hits - 1;
+            let slot = memory.slot(index)?;
+            let state = slot.state();
+            if state.is_live() && slot.is_for(tuple) && is_alive(memory, index, slot, now) {
+                return Some(Found { index, state });
             }
         }
     }
@@ -99,72 +137,132 @@ fn is_alive<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     }
 }
 
-/// Puts `flow` into a free slot of its groups and returns the index.
-#[inline(always)]
-pub fn put<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
+/// Where the living flow of `tuple` is, for whom the stack has no room for [`find`].
+#[inline(never)]
+pub fn index_of<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
-    settings: &Settings,
+    tuple: &Tuple<K>,
     hash: u64,
-    flow: &Flow<K>,
-    peer: u32,
     now: u32,
-) -> Result<u32, PutError> {
-    let mask = FlowMemory::<K, W>::mask(tables, settings);
-    let (mut free, mut free_state) = (NO_SLOT, State::NEVER);
-    for n in 0..2 * FLOW_WAYS {
-        let index = place(hash, n, mask);
-        let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return Err(PutError::Full) };
-        let state = slot.state();
-        if state.is_busy() || state.is_live() && is_alive(tables, index, slot, now) {
-            if slot.is_for(&flow.tuple) {
-                return Err(PutError::Taken);
-            }
-        } else if free == NO_SLOT {
-            (free, free_state) = (index, state);
-        }
-        if state == State::NEVER {
-            break;
-        }
-    }
-    claim(tables, free, free_state, flow, peer, now)
+) -> u32 {
+    let Some(settings) = tables.settings() else { return NO_SLOT };
+    find::<K, W, T>(tables, settings, hash, tuple, now).map_or(NO_SLOT, |found| found.index)
 }
 
-/// Takes the slot at `index` if it still is as it was when it was judged free: another CPU may have been there since. The
-/// other half, where there is one already, is told before packets can find this one.
-#[inline(always)]
-fn claim<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
+/// Claims a slot for `tuple`, which nobody had a moment ago: the first free one, or that of a pair that may be evicted where none
+/// is free. Nobody else touches it until it goes live. Returns [`NO_SLOT`] when there is none, or another CPU was faster: one that
+/// opened the same flow took the first free slot, as we would have.
+#[inline(never)]
+pub fn claim<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
+    tables: &T,
+    tuple: &Tuple<K>,
+    hash: u64,
+    now: u32,
+) -> u32 {
+    let Some(settings) = tables.settings() else { return NO_SLOT };
+    let places = Places::of(hash, FlowMemory::<K, W>::mask(tables, settings));
+    let mut victim = NO_SLOT;
+    for group in places.groups {
+        let Some(tags) = FlowMemory::<K, W>::tags(tables, group / FLOW_WAYS) else { return NO_SLOT };
+        let tags = places.turned(tags.load());
+        for n in 0..FLOW_WAYS {
+            let index = places.slot(group, n);
+            if tags >> (8 * n) & 0xff == 0 {
+                // Nobody was ever here: the slot itself, a cache line away, need not be asked.
+                return seize::<K, W, T>(tables, index, State::NEVER, places.tag);
+            }
+            let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return NO_SLOT };
+            let state = slot.state();
+            let is_hit = tags >> (8 * n) & 0xff == places.tag;
+            if state.is_busy() {
+                // Another CPU is opening a flow; with our tag it is most likely this one.
+                if is_hit {
+                    return NO_SLOT;
+                }
+                continue;
+            }
+            if !state.is_live() || !is_alive(tables, index, slot, now) {
+                return seize::<K, W, T>(tables, index, state, places.tag);
+            }
+            if is_hit && slot.is_for(tuple) {
+                return NO_SLOT;
+            }
+            if victim == NO_SLOT && slot.is_evictable(now) {
+                victim = index;
+            }
+        }
+    }
+    if victim == NO_SLOT { NO_SLOT } else { evict::<K, W, T>(tables, victim, hash, now, Event::Evicted) }
+}
+
+/// Takes the slot of a pair that may be evicted, and frees its other half.
+#[inline(never)]
+pub fn evict<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     index: u32,
-    judged: State,
-    flow: &Flow<K>,
-    peer: u32,
+    hash: u64,
     now: u32,
-) -> Result<u32, PutError> {
-    let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return Err(PutError::Full) };
-    let claimed = judged.claimed();
-    if !tables.swap(slot.state_cell(), judged.0, claimed.0) {
-        return Err(PutError::Full);
+    why: Event,
+) -> u32 {
+    let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return NO_SLOT };
+    let state = slot.state();
+    if !state.is_live() || !slot.is_evictable(now) {
+        return NO_SLOT;
     }
-    slot.store(flow);
-    slot.set_clock(now, 0);
-    if let Some(other) = FlowMemory::<K, W>::slot(tables, peer) {
-        other.set_state(other.state().live(index));
+    let taken = seize::<K, W, T>(tables, index, state, Places::of(hash, 0).tag);
+    if taken != NO_SLOT && !T::DRY {
+        tables.count_event(why);
+        if let Some((peer, state)) = peer_of::<K, W, T>(tables, Found { index, state }) {
+            tables.swap(peer.state_cell(), state.0, state.freed().0);
+        }
     }
-    slot.set_state(claimed.live(peer));
-    Ok(index)
+    taken
+}
+
+/// Claims a slot if it still is what it was when it was judged: another CPU may have been there since.
+#[inline(always)]
+fn seize<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, index: u32, judged: State, tag: u64) -> u32 {
+    let slot = FlowMemory::<K, W>::slot(tables, index);
+    let (Some(slot), Some(tags)) = (slot, FlowMemory::<K, W>::tags(tables, index / FLOW_WAYS)) else { return NO_SLOT };
+    if T::DRY {
+        return index;
+    }
+    if !tables.swap(slot.state_cell(), judged.0, judged.claimed().0) {
+        return NO_SLOT;
+    }
+    let at = index % FLOW_WAYS * 8;
+    tables.turn(tags, ((tags.load() >> at & 0xff) ^ tag) << at);
+    index
 }
 
 /// Frees the slot at `index`, which nobody else knows of.
 #[inline(always)]
-pub fn release<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, index: u32) {
-    if let Some(slot) = memory.slot(index) {
+pub fn release<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, index: u32) {
+    if !T::DRY
+        && let Some(slot) = FlowMemory::<K, W>::slot(tables, index)
+    {
         slot.set_state(slot.state().freed());
+    }
+}
+
+/// Lets packets find both halves of a new pair, whose slots are claimed and filled.
+#[inline(always)]
+pub fn publish<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, forward: u32, back: u32, now: u32) {
+    // The return half first: the first answer may come before this CPU writes the second word.
+    for (index, peer) in [(back, forward), (forward, back)] {
+        if let Some(slot) = FlowMemory::<K, W>::slot(tables, index) {
+            slot.set_clock(now, 0);
+            slot.set_state(slot.state().live(peer));
+        }
     }
 }
 
 /// Frees both halves of a pair, unless another CPU has done so since it was found.
 #[inline(always)]
-pub fn release_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, found: &Found<K>) {
+pub fn release_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, found: Found) {
+    if T::DRY {
+        return;
+    }
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return };
     if !tables.swap(slot.state_cell(), found.state.0, found.state.freed().0) {
         return;
@@ -176,88 +274,137 @@ pub fn release_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>
 
 /// The slot of the other half, if it still is the other half, and what it is.
 #[inline(always)]
-fn peer_of<'a, const K: usize, const W: usize, M: FlowMemory<K, W>>(
-    memory: &'a M,
-    found: &Found<K>,
-) -> Option<(&'a FlowSlot<K, W>, State)> {
+fn peer_of<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, found: Found) -> Option<(&FlowSlot<K, W>, State)> {
     let slot = memory.slot(found.state.peer())?;
     let state = slot.state();
     if state.is_live() && state.peer() == found.index { Some((slot, state)) } else { None }
 }
 
-/// Changes flags and timeout of a half that was copied, unless the slot is somebody else's by now.
+/// What a packet says that a pair must be told.
+#[derive(Clone, Copy, Debug)]
+pub struct News {
+    /// TCP flags; 0 for UDP.
+    pub flags: u8,
+    /// TCP sequence number, host order.
+    pub seq: u32,
+    /// Where it came from.
+    pub from: Way,
+}
+
+/// Whether a packet with these TCP flags (0 for UDP) changes more than the clock of the half whose flags are `half`.
 #[inline(always)]
-fn change<const K: usize, const W: usize, T: Tables>(
-    tables: &T,
-    slot: &FlowSlot<K, W>,
-    flow: &Flow<K>,
-    flags: u8,
-    timeout_s: u16,
-) {
-    let (cell, old, new) = slot.flags_change(flow, flags);
-    if tables.swap(cell, old, new) && timeout_s != flow.timeout_s {
-        let (cell, old, new) = slot.timeout_change(flow, timeout_s);
-        tables.swap(cell, old, new);
+pub fn is_news<const K: usize>(half: u8, protocol: u8, tcp: u8) -> bool {
+    let goes_on = half & Flow::<K>::RETURN != 0 || protocol != UDP && tcp & flag::SYN == 0;
+    half & Flow::<K>::ESTABLISHED == 0 && goes_on || tcp & (flag::FIN | flag::RST) != 0
+}
+
+/// A half that is to be changed: its slot, and what the slot was when it was judged.
+struct Half<'a, const K: usize, const W: usize> {
+    slot: &'a FlowSlot<K, W>,
+    state: State,
+    meta: Meta,
+}
+
+impl<'a, const K: usize, const W: usize> Half<'a, K, W> {
+    #[inline(always)]
+    fn read(slot: &'a FlowSlot<K, W>, state: State) -> Option<Self> {
+        let meta = slot.meta();
+        if slot.state() == state { Some(Self { slot, state, meta }) } else { None }
+    }
+
+    #[inline(always)]
+    fn has(&self, flag: u8) -> bool {
+        self.meta.flags() & flag != 0
+    }
+
+    /// Sets flags, and the timeout where there is one to set, unless the slot is somebody else's by now.
+    #[inline(always)]
+    fn mark<T: Tables>(&self, tables: &T, flags: u8, timeout_s: Option<u16>) {
+        if !tables.swap(self.slot.meta_cell(), self.meta.0, self.meta.with(flags).0) {
+            return;
+        }
+        if let Some(timeout_s) = timeout_s {
+            let (cell, old, new) = self.slot.timeout_change(timeout_s);
+            if self.slot.state() == self.state {
+                tables.swap(cell, old, new);
+            }
+        }
+    }
+
+    /// Makes it lead to another router or interface, unless the slot is somebody else's by now.
+    #[inline(always)]
+    fn lead<T: Tables>(&self, tables: &T, to: &Way) {
+        let (cell, old, new) = self.slot.client_change(to);
+        if self.slot.state() == self.state && tables.swap(cell, old, new) {
+            self.slot.set_client_link(to);
+        }
     }
 }
 
-/// Takes note of a packet of a known flow: TCP state, acknowledgement number, timeouts (RFC 5382 §5).
-#[inline(always)]
-pub fn note<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
-    tables: &T,
-    found: &Found<K>,
-    packet: &Parsed<K>,
-    now: u32,
-) {
+/// Tells a pair what a packet says (RFC 5382 section 5): answered, established, closing, or that the client is somewhere else
+/// now.
+#[inline(never)]
+pub fn tell<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, found: &Found, news: &News) {
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return };
-    let clock = slot.clock();
-    let ack = if packet.flags & flag::ACK != 0 { packet.ack } else { clock.1 };
-    let seen = if packet.speaks { now } else { clock.0 };
-    if clock != (seen, ack) {
-        slot.set_clock(seen, ack);
+    let Some(half) = Half::read(slot, found.state) else { return };
+    let is_return = half.has(Flow::<K>::RETURN);
+    let is_moved = !is_return && !slot.is_client(&news.from);
+    if is_moved {
+        half.lead(tables, &news.from);
+        tables.count_event(Event::ClientMoved);
     }
-    let flow = &found.flow;
-    if flow.flags & Flow::<K>::CLOSED != 0 {
+    let Some((peer, state)) = peer_of::<K, W, T>(tables, *found) else {
+        // Nothing can come back any more.
+        if news.flags & (flag::FIN | flag::RST) != 0 {
+            half.mark(tables, Flow::<K>::CLOSED, Some(CLOSING_TIMEOUT_S));
+        }
+        return;
+    };
+    let Some(peer) = Half::read(peer, state) else { return };
+    if is_moved {
+        peer.lead(tables, &news.from);
+    }
+    if half.has(Flow::<K>::CLOSED) {
         return;
     }
-    if packet.flags & (flag::FIN | flag::RST) != 0 {
-        closing(tables, slot, found, packet.flags);
-    } else if packet.flags & flag::SYN == 0 && flow.flags & Flow::<K>::ESTABLISHED == 0 {
-        let timeout_s = idle_timeout(tables, flow).unwrap_or(flow.timeout_s);
-        change::<K, W, T>(tables, slot, flow, flow.flags | Flow::<K>::ESTABLISHED, timeout_s);
+    if news.flags & (flag::FIN | flag::RST) != 0 {
+        return closing(tables, &half, &peer, news);
+    }
+    if half.has(Flow::<K>::ESTABLISHED) {
+        return;
+    }
+    let is_udp = half.meta.protocol() == UDP;
+    let goes_on = !is_return && news.flags & flag::SYN == 0 && peer.has(Flow::<K>::ANSWERED);
+    if goes_on || is_return && is_udp {
+        let timeout_s = idle_timeout(tables, half.meta.endpoint());
+        half.mark(tables, Flow::<K>::ESTABLISHED, timeout_s);
+        peer.mark(tables, Flow::<K>::ESTABLISHED, timeout_s);
+    } else if is_return && news.flags & flag::ACK != 0 && !half.has(Flow::<K>::ANSWERED) {
+        half.mark(tables, Flow::<K>::ANSWERED, None);
     }
 }
 
 #[inline(always)]
-fn idle_timeout<const K: usize, T: Tables>(tables: &T, flow: &Flow<K>) -> Option<u16> {
-    let listener = tables.endpoint(EndpointId(flow.endpoint))?.listener;
+fn idle_timeout<T: Tables>(tables: &T, endpoint: EndpointId) -> Option<u16> {
+    let listener = tables.endpoint(endpoint)?.listener;
     Some(tables.listener(listener)?.idle_timeout_s)
 }
 
+/// Sequence numbers that a RST may be away from what its receiver expects (RFC 5961 section 3.2 speaks of the window, which we do
+/// not know). A forged one that is further away changes nothing here.
+const RST_WINDOW: u32 = 1 << 20;
+
 /// A FIN or RST: the pair is closed by a RST or by the second FIN.
 #[inline(always)]
-fn closing<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
-    tables: &T,
-    slot: &FlowSlot<K, W>,
-    found: &Found<K>,
-    flags: u8,
-) {
-    let flow = &found.flow;
-    let fin = if flags & flag::FIN != 0 { Flow::<K>::FIN } else { 0 };
-    let mut closed = flags & flag::RST != 0;
-    if let Some((peer_slot, _)) = peer_of::<K, W, T>(tables, found) {
-        let peer = peer_slot.load();
-        closed |= peer.flags & fin != 0;
-        if closed {
-            change::<K, W, T>(tables, peer_slot, &peer, peer.flags | Flow::<K>::CLOSED, CLOSING_TIMEOUT_S);
-        }
+fn closing<const K: usize, const W: usize, T: Tables>(tables: &T, half: &Half<'_, K, W>, peer: &Half<'_, K, W>, news: &News) {
+    let fin = if news.flags & flag::FIN != 0 { Flow::<K>::FIN } else { 0 };
+    let (_, expected) = peer.slot.clock();
+    // A receiver that never acknowledged anything has said nothing about what it expects.
+    let is_plausible = expected == 0 || news.seq.wrapping_sub(expected).wrapping_add(RST_WINDOW) < 2 * RST_WINDOW;
+    if news.flags & flag::RST != 0 && is_plausible || peer.has(fin) {
+        half.mark(tables, fin | Flow::<K>::CLOSED, Some(CLOSING_TIMEOUT_S));
+        peer.mark(tables, Flow::<K>::CLOSED, Some(CLOSING_TIMEOUT_S));
     } else {
-        // Nothing can come back any more.
-        closed = true;
-    }
-    if closed {
-        change::<K, W, T>(tables, slot, flow, flow.flags | fin | Flow::<K>::CLOSED, CLOSING_TIMEOUT_S);
-    } else {
-        change::<K, W, T>(tables, slot, flow, flow.flags | fin, flow.timeout_s);
+        half.mark(tables, fin, None);
     }
 }

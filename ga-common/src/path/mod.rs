@@ -15,19 +15,21 @@ mod tests;
 pub mod verdict;
 
 use self::{
-    parse::{Parsed, flag},
-    select::{Addresses, Origin, V4, V6},
+    explain::Stage,
+    flow::News,
+    parse::{Place, flag},
+    select::{Addresses, V4, V6},
     tables::{Direction, FlowMemory, Tables},
-    verdict::{Outcome, Verdict},
+    verdict::Outcome,
 };
 use crate::{
     abi::{
-        entry::{Address, Hop, ServiceKey},
-        flow::Flow,
+        entry::{Address, ServiceKey},
+        flow::{Flow, Tuple, Way, mac, unpack_mac},
         id::{EndpointId, ListenerId},
         reason::{Drop, Pass},
     },
-    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, TCP, ether_type, is_to_group, macs, set_macs},
+    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, TCP, ether_type, is_to_group, macs, set_macs, tcp},
 };
 
 /// Decides about one packet, and rewrites it when it is to be sent.
@@ -48,41 +50,77 @@ fn known_or_new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Ta
     tables: &T,
 ) -> Outcome {
     match known::<K, W, A, F, T>(frame, tables) {
-        Ok(Some(outcome)) | Err(outcome) => outcome,
-        Ok(None) => match new::<K, W, A, F, T>(frame, tables) {
-            Ok(outcome) | Err(outcome) => outcome,
-        },
+        Outcome::UNKNOWN => new::<K, W, A, F, T>(frame, tables),
+        outcome => outcome,
     }
 }
 
 /// A window that was there during parsing is gone: cannot happen, and is dropped under a name if it does.
 const TRUNCATED: Outcome = Outcome::drop(Drop::Malformed, ListenerId::NONE);
+/// Nobody filled the settings yet.
+const NOT_READY: Outcome = Outcome::drop(Drop::NotReady, ListenerId::NONE);
 
-/// A packet of a known flow; none when it belongs to no flow. This and [`new`] are functions of their own, side by side: the
-/// kernel's stack of 512 bytes has no room for both at once.
+/// A packet of a known flow; [`Outcome::UNKNOWN`] when it belongs to none. This and [`new`] are functions of their own, side by
+/// side: the kernel's stack of 512 bytes has no room for both at once.
 #[inline(never)]
 fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
     tables: &T,
-) -> Result<Option<Outcome>, Outcome> {
-    let packet = A::parse(frame, tables)?;
-    let Some(settings) = tables.settings() else { return Err(Outcome::drop(Drop::NotReady, ListenerId::NONE)) };
-    let hash = flow::hash(settings, &packet.tuple);
+) -> Outcome {
+    let packet = match A::parse(frame, tables) {
+        Ok(packet) => packet,
+        Err(outcome) => return outcome,
+    };
+    let Some(settings) = tables.settings() else { return NOT_READY };
+    if T::DRY {
+        tables.explain(Stage::parsed(&packet));
+        if let Some(address) = tables.address(&A::destination(packet.tuple.addrs)) {
+            tables.explain(Stage::roles(&address));
+        }
+    }
     let now = tables.tick();
-    let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else { return Ok(None) };
-    let reopened = found.flow.flags & (Flow::<K>::CLOSED | Flow::<K>::RETURN) == Flow::<K>::CLOSED
-        && packet.flags & (flag::SYN | flag::ACK) == flag::SYN;
-    if reopened {
-        flow::release_pair::<K, W, T>(tables, &found);
-        return Ok(None);
+    let hash = flow::hash(settings, &packet.tuple);
+    let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else { return Outcome::UNKNOWN };
+    let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return TRUNCATED };
+    let (meta, to) = (slot.meta(), slot.translation(packet.tuple.protocol));
+    if T::DRY {
+        tables.explain(Stage::known(found.index, found.state, meta, slot.clock().0));
+    }
+    let (flags, is_return) = (meta.flags(), meta.flags() & Flow::<K>::RETURN != 0);
+    let is_opening = packet.flags & (flag::SYN | flag::ACK) == flag::SYN;
+    if is_opening && flags & (Flow::<K>::CLOSED | Flow::<K>::RETURN) == Flow::<K>::CLOSED {
+        tables.explain(Stage::reopened(found.index));
+        flow::release_pair::<K, W, T>(tables, found);
+        return Outcome::UNKNOWN;
     }
     if packet.ttl <= 1 {
-        return Err(Outcome::drop(Drop::TtlExpired, owner(tables, &found.flow)));
+        return Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint()));
     }
-    flow::note::<K, W, T>(tables, &found, &packet, now);
-    let hop = next_hop(tables, &found.flow)?;
-    A::rewrite(frame, &packet, &found.flow).ok_or(TRUNCATED)?;
-    emit(frame, tables, &found.flow, hop).map(Some)
+    let Some(from) = origin(frame) else { return TRUNCATED };
+    let way = slot.client_way();
+    // What was copied counts only if the slot was the same flow's all the while.
+    if slot.state() != found.state {
+        return Outcome::UNKNOWN;
+    }
+    if !T::DRY {
+        let (seen, acked) = slot.clock();
+        let speaks = packet.speaks || flags & Flow::<K>::ESTABLISHED == 0;
+        let ack = if packet.flags & flag::ACK != 0 { packet.ack } else { acked };
+        let seen_now = if speaks { now } else { seen };
+        if (seen, acked) != (seen_now, ack) {
+            slot.set_clock(seen_now, ack);
+        }
+        if flow::is_news::<K>(flags, packet.tuple.protocol, packet.flags) || !is_return && !slot.is_client(&from) {
+            let seq = if packet.flags & flag::RST == 0 { Some([0; 4]) } else { tcp(frame, packet.place.l4).map(|tcp| tcp.seq) };
+            let Some(seq) = seq else { return TRUNCATED };
+            flow::tell::<K, W, T>(tables, &found, &News { flags: packet.flags, seq: u32::from_be_bytes(seq), from });
+        }
+    }
+    if is_return {
+        return emit::<K, A, F, T>(frame, tables, packet.place, &to, way, meta.endpoint(), Direction::Return);
+    }
+    let Some(hop) = tables.hop(meta.endpoint()) else { return Outcome::drop(Drop::NoNextHop, owner(tables, meta.endpoint())) };
+    emit::<K, A, F, T>(frame, tables, packet.place, &to, Way::by(hop), meta.endpoint(), Direction::Forward)
 }
 
 /// A packet without a flow: opens one if it is for a listener, and is the host's otherwise.
@@ -90,72 +128,94 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
 fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
     tables: &T,
-) -> Result<Outcome, Outcome> {
-    let packet = A::parse(frame, tables)?;
-    if packet.address.roles & Address::VIP == 0 {
-        return Err(Outcome::pass(Pass::NoReturnFlow));
-    }
-    let [_, _, p0, p1] = packet.tuple.ports;
-    let mut key =
-        ServiceKey { addr: A::destination(packet.tuple.addrs), port: [p0, p1], protocol: packet.tuple.protocol, pad: 0 };
-    let Some(service) = tables.service(&key) else { return Err(Outcome::pass(Pass::NoListener)) };
+) -> Outcome {
+    let packet = match A::parse(frame, tables) {
+        Ok(packet) => packet,
+        Err(outcome) => return outcome,
+    };
+    let (Some(mut room), Some(from)) = (FlowMemory::<K, W>::room(tables), origin(frame)) else { return TRUNCATED };
+    let room = &mut *room;
+    (room.tuple, room.from) = (packet.tuple, from);
+    let [_, _, p0, p1] = room.tuple.ports;
+    room.key = ServiceKey { addr: A::destination(room.tuple.addrs), port: [p0, p1], protocol: room.tuple.protocol, pad: 0 };
+    let Some(service) = tables.service(&room.key) else {
+        return Outcome::pass(match tables.address(&room.key.addr) {
+            Some(address) if address.roles & Address::VIP != 0 => Pass::NoListener,
+            Some(_) => Pass::NoReturnFlow,
+            None => Pass::NotOurs,
+        });
+    };
+    tables.explain(Stage::service(service));
     let id = service.listener;
-    let Some(listener) = tables.listener(id) else { return Err(Outcome::pass(Pass::NoListener)) };
+    let Some(listener) = tables.listener(id) else { return Outcome::pass(Pass::NoListener) };
     // From ourselves, a flow would be answered to ourselves: two packets of such a kind go round for ever.
-    // (The key is used again, because the kernel's stack has no room for another.)
-    key.addr = A::source(packet.tuple.addrs);
-    if !A::is_host(packet.tuple.addrs) || tables.address(&key.addr).is_some() {
-        return Err(Outcome::pass(Pass::Martian));
+    room.key.addr = A::source(room.tuple.addrs);
+    let is_ours = parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some();
+    if is_ours || !A::is_host(room.tuple.addrs) {
+        return Outcome::pass(Pass::Martian);
     }
-    if packet.tuple.protocol == TCP && packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
-        return Err(Outcome::drop(Drop::NoFlow, id));
+    if room.tuple.protocol == TCP && packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
+        return Outcome::drop(Drop::NoFlow, id);
     }
     if packet.ttl <= 1 {
-        return Err(Outcome::drop(Drop::TtlExpired, id));
+        return Outcome::drop(Drop::TtlExpired, id);
     }
-    let dropped = |reason| Outcome::drop(reason, id);
-    let Some(settings) = tables.settings() else { return Err(Outcome::drop(Drop::NotReady, ListenerId::NONE)) };
-    let hash = flow::hash(settings, &packet.tuple);
-    let endpoint = select::endpoint::<K, A, T>(tables, settings, id, listener, hash, &packet).map_err(dropped)?;
-    let ifindex = frame.ifindex();
-    let Some(eth) = frame.window::<ETH_LEN>(0) else { return Err(TRUNCATED) };
-    let (our_mac, client_mac) = macs(eth);
-    let origin = Origin { ifindex, client_mac, our_mac };
-    let index = select::open::<K, W, A, T>(tables, settings, service, endpoint, hash, &packet, origin).map_err(dropped)?;
-    tables.count_flow(endpoint);
-    // Read back from flow memory, because the kernel's stack has no room to keep it meanwhile.
-    let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return Err(TRUNCATED) };
-    let flow = slot.load();
-    let packet = Parsed { tuple: flow.tuple, ..packet };
-    let hop = next_hop(tables, &flow)?;
-    A::rewrite(frame, &packet, &flow).ok_or(TRUNCATED)?;
-    emit(frame, tables, &flow, hop)
+    if listener.admission != 0 && !tables.admit(id, listener.admission, tables.tick()) {
+        return Outcome::drop(Drop::Admission, id);
+    }
+    let Some(settings) = tables.settings() else { return NOT_READY };
+    let hash = flow::hash(settings, &room.tuple);
+    let endpoint = match select::endpoint::<K, A, T>(tables, settings, id, listener, hash, &room.tuple) {
+        Ok(endpoint) => endpoint,
+        Err(reason) => return Outcome::drop(reason, id),
+    };
+    if let Err(reason) = select::open::<K, W, A, T>(tables, settings, service, endpoint, hash, room) {
+        return Outcome::drop(reason, id);
+    }
+    if !T::DRY {
+        tables.count_flow(endpoint);
+    }
+    let Some(hop) = tables.hop(endpoint) else { return Outcome::drop(Drop::NoNextHop, id) };
+    emit::<K, A, F, T>(frame, tables, packet.place, &room.to, Way::by(hop), endpoint, Direction::Forward)
 }
 
-/// Where a packet of `flow` goes: back where the client's packets came from, or by the endpoint's next hop.
+/// The way back to where a packet came from.
 #[inline(always)]
-fn next_hop<const K: usize, T: Tables>(tables: &T, flow: &Flow<K>) -> Result<Hop, Outcome> {
-    if flow.flags & Flow::<K>::RETURN != 0 {
-        return Ok(Hop { dst_mac: flow.dst_mac, src_mac: flow.src_mac, ifindex: flow.ifindex });
-    }
-    match tables.hop(EndpointId(flow.endpoint)) {
-        Some(hop) => Ok(hop),
-        None => Err(Outcome::drop(Drop::NoNextHop, owner(tables, flow))),
-    }
+fn origin<F: Frame>(frame: &mut F) -> Option<Way> {
+    let ifindex = frame.ifindex();
+    let (ours, theirs) = macs(frame.window::<ETH_LEN>(0)?);
+    Some(Way { dst: mac(theirs), src: mac(ours), ifindex, tags: 0 })
 }
 
 /// The listener a known flow came by.
 #[inline(always)]
-fn owner<const K: usize, T: Tables>(tables: &T, flow: &Flow<K>) -> ListenerId {
-    tables.endpoint(EndpointId(flow.endpoint)).map_or(ListenerId::NONE, |endpoint| endpoint.listener)
+fn owner<T: Tables>(tables: &T, endpoint: EndpointId) -> ListenerId {
+    tables.endpoint(endpoint).map_or(ListenerId::NONE, |endpoint| endpoint.listener)
 }
 
-/// New MAC addresses, the endpoint's counters, and out.
+/// New addresses on all layers, the endpoint's counters, and out.
 #[inline(always)]
-fn emit<const K: usize, F: Frame, T: Tables>(frame: &mut F, tables: &T, flow: &Flow<K>, hop: Hop) -> Result<Outcome, Outcome> {
+fn emit<const K: usize, A: Addresses<K>, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    place: Place,
+    to: &Tuple<K>,
+    way: Way,
+    endpoint: EndpointId,
+    direction: Direction,
+) -> Outcome {
+    if T::DRY {
+        tables.explain(Stage::rewritten(to));
+        tables.explain(Stage::hop(&way));
+    }
     let bytes = frame.len() as u64;
-    set_macs(frame.window::<ETH_LEN>(0).ok_or(TRUNCATED)?, hop.dst_mac, hop.src_mac);
-    let direction = if flow.flags & Flow::<K>::RETURN == 0 { Direction::Forward } else { Direction::Return };
-    tables.count(EndpointId(flow.endpoint), direction, bytes);
-    Ok(Outcome { verdict: Verdict::Send(hop.ifindex), listener: ListenerId::NONE })
+    if A::rewrite(frame, place, to).is_none() {
+        return TRUNCATED;
+    }
+    let Some(eth) = frame.window::<ETH_LEN>(0) else { return TRUNCATED };
+    set_macs(eth, unpack_mac(way.dst), unpack_mac(way.src));
+    if !T::DRY {
+        tables.count(endpoint, direction, bytes);
+    }
+    Outcome::send(way.ifindex)
 }

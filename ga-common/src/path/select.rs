@@ -1,20 +1,21 @@
 //! A new flow: which endpoint, which egress address and port, and both halves of the pair.
 
 use super::{
-    flow::{NO_SLOT, PutError, hash, put, release},
-    parse::{self, Parsed},
+    explain::Stage,
+    flow::{NO_SLOT, claim, evict, hash, index_of, publish, release},
+    parse::{self, Parsed, Place},
     rewrite,
-    tables::{FlowMemory, Tables},
+    tables::{FlowMemory, Scratch, Tables},
     verdict::Outcome,
 };
 use crate::{
     abi::{
         entry::{AddressKey, Egress, Listener, Service, Settings, mapped},
         family::Family,
-        flow::{Flow, Tuple, pack4, pack6, unpack4, unpack6},
+        flow::{Flow, Tuple, pack4, pack6, unpack_mac, unpack4, unpack6},
         id::{EndpointId, ListenerId, TableId},
-        limits::{MAX_EGRESS, NAT_RETRIES, SYN_TIMEOUT_S, TABLE_SIZE},
-        reason::Drop,
+        limits::{MAX_EGRESS, NAT_RETRIES, NAT_REUSING_RETRIES, SYN_TIMEOUT_S, TABLE_SIZE},
+        reason::{Drop, Event},
     },
     hash::{Sip, scale},
     wire::frame::{Frame, TCP},
@@ -26,8 +27,8 @@ pub trait Addresses<const K: usize> {
     const FAMILY: Family;
     /// From bytes to a tuple.
     fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<K>, Outcome>;
-    /// What a flow makes of a packet; none when the frame is shorter than it was a moment ago.
-    fn rewrite<F: Frame>(frame: &mut F, packet: &Parsed<K>, flow: &Flow<K>) -> Option<()>;
+    /// Makes a packet what its flow says; none when the frame is shorter than it was a moment ago.
+    fn rewrite<F: Frame>(frame: &mut F, place: Place, to: &Tuple<K>) -> Option<()>;
     /// The addresses of a reply: from the endpoint to one of the egress addresses, which `n` draws; none when there is no
     /// egress address of this family.
     fn reply(endpoint: &AddressKey, egress: &Egress, n: u32) -> Option<[u64; K]>;
@@ -56,8 +57,8 @@ impl Addresses<1> for V4 {
     }
 
     #[inline(always)]
-    fn rewrite<F: Frame>(frame: &mut F, packet: &Parsed<1>, flow: &Flow<1>) -> Option<()> {
-        rewrite::v4(frame, packet, flow)
+    fn rewrite<F: Frame>(frame: &mut F, place: Place, to: &Tuple<1>) -> Option<()> {
+        rewrite::v4(frame, place, to)
     }
 
     #[inline(always)]
@@ -100,8 +101,8 @@ impl Addresses<4> for V6 {
     }
 
     #[inline(always)]
-    fn rewrite<F: Frame>(frame: &mut F, packet: &Parsed<4>, flow: &Flow<4>) -> Option<()> {
-        rewrite::v6(frame, packet, flow)
+    fn rewrite<F: Frame>(frame: &mut F, place: Place, to: &Tuple<4>) -> Option<()> {
+        rewrite::v6(frame, place, to)
     }
 
     #[inline(always)]
@@ -138,18 +139,7 @@ impl Addresses<4> for V6 {
     }
 }
 
-/// Where the client's packets come from on the cable: replies go back there.
-#[derive(Clone, Copy, Debug)]
-pub struct Origin {
-    /// Interface.
-    pub ifindex: u32,
-    /// The client's MAC or its router's.
-    pub client_mac: [u8; 6],
-    /// Ours.
-    pub our_mac: [u8; 6],
-}
-
-/// The endpoint for a new flow of `packet`.
+/// The endpoint for a new flow of `tuple`.
 #[inline(always)]
 pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
     tables: &T,
@@ -157,23 +147,22 @@ pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
     id: ListenerId,
     listener: &Listener,
     flow_hash: u64,
-    packet: &Parsed<K>,
+    tuple: &Tuple<K>,
 ) -> Result<EndpointId, Drop> {
     let table = tables.active(id, A::FAMILY);
     if table == TableId::EMPTY {
         return Err(Drop::NoEndpoint);
     }
-    let hash = if listener.flags & Listener::SOURCE_IP != 0 {
-        Sip::new(settings.seed).words(packet.tuple.addrs).finish()
-    } else {
-        flow_hash
-    };
-    let chosen = tables.choose(table, scale((hash >> 32) as u32, TABLE_SIZE as u32));
+    let hash =
+        if listener.flags & Listener::SOURCE_IP != 0 { Sip::new(settings.seed).words(tuple.addrs).finish() } else { flow_hash };
+    let slot = scale((hash >> 32) as u32, TABLE_SIZE as u32);
+    let chosen = tables.choose(table, slot);
+    tables.explain(Stage::chosen(table, slot, hash, chosen.unwrap_or(EndpointId::NONE)));
     chosen.filter(|&id| id != EndpointId::NONE).ok_or(Drop::NoEndpoint)
 }
 
-/// Makes both halves of a pair: the reply tuple is claimed first, and that claim is the allocation of the NAT port. Returns the
-/// forward half's slot.
+/// Makes both halves of a pair for the packet in `room`: the reply tuple is claimed first, and that claim is the allocation of the
+/// NAT port.
 #[inline(always)]
 pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
     tables: &T,
@@ -181,9 +170,8 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
     service: Service,
     endpoint: EndpointId,
     flow_hash: u64,
-    packet: &Parsed<K>,
-    origin: Origin,
-) -> Result<u32, Drop> {
+    room: &mut Scratch<K>,
+) -> Result<(), Drop> {
     let now = tables.tick();
     let (Some(to), Some(listener)) = (tables.endpoint(endpoint), tables.listener(service.listener)) else {
         return Err(Drop::NoEndpoint);
@@ -193,59 +181,81 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
         return Err(Drop::NoEndpoint);
     }
     let Some(egress) = tables.egress(listener.instance) else { return Err(Drop::NoEgress) };
-    let tuple = packet.tuple;
-    let timeout_s = if tuple.protocol == TCP { SYN_TIMEOUT_S } else { listener.idle_timeout_s };
     let [e0, e1] = service.endpoint_port;
-    let [c0, c1, v0, v1] = tuple.ports;
+    let [c0, c1, v0, v1] = room.tuple.ports;
+    let protocol = room.tuple.protocol;
 
-    let mut back = Flow {
-        tuple,
-        flags: Flow::<K>::RETURN,
-        endpoint: endpoint.0,
-        new_addrs: A::turned(tuple.addrs),
-        new_ports: [v0, v1, c0, c1],
-        ifindex: origin.ifindex,
-        dst_mac: origin.client_mac,
-        src_mac: origin.our_mac,
-        timeout_s,
-    };
     let mut draw = flow_hash as u32;
-    let mut claimed = Err(Drop::NoPort);
-    for _ in 0..NAT_RETRIES {
-        draw = draw.wrapping_mul(0x915f_77f5).wrapping_add(0x9e37_79b9);
+    // The client's own port first (RFC 4787 section 4.2.1): a client that comes again and again meets itself.
+    let mut port = own_port(settings, tables.cpu(), u16::from_be_bytes([c0, c1]));
+    let (mut back, mut reply_hash) = (NO_SLOT, 0);
+    let mut is_free = false;
+    for attempt in 0..NAT_RETRIES {
         let Some(addrs) = A::reply(&to.addr, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
-        let [p0, p1] = nat_port(settings, tables.cpu(), draw).to_be_bytes();
-        back.tuple = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: tuple.protocol };
-        match put(tables, settings, hash(settings, &back.tuple), &back, NO_SLOT, now) {
-            Ok(index) => {
-                claimed = Ok(index);
-                break;
-            }
-            // Further draws depend on the time: a SYN that is sent again must not meet the very same ports again.
-            Err(PutError::Taken) => draw = draw.wrapping_add(now),
-            Err(PutError::Full) => claimed = Err(Drop::FlowTableFull),
+        let [p0, p1] = port.unwrap_or_else(|| nat_port(settings, tables.cpu(), draw)).to_be_bytes();
+        room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol };
+        reply_hash = hash(settings, &room.reply);
+        let taken = index_of::<K, W, T>(tables, &room.reply, reply_hash, now);
+        is_free = taken == NO_SLOT;
+        tables.explain(Stage::candidate(&room.reply, is_free));
+        if !is_free && attempt >= NAT_RETRIES - NAT_REUSING_RETRIES {
+            back = evict::<K, W, T>(tables, taken, reply_hash, now, Event::PortReused);
         }
+        if is_free || back != NO_SLOT {
+            break;
+        }
+        if !T::DRY {
+            tables.count_event(Event::PortRetry);
+        }
+        port = None;
+        // Draws depend on the time: a SYN that is sent again must not meet the very same ports again.
+        draw = draw.wrapping_add(now).wrapping_mul(0x915f_77f5).wrapping_add(0x9e37_79b9);
     }
-    let back_index = claimed?;
-
-    let forward = Flow {
-        tuple,
-        flags: 0,
-        endpoint: endpoint.0,
-        new_addrs: A::turned(back.tuple.addrs),
-        new_ports: [back.tuple.ports[2], back.tuple.ports[3], e0, e1],
-        ifindex: 0,
-        dst_mac: [0; 6],
-        src_mac: [0; 6],
-        timeout_s,
+    if is_free {
+        back = claim::<K, W, T>(tables, &room.reply, reply_hash, now);
+    } else if back == NO_SLOT {
+        return Err(Drop::NoPort);
+    }
+    if back == NO_SLOT {
+        return Err(Drop::FlowTableFull);
+    }
+    // Asked again: another CPU may have opened the same flow since.
+    let known = index_of::<K, W, T>(tables, &room.tuple, flow_hash, now);
+    let forward = match known {
+        NO_SLOT => claim::<K, W, T>(tables, &room.tuple, flow_hash, now),
+        // Only asked about, the flow that this one would take the place of is still there.
+        _ if T::DRY => known,
+        _ => NO_SLOT,
     };
-    match put(tables, settings, flow_hash, &forward, back_index, now) {
-        Ok(index) => Ok(index),
-        Err(PutError::Taken | PutError::Full) => {
-            release::<K, W, T>(tables, back_index);
-            Err(Drop::FlowTableFull)
-        }
+    if forward == NO_SLOT {
+        release::<K, W, T>(tables, back);
+        return Err(Drop::FlowTableFull);
     }
+    let [.., p0, p1] = room.reply.ports;
+    room.to = Tuple { addrs: A::turned(room.reply.addrs), ports: [p0, p1, e0, e1], protocol };
+    if !T::DRY {
+        let timeout_s = if protocol == TCP { SYN_TIMEOUT_S } else { listener.idle_timeout_s };
+        let half = |tuple: &Tuple<K>, new_addrs, new_ports, flags| Flow {
+            tuple: *tuple,
+            flags,
+            endpoint: endpoint.0,
+            new_addrs,
+            new_ports,
+            ifindex: room.from.ifindex,
+            dst_mac: unpack_mac(room.from.dst),
+            src_mac: unpack_mac(room.from.src),
+            tags: room.from.tags,
+            timeout_s,
+        };
+        if let Some(slot) = FlowMemory::<K, W>::slot(tables, forward) {
+            slot.store(&half(&room.tuple, room.to.addrs, room.to.ports, 0));
+        }
+        if let Some(slot) = FlowMemory::<K, W>::slot(tables, back) {
+            slot.store(&half(&room.reply, A::turned(room.tuple.addrs), [v0, v1, c0, c1], Flow::<K>::RETURN));
+        }
+        publish::<K, W, T>(tables, forward, back, now);
+    }
+    Ok(())
 }
 
 /// The `draw`th port of this CPU: ports are dealt out to CPUs in turn, so that no two CPUs can claim the same one.
@@ -253,4 +263,12 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
 fn nat_port(settings: &Settings, cpu: u32, draw: u32) -> u16 {
     let nth = scale(draw, u32::from(settings.nat_span)) * settings.cpus;
     settings.nat_first.wrapping_add((nth + cpu) as u16)
+}
+
+/// `port`, if it is one of this CPU's.
+#[inline(always)]
+fn own_port(settings: &Settings, cpu: u32, port: u16) -> Option<u16> {
+    let offset = u32::from(port).checked_sub(u32::from(settings.nat_first))?;
+    let nth = offset.checked_div(settings.cpus)?;
+    (nth < u32::from(settings.nat_span) && offset - nth * settings.cpus == cpu).then_some(port)
 }

@@ -1,12 +1,17 @@
 //! The memory a packet may ask. The kernel implements it over BPF maps, the simulator over ordinary memory.
 
+use core::ops::DerefMut;
+
 use crate::abi::{
     entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
     family::Family,
-    flow::FlowSlot,
+    flow::{FlowSlot, Tuple, Way},
     id::{EndpointId, InstanceId, ListenerId, TableId},
+    reason::Event,
 };
 use crate::word::Word;
+
+use super::explain::Stage;
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,22 +22,76 @@ pub enum Direction {
     Return,
 }
 
+/// What a packet that opens a flow keeps outside the stack, of which the kernel gives 512 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Scratch<const K: usize> {
+    /// The packet's tuple.
+    pub tuple: Tuple<K>,
+    /// The tuple of the replies.
+    pub reply: Tuple<K>,
+    /// What the packet becomes.
+    pub to: Tuple<K>,
+    /// The way back to the client.
+    pub from: Way,
+    /// The service that is asked for.
+    pub key: ServiceKey,
+}
+
+impl<const K: usize> Scratch<K> {
+    /// Empty room.
+    pub const fn new() -> Self {
+        let tuple = Tuple { addrs: [0; K], ports: [0; 4], protocol: 0 };
+        Self {
+            tuple,
+            reply: tuple,
+            to: tuple,
+            from: Way { dst: 0, src: 0, ifindex: 0, tags: 0 },
+            key: ServiceKey { addr: [0; 16], port: [0; 2], protocol: 0, pad: 0 },
+        }
+    }
+}
+
+impl<const K: usize> Default for Scratch<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The flow slots of one family.
 pub trait FlowMemory<const K: usize, const W: usize> {
+    /// Some room that nobody else uses while the packet is on its way.
+    type Room<'a>: DerefMut<Target = Scratch<K>>
+    where
+        Self: 'a;
+
+    /// Room for a packet that opens a flow.
+    fn room(&self) -> Option<Self::Room<'_>>;
     /// The slot at `index`, if the table is that large.
     fn slot(&self, index: u32) -> Option<&FlowSlot<K, W>>;
+    /// The tags of a group of slots: one byte a slot, none of them zero once the slot was used.
+    fn tags(&self, group: u32) -> Option<&Word>;
     /// Number of slots minus one; the number is a power of two.
     fn mask(&self, settings: &Settings) -> u32;
 }
 
 /// Everything else.
 pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
+    /// Whether nothing may be written: the packet is only asked about.
+    const DRY: bool = false;
+
+    /// Notes what a stage found; nobody does unless somebody asks.
+    #[inline(always)]
+    fn explain(&self, _stage: Stage) {}
+
     /// What holds for all packets.
     fn settings(&self) -> Option<&Settings>;
     /// The coarse monotonic clock in ticks of [`TICK_SHIFT`](crate::abi::flow::TICK_SHIFT).
     fn tick(&self) -> u32;
     /// The CPU that runs this.
     fn cpu(&self) -> u32;
+    /// One word of the filter of our addresses.
+    fn filter(&self, word: u32) -> u64;
     /// What `key` is to us.
     fn address(&self, key: &AddressKey) -> Option<Address>;
     /// Who serves `key`.
@@ -48,11 +107,17 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     /// An instance's egress addresses.
     fn egress(&self, id: InstanceId) -> Option<&Egress>;
     /// How to get to an endpoint; none while its neighbour is unknown.
-    fn hop(&self, id: EndpointId) -> Option<Hop>;
+    fn hop(&self, id: EndpointId) -> Option<&Hop>;
+    /// Whether this CPU may open one more flow of a listener now, of `allowed` in [`ADMISSION_TICKS`](crate::abi::limits::ADMISSION_TICKS).
+    fn admit(&self, id: ListenerId, allowed: u32, now: u32) -> bool;
+    /// Turns the bits of `cell` that are set in `bits`, whatever other CPUs do with the rest of it meanwhile.
+    fn turn(&self, cell: &Word, bits: u64);
     /// Compare-and-swap; true when `cell` held `old` and now holds `new`.
     fn swap(&self, cell: &Word, old: u64, new: u64) -> bool;
     /// Counts a packet of an endpoint.
     fn count(&self, id: EndpointId, direction: Direction, bytes: u64);
     /// Counts a new flow of an endpoint.
     fn count_flow(&self, id: EndpointId);
+    /// Counts what happened in flow memory.
+    fn count_event(&self, event: Event);
 }

@@ -1,5 +1,7 @@
 //! What becomes of a packet.
 
+use core::fmt;
+
 use crate::abi::{
     id::ListenerId,
     reason::{Drop, Pass},
@@ -16,25 +18,60 @@ pub enum Verdict {
     Send(u32),
 }
 
-/// A verdict and the listener it is counted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// What becomes of the packet.
-    pub verdict: Verdict,
-    /// [`ListenerId::NONE`] where no listener is concerned or known.
-    pub listener: ListenerId,
-}
+/// A verdict and the listener it is counted for, in one register: reason or interface, listener, kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Outcome(u64);
 
 impl Outcome {
+    const DROP: u64 = 1 << 48;
+    const SEND: u64 = 2 << 48;
+    const KIND: u64 = 3 << 48;
+
+    /// Not decided: the packet belongs to no known flow.
+    pub(super) const UNKNOWN: Self = Self(Self::KIND);
+
+    const fn new(kind: u64, number: u32, listener: ListenerId) -> Self {
+        Self(kind | (listener.0 as u64) << 32 | number as u64)
+    }
+
     /// Passed; no listener is concerned.
     #[inline(always)]
     pub const fn pass(reason: Pass) -> Self {
-        Self { verdict: Verdict::Pass(reason), listener: ListenerId::NONE }
+        Self::new(0, reason as u32, ListenerId::NONE)
     }
 
     /// Dropped on account of `listener`.
     #[inline(always)]
     pub const fn drop(reason: Drop, listener: ListenerId) -> Self {
-        Self { verdict: Verdict::Drop(reason), listener }
+        Self::new(Self::DROP, reason as u32, listener)
+    }
+
+    /// Sent out of an interface.
+    #[inline(always)]
+    pub const fn send(ifindex: u32) -> Self {
+        Self::new(Self::SEND, ifindex, ListenerId::NONE)
+    }
+
+    /// What becomes of the packet.
+    #[inline(always)]
+    pub const fn verdict(self) -> Verdict {
+        let number = self.0 as u32;
+        match self.0 & Self::KIND {
+            0 => Verdict::Pass(Pass::of(number as u8)),
+            Self::DROP => Verdict::Drop(Drop::of(number as u8)),
+            _ => Verdict::Send(number),
+        }
+    }
+
+    /// [`ListenerId::NONE`] where no listener is concerned or known.
+    #[inline(always)]
+    pub const fn listener(self) -> ListenerId {
+        ListenerId((self.0 >> 32) as u16)
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ({:?})", self.verdict(), self.listener())
     }
 }

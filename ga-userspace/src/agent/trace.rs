@@ -7,15 +7,11 @@ use etherparse::PacketBuilder;
 use ga_common::{
     abi::{
         entry::Address,
-        flow::Flow,
+        flow::{Flow, unpack_mac},
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::TABLE_SIZE,
     },
-    path::{
-        explain::{Step, Try},
-        parse::flag,
-        verdict::Verdict,
-    },
+    path::{explain::Step, parse::flag, verdict::Verdict},
 };
 
 use super::{Agent, Error, Notice, clock, flows::seconds, refusal};
@@ -146,7 +142,7 @@ impl Agent {
                     trace.sent =
                         Some(PacketEnds { protocol, src: src.ip(), sport: src.port(), dst: dst.ip(), dport: dst.port() });
                 }
-                Step::Verdict(outcome) => match outcome.verdict {
+                Step::Verdict(verdict, _) => match *verdict {
                     Verdict::Pass(reason) => {
                         (trace.reason, trace.explanation) = (Some(reason.name().to_owned()), Some(reason.explain().to_owned()));
                     }
@@ -160,12 +156,8 @@ impl Agent {
                         trace.frame_after = Some(Frame::of(after.len() as u32, after));
                     }
                 },
-                Step::Roles(_)
-                | Step::Unknown { .. }
-                | Step::Reopened { .. }
-                | Step::Chosen { .. }
-                | Step::Candidate { .. }
-                | Step::Hop(_) => {}
+                Step::Reopened { .. } => trace.known = false,
+                Step::Roles(_) | Step::Chosen { .. } | Step::Candidate { .. } | Step::Hop(_) => {}
             }
         }
         trace
@@ -221,27 +213,29 @@ impl Words {
     /// One stage in a sentence; the verdict is told apart.
     fn step(&self, step: &Step, now: u32) -> Option<TraceStep> {
         let (stage, found) = match step {
-            Step::Parsed { tuple, ttl, flags, l4 } => {
+            Step::Parsed { tuple, ttl, flags, l3, l4 } => {
                 let flags =
                     if tuple.protocol == Protocol::Tcp.number() { format!(" {}", flag_words(*flags)) } else { String::new() };
                 let protocol = Protocol::of(tuple.protocol).map_or_else(|| tuple.protocol.to_string(), |one| one.to_string());
-                let text =
-                    format!("{protocol}{flags} from {} to {}, TTL {ttl}, transport header at byte {l4}", tuple.src, tuple.dst);
-                ("parse", text)
+                let (src, dst) = (tuple.src, tuple.dst);
+                (
+                    "parse",
+                    format!("{protocol}{flags} from {src} to {dst}, TTL {ttl}, IP header at byte {l3}, transport header at {l4}"),
+                )
             }
             Step::Roles(address) => ("address", self.roles(address)),
-            Step::Known { index, peer, flags, endpoint, seen, timeout_s } => {
-                let idle = u32::try_from(now.wrapping_sub(*seen).cast_signed()).unwrap_or(0);
+            Step::Known { index, peer, flags, endpoint, seen } => {
+                let idle = seconds(u32::try_from(now.wrapping_sub(*seen).cast_signed()).unwrap_or(0));
                 let to = self.endpoint(*endpoint).1.unwrap_or_else(|| format!("endpoint {endpoint}"));
                 let way = if flags & Flow::<1>::RETURN == 0 { "from the client to" } else { "to the client from" };
-                let text = format!(
-                    "known in slot {index}, {way} {to}; the other half is in slot {peer}; {}, last heard of {} s ago, timeout {timeout_s} s",
-                    stage_words(*flags),
-                    seconds(idle),
-                );
-                ("flow", text)
+                let stage = stage_words(*flags);
+                (
+                    "flow",
+                    format!(
+                        "known: {way} {to}, {stage}, last heard of {idle} s ago; slot {index}, the other half in slot {peer}"
+                    ),
+                )
             }
-            Step::Unknown { hash } => ("flow", format!("none is known (hash {hash:016x})")),
             Step::Reopened { index } => ("flow", format!("the one in slot {index} is over, and a SYN opens another")),
             Step::Service { listener, endpoint_port } => (
                 "listener",
@@ -260,20 +254,16 @@ impl Words {
                 };
                 ("endpoint", format!("{who}: entry {slot} of {TABLE_SIZE} in table {table} (hash {hash:016x})"))
             }
-            Step::Candidate { reply, became } => {
-                let became = match became {
-                    Try::Free => "free",
-                    Try::Taken => "taken by a living flow, another is drawn",
-                    Try::Full => "no slot is free for it",
-                };
+            Step::Candidate { reply, is_free } => {
+                let became = if *is_free { "free" } else { "a living flow has it" };
                 ("nat", format!("egress {}, to which {} would answer: {became}", reply.dst, reply.src))
             }
-            Step::Hop(hop) => {
-                let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
-                ("hop", format!("{} by {}, from {}", mac(hop.dst_mac), self.interface(hop.ifindex), mac(hop.src_mac)))
+            Step::Hop(way) => {
+                let mac = |word| unpack_mac(word).map(|byte| format!("{byte:02x}")).join(":");
+                ("hop", format!("{} by {}, from {}", mac(way.dst), self.interface(way.ifindex), mac(way.src)))
             }
             Step::Rewritten { src, dst } => ("rewrite", format!("from {src} to {dst}, TTL one less, checksums adjusted")),
-            Step::Verdict(_) => return None,
+            Step::Verdict(..) => return None,
         };
         Some(TraceStep { stage: stage.to_owned(), found })
     }

@@ -3,47 +3,58 @@
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::{Ebpf, maps::Map};
-use ga_common::abi::{
-    flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, unpack4, unpack6},
-    id::EndpointId,
+use ga_common::{
+    abi::{
+        flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, unpack4, unpack6},
+        id::EndpointId,
+    },
+    word::Word,
 };
 use memmap2::{MmapOptions, MmapRaw};
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, marker::PhantomData, net::IpAddr};
 
 use super::Error;
 
 /// One flow table, mapped.
 #[derive(Debug)]
-struct Shared<const K: usize, const W: usize> {
+struct Shared<T> {
     memory: MmapRaw,
-    slots: usize,
+    len: usize,
+    of: PhantomData<[T]>,
 }
 
-impl<const K: usize, const W: usize> Shared<K, W> {
+/// What packets share with us: made of shared words only.
+trait Words {}
+impl Words for Word {}
+impl<const K: usize, const W: usize> Words for FlowSlot<K, W> {}
+
+impl<T: Words> Shared<T> {
     fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
         let Some(Map::Array(data)) = ebpf.take_map(name) else { return Err(Error::Missing(name)) };
         let info = data.info().map_err(|source| Error::Map { map: name, source })?;
-        let slots = info.max_entries() as usize;
-        let bytes = slots * size_of::<FlowSlot<K, W>>();
+        let len = info.max_entries() as usize;
+        let bytes = len * size_of::<T>();
         let memory = MmapOptions::new()
             .len(bytes)
             .map_raw(data.fd().as_fd().as_raw_fd())
             .map_err(|source| Error::Share { map: name, source })?;
-        Ok(Self { memory, slots })
+        Ok(Self { memory, len, of: PhantomData })
     }
 
-    fn slots(&self) -> &[FlowSlot<K, W>] {
-        // SAFETY: the mapping is page-aligned, `slots` values long, lives as long as `self`, and a slot is made of shared words
-        // only: every bit pattern is valid and every access by us is atomic, whatever packets do meanwhile.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast::<FlowSlot<K, W>>(), self.slots) }
+    fn all(&self) -> &[T] {
+        // SAFETY: the mapping is page-aligned, `len` values long, lives as long as `self`, and `T` is made of shared words only:
+        // every bit pattern is valid and every access by us is atomic, whatever packets do meanwhile.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast::<T>(), self.len) }
     }
 }
 
 /// Both flow tables.
 #[derive(Debug)]
 pub struct FlowTables {
-    v4: Shared<1, 6>,
-    v6: Shared<4, 14>,
+    v4: Shared<FlowSlot4>,
+    v6: Shared<FlowSlot6>,
+    tags4: Shared<Word>,
+    tags6: Shared<Word>,
 }
 
 /// Flows alive, by endpoint.
@@ -78,17 +89,32 @@ pub struct Idle {
 impl FlowTables {
     /// Takes the maps out of a loaded object and maps them.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        Ok(Self { v4: Shared::take(ebpf, "FLOWS4")?, v6: Shared::take(ebpf, "FLOWS6")? })
+        Ok(Self {
+            v4: Shared::take(ebpf, "FLOWS4")?,
+            v6: Shared::take(ebpf, "FLOWS6")?,
+            tags4: Shared::take(ebpf, "TAGS4")?,
+            tags6: Shared::take(ebpf, "TAGS6")?,
+        })
     }
 
     /// The IPv4 slots.
     pub fn slots4(&self) -> &[FlowSlot4] {
-        self.v4.slots()
+        self.v4.all()
     }
 
     /// The IPv6 slots.
     pub fn slots6(&self) -> &[FlowSlot6] {
-        self.v6.slots()
+        self.v6.all()
+    }
+
+    /// The tags of the IPv4 slots, a word a group.
+    pub fn tags4(&self) -> &[Word] {
+        self.tags4.all()
+    }
+
+    /// The tags of the IPv6 slots.
+    pub fn tags6(&self) -> &[Word] {
+        self.tags6.all()
     }
 
     /// Counts the living flows at tick `now`.

@@ -18,6 +18,7 @@ use aya::{
 };
 use ga_common::abi::{
     entry::{Address, AddressKey, Egress, Endpoint, Listener, SelectionTable, Service, ServiceKey, Settings},
+    filter,
     id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
     limits::{ABI_VERSION, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_TABLES},
 };
@@ -116,6 +117,7 @@ pub struct Maps {
     egress: Cells<Egress>,
     tables: ArrayOfMaps<MapData, Array<MapData, SelectionTable>>,
     addresses: HashMap<MapData, AddressKey, Address>,
+    filter: Cells<u64>,
     services: HashMap<MapData, ServiceKey, Service>,
     /// Packets may still be about to choose from a table that was given up: true until all that were on their way then are
     /// gone. Nobody knows what another agent did before us.
@@ -134,6 +136,7 @@ impl Maps {
             egress: Cells::take(ebpf, "EGRESS")?,
             tables: take(ebpf, "TABLES")?,
             addresses: take(ebpf, "ADDRESSES")?,
+            filter: Cells::take(ebpf, "FILTER")?,
             services: take(ebpf, "SERVICES")?,
             lingering: true,
         })
@@ -160,8 +163,18 @@ impl Maps {
         match step {
             Step::SetSeed(seed) => self.change_settings(|settings| settings.seed = *seed),
             Step::SetGeneration(Generation(number)) => self.change_settings(|settings| settings.generation = *number),
-            Step::PutAddress(key, address) => on("ADDRESSES", self.addresses.insert(key, address, 0)),
-            Step::RemoveAddress(key) => on("ADDRESSES", self.addresses.remove(key)),
+            Step::PutAddress(key, address) => {
+                let (word, bit) = filter::place(key);
+                let bits = self.filter.get(word)?;
+                self.filter.set(word, bits | bit)?;
+                on("ADDRESSES", self.addresses.insert(key, address, 0))
+            }
+            Step::RemoveAddress(key) => {
+                on("ADDRESSES", self.addresses.remove(key))?;
+                let (word, _) = filter::place(key);
+                let bits = self.filter_word(word)?;
+                self.filter.set(word, bits)
+            }
             Step::PutService(key, service) => on("SERVICES", self.services.insert(key, service, 0)),
             Step::RemoveService(key) => on("SERVICES", self.services.remove(key)),
             Step::PutEgress(InstanceId(id), egress) => self.egress.set(u32::from(*id), *egress),
@@ -181,6 +194,18 @@ impl Maps {
                 self.digests.set(*id, 0)
             }
         }
+    }
+
+    /// What the filter should say in one of its words.
+    fn filter_word(&self, word: u32) -> Result<u64, Error> {
+        let mut bits = 0;
+        for key in self.addresses.keys() {
+            let (at, bit) = filter::place(&on("ADDRESSES", key)?);
+            if at == word {
+                bits |= bit;
+            }
+        }
+        Ok(bits)
     }
 
     fn change_settings(&mut self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {

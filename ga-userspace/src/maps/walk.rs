@@ -167,6 +167,7 @@ mod tests {
             ifindex: 0,
             dst_mac: [0; 6],
             src_mac: [0; 6],
+            tags: 0,
             timeout_s: 100,
         }
     }

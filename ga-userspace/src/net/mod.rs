@@ -140,7 +140,7 @@ impl Net {
             };
             match (neighbours.get(&(ifindex, via)), macs.get(&ifindex)) {
                 (Some(&dst_mac), Some(&src_mac)) => {
-                    hops.insert(address, Hop { dst_mac, src_mac, ifindex });
+                    hops.insert(address, Hop { dst_mac, src_mac, ifindex, tags: 0 });
                 }
                 _ => self.resolve(ifindex, via).await,
             }

@@ -122,6 +122,8 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         idle_timeout_s: view.idle_timeout_s,
         flags: ListenerEntry::IN_USE | affinity,
         identity: identity::of_listener(view.instance.as_str(), view.name.as_str()),
+        admission: 0,
+        pad: 0,
     }
 }
 

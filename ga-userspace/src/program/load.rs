@@ -10,7 +10,10 @@ use aya::{
     maps::{Array, Map, MapData, MapInfo},
     programs::Xdp,
 };
-use ga_common::abi::{entry::Settings, limits::ABI_VERSION};
+use ga_common::abi::{
+    entry::Settings,
+    limits::{ABI_VERSION, FLOW_WAYS},
+};
 
 use super::Error;
 
@@ -21,8 +24,9 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-pub(super) const MAPS: [&str; 16] = [
+pub(super) const MAPS: [&str; 21] = [
     "SETTINGS",
+    "FILTER",
     "ADDRESSES",
     "SERVICES",
     "LISTENERS",
@@ -35,9 +39,13 @@ pub(super) const MAPS: [&str; 16] = [
     "EGRESS",
     "FLOWS4",
     "FLOWS6",
+    "TAGS4",
+    "TAGS6",
+    "ADMISSIONS",
     "COUNTERS",
     "DROPS",
     "PASSES",
+    "EVENTS",
 ];
 
 /// Slots of the flow tables; powers of two.
@@ -50,6 +58,12 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// Makes the flow tables that large.
+    pub(super) fn set(self, loader: &mut EbpfLoader<'_>) {
+        loader.map_max_entries("FLOWS4", self.flows4).map_max_entries("TAGS4", self.flows4 / FLOW_WAYS);
+        loader.map_max_entries("FLOWS6", self.flows6).map_max_entries("TAGS6", self.flows6 / FLOW_WAYS);
+    }
+
     /// Room for `flows` flows of each family: two halves each, at most half full.
     pub fn for_flows(flows: u32) -> Self {
         let slots = flows.saturating_mul(4).next_power_of_two().max(64);
@@ -72,7 +86,7 @@ pub struct Loaded {
 /// pinned: for tests.
 pub fn load(pin_dir: Option<&Path>, sizes: Sizes) -> Result<Loaded, Error> {
     let mut loader = EbpfLoader::new();
-    loader.map_max_entries("FLOWS4", sizes.flows4).map_max_entries("FLOWS6", sizes.flows6);
+    sizes.set(&mut loader);
     let (mut adopted, mut rebuilt) = (false, None);
     let paths: Vec<(&str, PathBuf)> =
         pin_dir.map(|dir| MAPS.map(|name| (name, dir.join("maps").join(name))).to_vec()).unwrap_or_default();

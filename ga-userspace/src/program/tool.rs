@@ -44,10 +44,8 @@ impl Tool {
 /// It takes the kernel's verifier a second or so.
 pub fn load_tool(pin_dir: Option<&Path>, sizes: Sizes, tool: Tool) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
-    loader
-        .map_max_entries("FLOWS4", sizes.flows4)
-        .map_max_entries("FLOWS6", sizes.flows6)
-        .map_max_entries("CAPTURE", tool.ring());
+    sizes.set(&mut loader);
+    loader.map_max_entries("CAPTURE", tool.ring());
     let paths: Vec<_> = pin_dir.map(|dir| MAPS.map(|name| (name, dir.join("maps").join(name))).to_vec()).unwrap_or_default();
     for (name, path) in &paths {
         // Made anew, a map would be empty, and pinned under the name of the one that packets use.

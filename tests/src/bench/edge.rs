@@ -88,7 +88,7 @@ impl Edge {
         for step in steps() {
             maps.apply(&step)?;
         }
-        let hop = Hop { dst_mac: [2, 0, 0, 0, 1, 1], src_mac: [2, 0, 0, 0, 1, 2], ifindex: ELSEWHERE };
+        let hop = Hop { dst_mac: [2, 0, 0, 0, 1, 1], src_mac: [2, 0, 0, 0, 1, 2], ifindex: ELSEWHERE, tags: 0 };
         for id in 0..ENDPOINTS * 3 {
             hops.set(EndpointId(id), Some(hop))?;
         }
@@ -146,6 +146,9 @@ impl Edge {
         for slot in self.flows.slots4() {
             slot.set_state(state);
         }
+        for tags in self.flows.tags4() {
+            tags.store(if worn { u64::MAX / 255 } else { 0 });
+        }
     }
 }
 
@@ -157,7 +160,7 @@ fn forward<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> impl Ite
 fn steps() -> Vec<Step> {
     let (tcp, udp) = (ListenerId(0), ListenerId(1));
     let (instance, in_use) = (InstanceId(0), Listener::IN_USE);
-    let listener = Listener { instance, idle_timeout_s: 900, flags: in_use, identity: 1 };
+    let listener = Listener { instance, idle_timeout_s: 900, flags: in_use, identity: 1, ..Listener::default() };
     let vip = Address { roles: Address::VIP, protocols: Address::TCP | Address::UDP, instance };
     let egress_role = Address { roles: Address::EGRESS, protocols: 0, instance };
     let (vip4, vip6) = (mapped(VIP4), VIP6);

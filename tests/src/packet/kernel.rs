@@ -6,17 +6,22 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, bail, ensure};
 use aya::{
     Ebpf,
+    maps::{MapData, PerCpuArray, PerCpuValues},
     programs::{TestRun as _, TestRunOptions, Xdp},
+    util::nr_cpus,
 };
 use ga::{
     maps::{Counters, FlowTables, Hops, Maps},
     program::{Sizes, load},
 };
-use ga_common::abi::{
-    entry::EndpointCounters,
-    flow::{FlowSlot, State, TICK_SHIFT},
-    id::{EndpointId, ListenerId},
-    reason::{Drop, Pass},
+use ga_common::{
+    abi::{
+        entry::EndpointCounters,
+        flow::{FlowSlot, State, TICK_SHIFT},
+        id::{EndpointId, ListenerId},
+        reason::{Drop, Pass},
+    },
+    word::Word,
 };
 use rustix::{
     process::geteuid,
@@ -44,6 +49,7 @@ pub fn prepare() -> anyhow::Result<()> {
 
 /// The program and its maps.
 struct Machine {
+    admissions: PerCpuArray<MapData, u64>,
     ebpf: Ebpf,
     maps: Maps,
     hops: Hops,
@@ -68,7 +74,8 @@ impl Machine {
         }
         let (hops, flows) = (Hops::open(&mut ebpf)?, FlowTables::open(&mut ebpf)?);
         let counters = Counters::open(&mut ebpf)?;
-        Ok(Self { ebpf, maps, hops, flows, counters, counted: Reasons::default() })
+        let admissions = ebpf.take_map("ADMISSIONS").context("the object has no map `ADMISSIONS`")?.try_into()?;
+        Ok(Self { admissions, ebpf, maps, hops, flows, counters, counted: Reasons::default() })
     }
 
     fn install(&mut self, world: &World) -> anyhow::Result<()> {
@@ -84,9 +91,14 @@ impl Machine {
         Ok(())
     }
 
-    fn forget(&self) {
+    fn forget(&mut self) {
         self.flows.slots4().iter().for_each(forget);
         self.flows.slots6().iter().for_each(forget);
+        self.flows.tags4().iter().chain(self.flows.tags6()).for_each(|tags| tags.store(0));
+        for listener in 0..u32::from(LISTENER_COUNT) {
+            let none = PerCpuValues::try_from(vec![0; nr_cpus().expect("the kernel tells its CPUs")]).expect("one a CPU");
+            self.admissions.set(listener, none, 0).expect("a counter can be cleared");
+        }
     }
 
     fn reasons(&self) -> anyhow::Result<Reasons> {
@@ -176,7 +188,11 @@ impl Twin {
         let machine = if self.is_ready { &self.ready } else { &self.blank };
         let (sim, flows) = (&self.simulator.sim, &machine.flows);
         same(&sim.flows4, flows.slots4(), is_sure).context("IPv4 flows")?;
-        same(&sim.flows6, flows.slots6(), is_sure).context("IPv6 flows")
+        same(&sim.flows6, flows.slots6(), is_sure).context("IPv6 flows")?;
+        let words = |words: &[Word]| words.iter().map(Word::load).collect::<Vec<_>>();
+        ensure!(words(&sim.tags4) == words(flows.tags4()), "the tags of IPv4 slots differ");
+        ensure!(words(&sim.tags6) == words(flows.tags6()), "the tags of IPv6 slots differ");
+        Ok(())
     }
 
     fn set_clocks(&mut self) {

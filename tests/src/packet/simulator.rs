@@ -8,11 +8,12 @@ use ga_common::{
     abi::{
         entry::{Egress, Endpoint, EndpointCounters},
         flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, ticks},
-        id::{EndpointId, Generation},
+        id::{EndpointId, Generation, ListenerId},
         limits::ABI_VERSION,
     },
-    path::verdict::{Outcome, Verdict},
-    sim::{Bytes, Sim},
+    path::verdict::Verdict,
+    sim::{Bytes, Sim, tags},
+    word::Word,
 };
 
 use super::{
@@ -90,6 +91,9 @@ impl Simulator {
 pub struct Memory {
     flows4: Vec<FlowSlot4>,
     flows6: Vec<FlowSlot6>,
+    tags4: Vec<Word>,
+    tags6: Vec<Word>,
+    admitted: BTreeMap<ListenerId, (u32, u32)>,
     counters: BTreeMap<EndpointId, EndpointCounters>,
 }
 
@@ -100,6 +104,9 @@ impl Simulator {
         Memory {
             flows4: sim.flows4.iter().map(copy).collect(),
             flows6: sim.flows6.iter().map(copy).collect(),
+            tags4: sim.tags4.iter().map(|word| Word::new(word.load())).collect(),
+            tags6: sim.tags6.iter().map(|word| Word::new(word.load())).collect(),
+            admitted: sim.admitted.borrow().clone(),
             counters: sim.counters.borrow().clone(),
         }
     }
@@ -107,6 +114,8 @@ impl Simulator {
     /// Undoes what packets have done since.
     pub fn restore(&mut self, memory: Memory) {
         (self.sim.flows4, self.sim.flows6) = (memory.flows4, memory.flows6);
+        (self.sim.tags4, self.sim.tags6) = (memory.tags4, memory.tags6);
+        self.sim.admitted.replace(memory.admitted);
         self.sim.counters.replace(memory.counters);
     }
 }
@@ -143,6 +152,8 @@ impl Dataplane for Simulator {
     fn forget(&mut self) {
         self.sim.flows4 = (0..SLOTS).map(|_| FlowSlot4::free()).collect();
         self.sim.flows6 = (0..SLOTS).map(|_| FlowSlot6::free()).collect();
+        (self.sim.tags4, self.sim.tags6) = (tags(SLOTS as usize), tags(SLOTS as usize));
+        self.sim.admitted.take();
     }
 
     fn wait(&mut self, seconds: u16) {
@@ -153,10 +164,10 @@ impl Dataplane for Simulator {
 
     fn send(&mut self, frame: &[u8]) -> anyhow::Result<Seen> {
         let mut bytes = Bytes { bytes: frame.to_vec(), ifindex: INGRESS };
-        let Outcome { verdict, listener } = self.sim.run(&mut bytes);
-        let (action, ifindex) = match verdict {
+        let outcome = self.sim.run(&mut bytes);
+        let (action, ifindex) = match outcome.verdict() {
             Verdict::Pass(reason) => (Action::Pass(reason), None),
-            Verdict::Drop(reason) => (Action::Drop(reason, listener), None),
+            Verdict::Drop(reason) => (Action::Drop(reason, outcome.listener()), None),
             Verdict::Send(INGRESS) => (Action::Tx, Some(INGRESS)),
             Verdict::Send(ifindex) => (Action::Redirect, Some(ifindex)),
         };

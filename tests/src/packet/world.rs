@@ -59,7 +59,9 @@ pub const DNS: ListenerId = ListenerId(1);
 /// TCP and UDP 7000: affinity by source address.
 pub const STICKY: ListenerId = ListenerId(2);
 
-const LISTENERS: [ListenerId; 3] = [WEB, DNS, STICKY];
+/// A TCP listener that admits two new flows at a time.
+pub const GUARDED: ListenerId = ListenerId(3);
+const LISTENERS: [ListenerId; 4] = [WEB, DNS, STICKY, GUARDED];
 /// Worlds without listeners' endpoints still name them; the last listener that has counters of its own.
 pub const LISTENER_COUNT: u16 = LISTENERS.len() as u16;
 
@@ -246,7 +248,7 @@ impl Recipe {
             };
             let identity = u64::from(id.0);
             steps.push(Step::PutEndpoint(id, Endpoint { addr, listener, pad: 0, flags: Endpoint::IN_USE, identity }));
-            let hop = |ifindex| Hop { dst_mac: endpoint_mac(number), src_mac: INNER_MAC, ifindex };
+            let hop = |ifindex| Hop { dst_mac: endpoint_mac(number), src_mac: INNER_MAC, ifindex, tags: 0 };
             hops.push((id, self.hop_ifindex.map(hop)));
         }
         for listener in LISTENERS {
@@ -297,9 +299,11 @@ fn egress(counts: [u16; 2]) -> Egress {
 }
 
 fn listeners(steps: &mut Vec<Step>) {
-    for (id, idle_timeout_s, affinity) in [(WEB, 900, 0), (DNS, 20, 0), (STICKY, 60, Listener::SOURCE_IP)] {
+    for (id, idle_timeout_s, affinity, admission) in
+        [(WEB, 900, 0, 0), (DNS, 20, 0, 0), (STICKY, 60, Listener::SOURCE_IP, 0), (GUARDED, 900, 0, 2)]
+    {
         let flags = Listener::IN_USE | affinity;
-        let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0) };
+        let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0), admission, pad: 0 };
         steps.push(Step::PutListener(id, listener));
     }
     let mut open = |name, listener, protocol, port: u16, to: u16| {
@@ -317,6 +321,7 @@ fn listeners(steps: &mut Vec<Step>) {
         open(vip, DNS, UDP, 123, 123);
         open(vip, STICKY, TCP, 7000, 7000);
         open(vip, STICKY, UDP, 7000, 7000);
+        open(vip, GUARDED, TCP, 7001, 7001);
     }
     for vip in ["vip4", "vip6", "both4"] {
         open(vip, DNS, UDP, 53, 5353);

@@ -66,7 +66,8 @@ pub(super) fn edge(slots: usize, ports: u16, weights: &[u32]) -> Sim {
         sim.addresses.insert(addr, Address { roles: Address::EGRESS, protocols: 0, instance: InstanceId(0) });
     }
     for (listener, flags) in [(LISTENER, Listener::IN_USE), (STICKY, Listener::IN_USE | Listener::SOURCE_IP)] {
-        sim.listeners.insert(listener, Listener { instance: InstanceId(0), idle_timeout_s: 60, flags, identity: 1 });
+        let idle_timeout_s = 60;
+        sim.listeners.insert(listener, Listener { idle_timeout_s, flags, identity: 1, ..Listener::default() });
     }
     for family in Family::ALL {
         let (addr, _) = vip(family, false);
@@ -95,7 +96,7 @@ fn put_endpoints(sim: &mut Sim, family: Family, weights: &[u32]) {
         };
         let endpoint = Endpoint { addr: key(addr), listener: LISTENER, pad: 0, flags: Endpoint::IN_USE, identity: 1 };
         sim.endpoints.insert(id, endpoint);
-        let hop = Hop { dst_mac: [2, 0, 0, 0, 1, number as u8], src_mac: OUR_MAC, ifindex: ENDPOINT_SIDE };
+        let hop = Hop { dst_mac: [2, 0, 0, 0, 1, number as u8], src_mac: OUR_MAC, ifindex: ENDPOINT_SIDE, tags: 0 };
         sim.hops.insert(id, hop);
         table.extend(std::iter::repeat_n(id, TABLE_SIZE * *weight as usize / total as usize));
     }
@@ -193,7 +194,7 @@ pub(super) fn send(sim: &Sim, src: End, dst: End, kind: Kind, ifindex: u32) -> R
 pub(super) fn send_over<T: Tables>(tables: &T, src: End, dst: End, kind: Kind, ifindex: u32) -> Result<(End, End), Outcome> {
     let mut bytes = Bytes { bytes: frame(src, dst, kind), ifindex };
     let outcome = packet(&mut bytes, tables);
-    match outcome.verdict {
+    match outcome.verdict() {
         Verdict::Send(to) => {
             assert_eq!(to, if ifindex == CLIENT_SIDE { ENDPOINT_SIDE } else { CLIENT_SIDE });
             Ok(read(&bytes.bytes))

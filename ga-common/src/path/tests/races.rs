@@ -15,10 +15,11 @@ use crate::{
         family::Family,
         flow::{FlowSlot4, FlowSlot6},
         id::{EndpointId, InstanceId, ListenerId, TableId},
+        reason::Event,
     },
     path::{
         parse::flag,
-        tables::{Direction, FlowMemory, Tables},
+        tables::{Direction, FlowMemory, Scratch, Tables},
     },
     sim::Sim,
     word::Word,
@@ -45,6 +46,20 @@ impl Meddled<'_> {
 }
 
 impl FlowMemory<1, 6> for Meddled<'_> {
+    type Room<'a>
+        = Box<Scratch<1>>
+    where
+        Self: 'a;
+
+    fn room(&self) -> Option<Self::Room<'_>> {
+        Some(Box::default())
+    }
+
+    fn tags(&self, group: u32) -> Option<&Word> {
+        self.look();
+        FlowMemory::<1, 6>::tags(self.sim, group)
+    }
+
     fn slot(&self, index: u32) -> Option<&FlowSlot4> {
         self.look();
         FlowMemory::<1, 6>::slot(self.sim, index)
@@ -56,6 +71,20 @@ impl FlowMemory<1, 6> for Meddled<'_> {
 }
 
 impl FlowMemory<4, 14> for Meddled<'_> {
+    type Room<'a>
+        = Box<Scratch<4>>
+    where
+        Self: 'a;
+
+    fn room(&self) -> Option<Self::Room<'_>> {
+        Some(Box::default())
+    }
+
+    fn tags(&self, group: u32) -> Option<&Word> {
+        self.look();
+        FlowMemory::<4, 14>::tags(self.sim, group)
+    }
+
     fn slot(&self, index: u32) -> Option<&FlowSlot6> {
         self.look();
         FlowMemory::<4, 14>::slot(self.sim, index)
@@ -75,6 +104,15 @@ impl Tables for Meddled<'_> {
     }
     fn cpu(&self) -> u32 {
         0
+    }
+    fn filter(&self, word: u32) -> u64 {
+        self.sim.filter(word)
+    }
+    fn admit(&self, id: ListenerId, allowed: u32, now: u32) -> bool {
+        self.sim.admit(id, allowed, now)
+    }
+    fn turn(&self, cell: &Word, bits: u64) {
+        self.sim.turn(cell, bits);
     }
     fn address(&self, key: &AddressKey) -> Option<Address> {
         self.sim.address(key)
@@ -97,7 +135,7 @@ impl Tables for Meddled<'_> {
     fn egress(&self, id: InstanceId) -> Option<&Egress> {
         self.sim.egress(id)
     }
-    fn hop(&self, id: EndpointId) -> Option<Hop> {
+    fn hop(&self, id: EndpointId) -> Option<&Hop> {
         self.sim.hop(id)
     }
     fn swap(&self, cell: &Word, old: u64, new: u64) -> bool {
@@ -109,6 +147,9 @@ impl Tables for Meddled<'_> {
     }
     fn count_flow(&self, id: EndpointId) {
         self.sim.count_flow(id);
+    }
+    fn count_event(&self, event: Event) {
+        self.sim.count_event(event);
     }
 }
 
