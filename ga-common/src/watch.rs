@@ -203,10 +203,10 @@ pub fn ends<F: Frame>(frame: &mut F) -> Option<Ends> {
         }
         _ => return None,
     };
-    if ends.protocol == TCP || ends.protocol == UDP {
-        if let Some(ports) = frame.window::<4>(l4) {
-            ends.ports = *ports;
-        }
+    if (ends.protocol == TCP || ends.protocol == UDP)
+        && let Some(ports) = frame.window::<4>(l4)
+    {
+        ends.ports = *ports;
     }
     Some(ends)
 }

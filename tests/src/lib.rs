@@ -5,5 +5,7 @@ pub mod bench;
 #[cfg(feature = "privileged")]
 pub mod demo;
 pub mod lab;
+#[cfg(feature = "privileged")]
+pub mod limits;
 pub mod packet;
 pub mod traffic;

@@ -12,7 +12,7 @@ fn the_kernel_keeps_every_promise_of_the_corpus_byte_for_byte_as_the_simulator()
     prepare()?;
     let corpus = corpus(corpus_dir())?;
     let coverage = run_all(&mut Twin::new()?, &corpus)?;
-    println!("{} cases, {} packets, {} prefixes", coverage.cases, coverage.packets, coverage.prefixes);
+    coverage.print("corpus, kernel beside simulator");
     let missing = coverage.missing();
     assert!(missing.is_empty(), "no case reaches {missing:?}");
     Ok(())

@@ -10,14 +10,7 @@ use ga_tests::packet::{
 fn the_simulator_keeps_every_promise_of_the_corpus() -> anyhow::Result<()> {
     let corpus = corpus(corpus_dir())?;
     let coverage = run_all(&mut Simulator::new()?, &corpus)?;
-    println!(
-        "{} cases, {} packets, {} prefixes; {} drop reasons, {} pass reasons",
-        coverage.cases,
-        coverage.packets,
-        coverage.prefixes,
-        coverage.drops.len(),
-        coverage.passes.len()
-    );
+    coverage.print("corpus, simulator");
     let missing = coverage.missing();
     assert!(missing.is_empty(), "no case reaches {missing:?}");
     Ok(())

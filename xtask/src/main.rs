@@ -95,22 +95,51 @@ enum Chore {
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
-    /// Measure
-    #[command(after_help = "Examples:\n  cargo xtask bench packet\n  cargo xtask bench path --json > path.json")]
+    /// Measure; without a name everything, which takes about six minutes once built
+    ///
+    /// Every figure comes with a floor or a peer of the same run, and where a value is wanted, with that and whether it holds. Needs
+    /// root or sudo. Progress goes to standard error.
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench packet\n  cargo xtask bench path --json > path.json\n  cargo xtask bench --json > all.json"
+    )]
     Bench {
         /// What is measured
-        what: Bench,
-        /// Print the figures as JSON
+        what: Option<Bench>,
+        /// Print one JSON object of figures, and nothing else, on standard output
         #[arg(long)]
         json: bool,
+    },
+    /// Send random packets through the kernel, the simulator and a model, which must agree
+    ///
+    /// Prints seed and throughput. A disagreement is cut down to the few steps that lead to it, which --replay takes back.
+    #[command(
+        after_help = "Examples:\n  cargo xtask fuzz    # ten million packets, minutes\n  cargo xtask fuzz --simulator --packets 1000000 --seed 7"
+    )]
+    Fuzz {
+        /// How many packets
+        #[arg(long, default_value_t = 10_000_000)]
+        packets: u64,
+        /// Where random numbers come from; drawn and printed when not given
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Leave the kernel out
+        #[arg(long)]
+        simulator: bool,
+        /// Run the steps that a disagreement printed
+        #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+        replay: Option<PathBuf>,
     },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Bench {
-    /// Nanoseconds a packet, in the kernel's test run
+    /// What the programs ask of the verifier, and how long loading takes (half a minute)
+    Program,
+    /// Planning, changing and scraping a thousand listeners (a minute)
+    Plan,
+    /// Nanoseconds a packet, in the kernel's test run (two minutes)
     Packet,
-    /// Throughput and latency of a whole path between namespaces
+    /// Throughput and latency of a whole path between namespaces (two minutes)
     Path,
 }
 
@@ -159,12 +188,25 @@ fn run(chore: Chore) -> Result<()> {
             }
             programs::run("demo", &args)
         }
+        Chore::Fuzz { packets, seed, simulator, replay } => {
+            let mut args = flags(&[], &[("--simulator", simulator)]);
+            match replay {
+                Some(file) => args.extend(["--replay".into(), std::path::absolute(file)?.into_os_string()]),
+                None => args.extend(["--packets".into(), packets.to_string().into()]),
+            }
+            if let Some(seed) = seed {
+                args.extend(["--seed".into(), seed.to_string().into()]);
+            }
+            programs::run("fuzz", &args)
+        }
         Chore::Bench { what, json } => {
-            let what = match what {
+            let what = what.map(|what| match what {
+                Bench::Program => "program",
+                Bench::Plan => "plan",
                 Bench::Packet => "packet",
                 Bench::Path => "path",
-            };
-            programs::run("bench", &flags(&[what], &[("--json", json)]))
+            });
+            programs::run("bench", &flags(what.as_slice(), &[("--json", json)]))
         }
     }
 }

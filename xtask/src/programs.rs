@@ -1,4 +1,4 @@
-//! `cargo xtask demo` and `cargo xtask bench`: build in release, then run the program of that name among the tests, as root.
+//! `cargo xtask demo`, `bench` and `fuzz`: build in release, then run the program of that name among the tests, as root.
 
 use std::{
     ffi::{OsStr, OsString},

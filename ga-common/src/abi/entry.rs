@@ -74,7 +74,7 @@ pub struct Listener {
     pub flags: u32,
     /// Stable hash of (instance, listener name): survives restarts and reordering.
     pub identity: u64,
-    /// New flows that one CPU admits in one [`ADMISSION_TICKS`](super::limits::ADMISSION_TICKS); 0 is no bound.
+    /// New flows a second that all CPUs together admit; 0 is [`Settings::admission`].
     pub admission: u32,
     /// Zero.
     pub pad: u32,
@@ -160,8 +160,8 @@ pub struct Settings {
     pub nat_first: u16,
     /// NAT ports of one CPU: port = first + n * cpus + cpu, n below this.
     pub nat_span: u16,
-    /// Zero.
-    pub pad: u32,
+    /// New flows a second of a listener that says nothing of its own; 0 is no bound.
+    pub admission: u32,
 }
 
 /// What is counted for an endpoint, on one CPU.

@@ -1,8 +1,8 @@
 //! Flow memory: finding, claiming and releasing slots, and the life of a pair.
 //!
 //! A flow's slot is in one of two groups of [`FLOW_WAYS`] slots that its hash names. A byte of the hash of every slot stands in
-//! its group's word of tags, which is set before the slot goes live: only slots whose tag agrees are looked at. A pair is alive
-//! while either half is: silence is judged over both.
+//! its group's word of tags from before it goes live until it is freed: only slots whose tag agrees are looked at, and zeros tell
+//! how much room a group has. A pair is alive while either half is: silence is judged over both.
 //!
 //! Two CPUs that open the same flow between the same few instructions make two pairs: one of them is found from then on, the other
 //! is forgotten like any handshake that was given up.
@@ -24,6 +24,7 @@ use crate::{
     },
     hash::Sip,
     wire::frame::UDP,
+    word::Word,
 };
 
 /// A slot index that no table has.
@@ -62,9 +63,16 @@ impl Places {
     /// Delight 6-1), which costs a look.
     #[inline(always)]
     fn hits(&self, tags: u64) -> u64 {
-        const ONES: u64 = u64::MAX / 255;
         let other = tags ^ (self.tag * ONES);
         other.wrapping_sub(ONES) & !other & (ONES << 7)
+    }
+
+    /// The groups, the one to try first in front: the second only where it has more room and the first has next to none.
+    #[inline(always)]
+    fn by_room(&self, [first, second]: [u64; 2]) -> [u32; 2] {
+        let (a, b) = (room(first), room(second));
+        let [first, second] = self.groups;
+        if a < 2 && a < b { [second, first] } else { [first, second] }
     }
 
     /// The slot at the `n`th way from home.
@@ -72,6 +80,17 @@ impl Places {
     fn slot(&self, group: u32, n: u32) -> u32 {
         group | (self.home + n) & (FLOW_WAYS - 1)
     }
+}
+
+/// One in every byte.
+const ONES: u64 = u64::MAX / 255;
+
+/// How many bytes of a word of tags are zero (Warren, Hacker's Delight 6-1).
+#[inline(always)]
+fn room(tags: u64) -> u64 {
+    const LOW: u64 = ONES * 0x7f;
+    let zero = !((tags & LOW) + LOW | tags | LOW);
+    (zero >> 7).wrapping_mul(ONES) >> 56
 }
 
 /// The number of the first byte whose top bit is set, when no other bits are set anywhere: the multiplication moves the byte with
@@ -161,16 +180,12 @@ pub fn claim<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
 ) -> u32 {
     let Some(settings) = tables.settings() else { return NO_SLOT };
     let places = Places::of(hash, FlowMemory::<K, W>::mask(tables, settings));
+    let tags_of = |group: u32| FlowMemory::<K, W>::tags(tables, group / FLOW_WAYS).map_or(0, Word::load);
     let mut victim = NO_SLOT;
-    for group in places.groups {
-        let Some(tags) = FlowMemory::<K, W>::tags(tables, group / FLOW_WAYS) else { return NO_SLOT };
-        let tags = places.turned(tags.load());
+    for group in places.by_room(places.groups.map(tags_of)) {
+        let tags = places.turned(tags_of(group));
         for n in 0..FLOW_WAYS {
             let index = places.slot(group, n);
-            if tags >> (8 * n) & 0xff == 0 {
-                // Nobody was ever here: the slot itself, a cache line away, need not be asked.
-                return seize::<K, W, T>(tables, index, State::NEVER, places.tag);
-            }
             let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return NO_SLOT };
             let state = slot.state();
             let is_hit = tags >> (8 * n) & 0xff == places.tag;
@@ -212,9 +227,7 @@ pub fn evict<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     let taken = seize::<K, W, T>(tables, index, state, Places::of(hash, 0).tag);
     if taken != NO_SLOT && !T::DRY {
         tables.count_event(why);
-        if let Some((peer, state)) = peer_of::<K, W, T>(tables, Found { index, state }) {
-            tables.swap(peer.state_cell(), state.0, state.freed().0);
-        }
+        free_peer::<K, W, T>(tables, Found { index, state });
     }
     taken
 }
@@ -230,17 +243,24 @@ fn seize<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &
     if !tables.swap(slot.state_cell(), judged.0, judged.claimed().0) {
         return NO_SLOT;
     }
+    set_tag(tables, tags, index, tag);
+    index
+}
+
+/// Sets the tag of a slot that is ours.
+#[inline(always)]
+fn set_tag<T: Tables>(tables: &T, tags: &Word, index: u32, tag: u64) {
     let at = index % FLOW_WAYS * 8;
     tables.turn(tags, ((tags.load() >> at & 0xff) ^ tag) << at);
-    index
 }
 
 /// Frees the slot at `index`, which nobody else knows of.
 #[inline(always)]
 pub fn release<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, index: u32) {
-    if !T::DRY
-        && let Some(slot) = FlowMemory::<K, W>::slot(tables, index)
-    {
+    let slot = FlowMemory::<K, W>::slot(tables, index);
+    let (Some(slot), Some(tags)) = (slot, FlowMemory::<K, W>::tags(tables, index / FLOW_WAYS)) else { return };
+    if !T::DRY {
+        set_tag(tables, tags, index, 0);
         slot.set_state(slot.state().freed());
     }
 }
@@ -264,11 +284,19 @@ pub fn release_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>
         return;
     }
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return };
-    if !tables.swap(slot.state_cell(), found.state.0, found.state.freed().0) {
-        return;
+    if tables.swap(slot.state_cell(), found.state.0, found.state.claimed().0) {
+        free_peer::<K, W, T>(tables, found);
+        release::<K, W, T>(tables, found.index);
     }
-    if let Some((peer, state)) = peer_of::<K, W, T>(tables, found) {
-        tables.swap(peer.state_cell(), state.0, state.freed().0);
+}
+
+/// Frees the other half of a half that was found and is ours now.
+#[inline(always)]
+fn free_peer<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, found: Found) {
+    if let Some((peer, state)) = peer_of::<K, W, T>(tables, found)
+        && tables.swap(peer.state_cell(), state.0, state.claimed().0)
+    {
+        release::<K, W, T>(tables, found.state.peer());
     }
 }
 

@@ -87,7 +87,7 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
         tables.explain(Stage::known(found.index, found.state, meta, slot.clock().0));
     }
     let (flags, is_return) = (meta.flags(), meta.flags() & Flow::<K>::RETURN != 0);
-    let is_opening = packet.flags & (flag::SYN | flag::ACK) == flag::SYN;
+    let is_opening = packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN;
     if is_opening && flags & (Flow::<K>::CLOSED | Flow::<K>::RETURN) == Flow::<K>::CLOSED {
         tables.explain(Stage::reopened(found.index));
         flow::release_pair::<K, W, T>(tables, found);
@@ -160,10 +160,10 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     if packet.ttl <= 1 {
         return Outcome::drop(Drop::TtlExpired, id);
     }
-    if listener.admission != 0 && !tables.admit(id, listener.admission, tables.tick()) {
+    let Some(settings) = tables.settings() else { return NOT_READY };
+    if !select::admits(tables, settings, id, listener) {
         return Outcome::drop(Drop::Admission, id);
     }
-    let Some(settings) = tables.settings() else { return NOT_READY };
     let hash = flow::hash(settings, &room.tuple);
     let endpoint = match select::endpoint::<K, A, T>(tables, settings, id, listener, hash, &room.tuple) {
         Ok(endpoint) => endpoint,

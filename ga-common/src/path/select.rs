@@ -12,9 +12,9 @@ use crate::{
     abi::{
         entry::{AddressKey, Egress, Listener, Service, Settings, mapped},
         family::Family,
-        flow::{Flow, Tuple, pack4, pack6, unpack_mac, unpack4, unpack6},
+        flow::{Flow, TICK_SHIFT, Tuple, pack4, pack6, unpack_mac, unpack4, unpack6},
         id::{EndpointId, ListenerId, TableId},
-        limits::{MAX_EGRESS, NAT_RETRIES, NAT_REUSING_RETRIES, SYN_TIMEOUT_S, TABLE_SIZE},
+        limits::{ADMISSION_TICKS, MAX_EGRESS, NAT_RETRIES, NAT_REUSING_RETRIES, SYN_TIMEOUT_S, TABLE_SIZE},
         reason::{Drop, Event},
     },
     hash::{Sip, scale},
@@ -137,6 +137,20 @@ impl Addresses<4> for V6 {
         // The first 80 bits are zero in the unspecified, the loopback and every mapped address.
         first != 0xff && (addrs[0] != 0 || ninth != 0 || tenth != 0)
     }
+}
+
+/// Whether this CPU may open one more flow of a listener now: its part of the allowance for the current period is not used up.
+/// Without a bound, a flood of flows that are too young to be evicted could fill the table.
+#[inline(always)]
+pub fn admits<T: Tables>(tables: &T, settings: &Settings, id: ListenerId, listener: &Listener) -> bool {
+    let rate = if listener.admission == 0 { settings.admission } else { listener.admission };
+    if rate == 0 {
+        return true;
+    }
+    // ADMISSION_TICKS are 275 / 1024 of a second.
+    const { assert!(ADMISSION_TICKS as u64 * (1 << TICK_SHIFT) / 1_000_000 == 268) };
+    let allowed = (u64::from(rate) * 275 >> 10).checked_div(u64::from(settings.cpus)).unwrap_or(0) as u32;
+    tables.admit(id, if allowed == 0 { 1 } else { allowed }, tables.tick())
 }
 
 /// The endpoint for a new flow of `tuple`.

@@ -58,6 +58,12 @@ impl DataPath {
             }
         };
         tracing::info!(adopted = loaded.adopted, generation = running.generation.0, "loaded");
+        if loaded.adopted {
+            let slots = flows.recover();
+            if slots > 0 {
+                tracing::warn!(slots, "flow slots that an agent left claimed were freed");
+            }
+        }
         Ok(Self {
             pin_dir: pin_dir.to_owned(),
             adopted: loaded.adopted,
@@ -120,16 +126,16 @@ impl DataPath {
 
     /// Applies a plan step by step; what was done so far is known even when a step fails.
     pub(super) fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
-        let result = plan::steps(&self.running, &plan.target).iter().try_for_each(|step| {
-            self.maps.apply(step)?;
-            if let Err(violation) = self.running.apply(step) {
+        let steps = plan::steps(&self.running, &plan.target);
+        let running = &mut self.running;
+        let result = self.maps.apply_all(&steps, |step| {
+            if let Err(violation) = running.apply(step) {
                 // The plan's own checks make this impossible; packets are not worth a panic.
                 tracing::error!(%step, "the running state does not allow a step that was done: {violation:?}");
             }
-            Ok(())
         });
         self.running.forget_slots();
-        result
+        Ok(result?)
     }
 
     /// NAT ports may change at any time: known flows keep theirs.

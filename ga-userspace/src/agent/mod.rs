@@ -321,11 +321,11 @@ impl Agent {
 
     async fn apply(&mut self, intent: Intent, overrides: Overrides) -> Result<Changes, Error> {
         let plan = self.planned(&intent, &overrides)?;
-        let changes = plan::compare(Some(&self.plan), &plan);
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
         self.data_path.follow(&mut self.net, Some(&plan)).await?;
         self.data_path.apply(&plan)?;
+        let changes = plan::compare(Some(&self.plan), &plan);
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
         (self.intent, self.overrides, self.plan) = (intent, overrides, plan);
         Ok(changes)

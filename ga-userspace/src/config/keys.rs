@@ -59,7 +59,17 @@ pub(super) const INSTANCE: Keys =
 
 pub(super) const LISTENER: Keys = Keys {
     table: "`[[instance.listener]]`",
-    known: &["name", "description", "type", "protocol", "ports", "client_affinity", "idle_timeout", "endpoint_group"],
+    known: &[
+        "name",
+        "description",
+        "type",
+        "protocol",
+        "ports",
+        "client_affinity",
+        "idle_timeout",
+        "max_new_flows_per_second",
+        "endpoint_group",
+    ],
     later: &[
         "request_timeout",
         "http_version",

@@ -65,6 +65,10 @@ pub(super) fn read(
     let affinity =
         table.optional("client_affinity").map_or(Some(Affinity::None), |value| value.word(&AFFINITIES, &mut cx.problems));
     let idle_timeout = idle_timeout(table.optional("idle_timeout"), protocol, cx);
+    let max_new_flows = match table.optional("max_new_flows_per_second") {
+        Some(value) => value.integer(1..=100_000_000, &mut cx.problems),
+        None => Some(0),
+    };
     let place = |value: &Option<Value<'_>>, key: &str| match value {
         Some(value) => cx.problems.place(value.span.clone(), &value.path),
         None => cx.problems.place(table.span.clone(), &format!("{}.{key}", table.path)),
@@ -85,6 +89,7 @@ pub(super) fn read(
         ports: ports?.ports,
         affinity: affinity?,
         idle_timeout: idle_timeout?,
+        max_new_flows_per_second: max_new_flows?,
         group: group?,
     })
 }

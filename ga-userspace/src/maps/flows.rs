@@ -7,11 +7,12 @@ use ga_common::{
     abi::{
         flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, unpack4, unpack6},
         id::EndpointId,
+        limits::FLOW_WAYS,
     },
     word::Word,
 };
 use memmap2::{MmapOptions, MmapRaw};
-use std::{collections::BTreeMap, marker::PhantomData, net::IpAddr};
+use std::{collections::BTreeMap, marker::PhantomData, net::IpAddr, time::Duration};
 
 use super::Error;
 
@@ -117,6 +118,11 @@ impl FlowTables {
         self.tags6.all()
     }
 
+    /// Frees what an agent that was killed in the middle of a sweep had claimed; how many slots there were.
+    pub fn recover(&self) -> usize {
+        recover(self.slots4(), self.tags4()) + recover(self.slots6(), self.tags6())
+    }
+
     /// Counts the living flows at tick `now`.
     pub fn live(&self, now: u32) -> LiveFlows {
         let mut live = LiveFlows::default();
@@ -129,13 +135,13 @@ impl FlowTables {
     /// them.
     pub fn sweep(&self, now: u32) -> Vec<Idle> {
         let mut idle = Vec::new();
-        sweep(self.slots4(), now, |forward, back| {
+        sweep(self.slots4(), self.tags4(), now, |forward, back| {
             idle.push(tell(forward, back, |addrs| {
                 let (src, dst) = unpack4(addrs);
                 (src.into(), dst.into())
             }))
         });
-        sweep(self.slots6(), now, |forward, back| {
+        sweep(self.slots6(), self.tags6(), now, |forward, back| {
             idle.push(tell(forward, back, |addrs| {
                 let (src, dst) = unpack6(addrs);
                 (src.into(), dst.into())
@@ -174,23 +180,50 @@ fn is_pair_alive<const K: usize, const W: usize>(
 
 type Half<const K: usize> = (Flow<K>, u32);
 
-fn sweep<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], now: u32, mut tell: impl FnMut(Half<K>, Half<K>)) {
+/// Frees a slot that is ours, because we claimed it.
+fn free<const K: usize, const W: usize>(slot: &FlowSlot<K, W>, tags: &[Word], index: usize) {
+    let (group, at) = (index / FLOW_WAYS as usize, index % FLOW_WAYS as usize * 8);
+    if let Some(tags) = tags.get(group) {
+        tags.turn(tags.load() & 0xff << at);
+    }
+    slot.set_state(slot.state().freed());
+}
+
+/// Frees the slots that were claimed by somebody who is not there any more: packets keep one for less than a microsecond.
+fn recover<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], tags: &[Word]) -> usize {
+    let busy = |(_, slot): &(usize, &FlowSlot<K, W>)| slot.state().is_busy();
+    let claimed: Vec<_> = slots.iter().enumerate().filter(busy).map(|(index, slot)| (index, slot, slot.state())).collect();
+    if !claimed.is_empty() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let left = claimed.into_iter().filter(|(_, slot, state)| slot.state() == *state);
+    left.map(|(index, slot, _)| free(slot, tags, index)).count()
+}
+
+fn sweep<const K: usize, const W: usize>(
+    slots: &[FlowSlot<K, W>],
+    tags: &[Word],
+    now: u32,
+    mut tell: impl FnMut(Half<K>, Half<K>),
+) {
     for (index, slot) in slots.iter().enumerate() {
         let state = slot.state();
         if !state.is_live() || !slot.is_silent(now) || is_pair_alive(slots, index, slot, now) {
             continue;
         }
         let (flow, (_, ack)) = (slot.load(), slot.clock());
-        if !slot.state_cell().swap(state.0, state.freed().0) {
+        if !slot.state_cell().swap(state.0, state.claimed().0) {
             continue;
         }
+        free(slot, tags, index);
         // The other half dies with it, if it still is the other half.
         let Some(peer) = slots.get(state.peer() as usize) else { continue };
         let (peer_state, other, (_, peer_ack)) = (peer.state(), peer.load(), peer.clock());
         let is_peer = peer_state.is_live() && peer_state.peer() as usize == index;
-        if !is_peer || !peer.state_cell().swap(peer_state.0, peer_state.freed().0) {
+        if !is_peer || !peer.state_cell().swap(peer_state.0, peer_state.claimed().0) {
             continue;
         }
+        free(peer, tags, state.peer() as usize);
         let open = |flow: &Flow<K>| flow.flags & (Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED) == Flow::<K>::ESTABLISHED;
         if flow.tuple.protocol == ga_common::wire::frame::TCP && open(&flow) && open(&other) {
             if flow.flags & Flow::<K>::RETURN == 0 {

@@ -1,23 +1,23 @@
 //! The maps of the data path: the only room that writes them. It makes no choice: steps come from the plan.
 //!
 //! One file per kind of memory: `flows` (shared with packets, word by word), `walk` (the same for people), `hops` (how to get to
-//! endpoints), `counters` (read only), `watch` (what the watching program is told and tells), and here the tables that a plan describes.
+//! endpoints), `counters` (read only), `tables` (who is chosen), `watch` and `trace` (of the programs beside the usual one), and
+//! here all else that a plan describes.
 
 mod counters;
 mod flows;
 mod hops;
+mod tables;
 mod trace;
 mod walk;
 mod watch;
 
-use std::sync::Arc;
-
 use aya::{
     Ebpf, Pod,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError},
+    maps::{Array, HashMap, Map, MapData, MapError},
 };
 use ga_common::abi::{
-    entry::{Address, AddressKey, Egress, Endpoint, Listener, SelectionTable, Service, ServiceKey, Settings},
+    entry::{Address, AddressKey, Egress, Endpoint, Listener, Service, ServiceKey, Settings},
     filter,
     id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
     limits::{ABI_VERSION, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_TABLES},
@@ -26,6 +26,7 @@ use ga_common::abi::{
 pub use counters::{Counters, DropCount, PassCount};
 pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
+use tables::{Fill, SelectionTables};
 pub use trace::TraceMap;
 pub use walk::{Pair, Stage};
 pub use watch::{Told, WatchMaps, WatchRing};
@@ -92,6 +93,11 @@ impl<V: Pod> Cells<V> {
     }
 }
 
+/// The table that a step fills.
+fn fill(step: &Step) -> Option<Fill<'_>> {
+    if let Step::FillTable { id, digest, slots } = step { Some(Fill { id: *id, digest: *digest, slots }) } else { None }
+}
+
 /// The settings that do not come from a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fixed {
@@ -112,16 +118,12 @@ pub struct Maps {
     settings: Cells<Settings>,
     listeners: Cells<Listener>,
     active: Cells<u32>,
-    digests: Cells<u64>,
     endpoints: Cells<Endpoint>,
     egress: Cells<Egress>,
-    tables: ArrayOfMaps<MapData, Array<MapData, SelectionTable>>,
+    tables: SelectionTables,
     addresses: HashMap<MapData, AddressKey, Address>,
     filter: Cells<u64>,
     services: HashMap<MapData, ServiceKey, Service>,
-    /// Packets may still be about to choose from a table that was given up: true until all that were on their way then are
-    /// gone. Nobody knows what another agent did before us.
-    lingering: bool,
 }
 
 impl Maps {
@@ -131,14 +133,12 @@ impl Maps {
             settings: Cells::take(ebpf, "SETTINGS")?,
             listeners: Cells::take(ebpf, "LISTENERS")?,
             active: Cells::take(ebpf, "ACTIVE")?,
-            digests: Cells::take(ebpf, "DIGESTS")?,
             endpoints: Cells::take(ebpf, "ENDPOINTS")?,
             egress: Cells::take(ebpf, "EGRESS")?,
-            tables: take(ebpf, "TABLES")?,
+            tables: SelectionTables::open(ebpf)?,
             addresses: take(ebpf, "ADDRESSES")?,
             filter: Cells::take(ebpf, "FILTER")?,
             services: take(ebpf, "SERVICES")?,
-            lingering: true,
         })
     }
 
@@ -153,9 +153,35 @@ impl Maps {
             flow6_mask: fixed.flows6 - 1,
             nat_first: fixed.nat_first,
             nat_span: u16::try_from(ports / fixed.cpus.max(1)).unwrap_or(u16::MAX),
+            // Flows are safe from eviction for about 0.1 s: those of one listener then take a quarter of the slots at most.
+            admission: (fixed.flows4.min(fixed.flows6) / 4 * 5).max(10_000),
             ..old
         };
         if new == old { Ok(()) } else { self.settings.set(0, new) }
+    }
+
+    /// Does steps in order and tells which were done, also when one fails. Tables in a row are filled side by side.
+    pub fn apply_all(&mut self, steps: &[Step], mut done: impl FnMut(&Step)) -> Result<(), Error> {
+        for steps in steps.chunk_by(|one, next| fill(one).is_some() && fill(next).is_some()) {
+            let tables: Vec<_> = steps.iter().filter_map(fill).collect();
+            if tables.is_empty() {
+                steps.iter().try_for_each(|step| self.apply(step).map(|()| done(step)))?;
+                continue;
+            }
+            let mut failed = Ok(());
+            for (step, result) in steps.iter().zip(self.tables.fill_all(&tables)?) {
+                match result {
+                    Ok(()) => done(step),
+                    Err(error) => failed = Err(error),
+                }
+            }
+            failed?;
+        }
+        // What is given up is waited for now, so that the next change waits for nobody. Without that it would only take longer.
+        if let Err(error) = self.tables.prepare() {
+            tracing::warn!("no tables are ready for the next change: {error}");
+        }
+        Ok(())
     }
 
     /// Does one step.
@@ -186,13 +212,9 @@ impl Maps {
                 let endpoint = self.endpoints.get(u32::from(*id))?;
                 self.endpoints.set(u32::from(*id), Endpoint { flags: Endpoint::RETIRED, ..endpoint })
             }
-            Step::FillTable { id, digest, slots } => self.fill(*id, *digest, slots),
+            Step::FillTable { id, digest, slots } => self.tables.fill(Fill { id: *id, digest: *digest, slots }),
             Step::Activate { listener, family, table } => self.active.set(family.active_index(*listener), table.0),
-            // The table itself stays in the outer map until its id is used again, which is soon; nobody points to it.
-            Step::ReleaseTable(TableId(id)) => {
-                self.lingering = true;
-                self.digests.set(*id, 0)
-            }
+            Step::ReleaseTable(id) => self.tables.release(*id),
         }
     }
 
@@ -212,23 +234,6 @@ impl Maps {
         let mut settings = self.settings.get(0)?;
         change(&mut settings);
         self.settings.set(0, settings)
-    }
-
-    /// A new map for the table, put into the outer map only when it is full: packets never see it half filled.
-    fn fill(&mut self, id: TableId, digest: u64, slots: &Arc<[EndpointId]>) -> Result<(), Error> {
-        let mut inner = on("TABLES", Array::<MapData, SelectionTable>::create(1, 0))?;
-        let mut table: Box<[EndpointId]> = Box::from(&**slots);
-        if let Ok(table) = <&mut SelectionTable>::try_from(&mut *table) {
-            on("TABLES", inner.set(0, *table, 0))?;
-        }
-        if self.lingering {
-            // The kernel lets all packets on their way finish before it returns from a change of an outer map. Nobody looks for
-            // the empty table.
-            on("TABLES", self.tables.set(TableId::EMPTY.0, &inner, 0))?;
-            self.lingering = false;
-        }
-        on("TABLES", self.tables.set(id.0, &inner, 0))?;
-        self.digests.set(id.0, digest)
     }
 
     /// What the maps hold: the running state that a plan starts from. Tables are known by their digests only.
@@ -252,7 +257,7 @@ impl Maps {
             }
         }
         for id in 1..MAX_TABLES {
-            let digest = self.digests.get(id)?;
+            let digest = self.tables.digest(id)?;
             if digest != 0 {
                 state.tables.insert(TableId(id), TableInfo { digest, slots: None });
             }

@@ -56,6 +56,8 @@ pub struct Listener {
     pub affinity: Affinity,
     /// TCP 10–900 s (900), UDP 10–20 s (20).
     pub idle_timeout: Duration,
+    /// New flows a second that are admitted; 0 is the automatic bound, which follows from the size of flow memory.
+    pub max_new_flows_per_second: u32,
     /// The default endpoint group.
     pub group: EndpointGroup,
 }

@@ -96,6 +96,7 @@ fn view(instance: &Instance, listener: &Listener, overrides: &Overrides, numbers
         affinity: listener.affinity,
         // The model allows 900 seconds at most.
         idle_timeout_s: u16::try_from(listener.idle_timeout.as_secs()).unwrap_or(u16::MAX),
+        max_new_flows_per_second: listener.max_new_flows_per_second,
         group: group.name.clone(),
         region: group.region.clone(),
         port_mapping: group.port_mapping.clone(),
@@ -122,7 +123,7 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         idle_timeout_s: view.idle_timeout_s,
         flags: ListenerEntry::IN_USE | affinity,
         identity: identity::of_listener(view.instance.as_str(), view.name.as_str()),
-        admission: 0,
+        admission: view.max_new_flows_per_second,
         pad: 0,
     }
 }

@@ -168,12 +168,17 @@ fn listener_fields(old: &ListenerView, new: &ListenerView) -> Vec<Change> {
             ("ports", listener.ports.to_string()),
             ("client_affinity", affinity.to_owned()),
             ("idle_timeout", format!("{} s", listener.idle_timeout_s)),
+            ("max_new_flows_per_second", allowance(listener.max_new_flows_per_second)),
             ("endpoint_group", listener.group.to_string()),
             ("region", listener.region.clone()),
             ("port_mapping", if mapping.is_empty() { "none".to_owned() } else { mapping.join(",") }),
         ]
     };
     fields(Object::Listener, &new.path(), values(old), values(new))
+}
+
+fn allowance(rate: u32) -> String {
+    if rate == 0 { "automatic".to_owned() } else { rate.to_string() }
 }
 
 fn endpoint_fields(old: &EndpointView, new: &EndpointView) -> Vec<Change> {

@@ -66,6 +66,8 @@ pub struct ListenerView {
     pub affinity: Affinity,
     /// In seconds.
     pub idle_timeout_s: u16,
+    /// New flows a second that are admitted; 0 is the automatic bound.
+    pub max_new_flows_per_second: u32,
     /// The group's name.
     pub group: Name,
     /// The group's region.

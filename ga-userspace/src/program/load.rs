@@ -17,7 +17,8 @@ use ga_common::abi::{
 
 use super::Error;
 
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga"));
+/// The programs and maps of the data path.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga"));
 
 /// The benchmark's programs.
 #[cfg(feature = "bench")]

@@ -1,4 +1,7 @@
-//! The product's program with a small plan: one VIP of each family, a TCP and a UDP listener, 64 endpoints each.
+//! The product's program with a plan; without another one it is small: one VIP of each family, a TCP and a UDP listener, 64
+//! endpoints each.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "of a plan's steps only those that name endpoints and listeners matter")]
 
 use std::thread::available_parallelism;
 
@@ -40,6 +43,8 @@ pub(super) struct Edge {
     loaded: program::Loaded,
     flows: FlowTables,
     counters: Counters,
+    endpoints: Vec<EndpointId>,
+    listeners: Vec<ListenerId>,
     _maps: (Maps, Hops),
 }
 
@@ -81,20 +86,31 @@ impl Sums {
 impl Edge {
     /// Loads the program with flow tables of these sizes and fills its maps.
     pub(super) fn new(sizes: Sizes) -> Result<Self> {
+        Self::with(sizes, &steps())
+    }
+
+    /// The same with another plan.
+    pub(super) fn with(sizes: Sizes, steps: &[Step]) -> Result<Self> {
         let mut loaded = program::load(None, sizes)?;
         let (mut maps, mut hops) = (Maps::open(&mut loaded.ebpf)?, Hops::open(&mut loaded.ebpf)?);
         let cpus = available_parallelism()?.get() as u32;
         maps.set_fixed(Fixed { flows4: sizes.flows4, flows6: sizes.flows6, cpus, nat_first: 1024, nat_last: u16::MAX })?;
-        for step in steps() {
-            maps.apply(&step)?;
-        }
         let hop = Hop { dst_mac: [2, 0, 0, 0, 1, 1], src_mac: [2, 0, 0, 0, 1, 2], ifindex: ELSEWHERE, tags: 0 };
-        for id in 0..ENDPOINTS * 3 {
-            hops.set(EndpointId(id), Some(hop))?;
+        let (mut endpoints, mut listeners) = (Vec::new(), vec![ListenerId::NONE]);
+        for step in steps {
+            maps.apply(step)?;
+            match step {
+                Step::PutEndpoint(id, _) => {
+                    hops.set(*id, Some(hop))?;
+                    endpoints.push(*id);
+                }
+                Step::PutListener(id, _) => listeners.push(*id),
+                _ => {}
+            }
         }
         let flows = FlowTables::open(&mut loaded.ebpf)?;
         let counters = Counters::open(&mut loaded.ebpf)?;
-        Ok(Self { loaded, flows, counters, _maps: (maps, hops) })
+        Ok(Self { loaded, flows, counters, endpoints, listeners, _maps: (maps, hops) })
     }
 
     /// The program.
@@ -105,14 +121,14 @@ impl Edge {
     /// What was counted so far.
     pub(super) fn sums(&self) -> Result<Sums> {
         let mut sums = Sums::default();
-        for id in 0..ENDPOINTS * 3 {
-            let EndpointCounters { forward_packets, return_packets, new_flows, .. } = self.counters.endpoint(EndpointId(id))?;
+        for id in &self.endpoints {
+            let EndpointCounters { forward_packets, return_packets, new_flows, .. } = self.counters.endpoint(*id)?;
             sums.forward += forward_packets;
             sums.back += return_packets;
             sums.new_flows += new_flows;
         }
-        for listener in [ListenerId(0), ListenerId(1), ListenerId::NONE] {
-            for count in self.counters.drops(listener)? {
+        for listener in &self.listeners {
+            for count in self.counters.drops(*listener)? {
                 sums.drops[count.reason as usize] += count.packets;
             }
         }
@@ -123,14 +139,19 @@ impl Edge {
     }
 
     /// The flows of a load, by number: what their clients send.
-    pub(super) fn numbers(&self, first: u32) -> Vec<Listed> {
+    pub(super) fn numbers(&self, first: u32, family: Family) -> Vec<Listed> {
         let number = |source: [u8; 4], ports: [u8; 4]| [frames::number(first, source, [ports[0], ports[1]]), 0];
-        let v4 = forward(self.flows.slots4()).map(|flow| number(unpack4(flow.tuple.addrs).0, flow.tuple.ports));
-        let v6 = forward(self.flows.slots6()).map(|flow| {
-            let [.., a, b, c, d] = unpack6(flow.tuple.addrs).0;
-            number([a, b, c, d], flow.tuple.ports)
-        });
-        v4.chain(v6).collect()
+        match family {
+            Family::V4 => {
+                forward(self.flows.slots4()).map(|flow| number(unpack4(flow.tuple.addrs).0, flow.tuple.ports)).collect()
+            }
+            Family::V6 => forward(self.flows.slots6())
+                .map(|flow| {
+                    let [.., a, b, c, d] = unpack6(flow.tuple.addrs).0;
+                    number([a, b, c, d], flow.tuple.ports)
+                })
+                .collect(),
+        }
     }
 
     /// The IPv4 flows, as tuples: what their endpoints send.
@@ -147,7 +168,7 @@ impl Edge {
             slot.set_state(state);
         }
         for tags in self.flows.tags4() {
-            tags.store(if worn { u64::MAX / 255 } else { 0 });
+            tags.store(0);
         }
     }
 }

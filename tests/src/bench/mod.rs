@@ -5,8 +5,15 @@ mod candidate;
 mod edge;
 mod frames;
 mod kernel;
+mod large;
+mod memory;
 pub mod packet;
 pub mod path;
+pub mod plan;
+pub mod program;
+mod reload;
+mod report;
 mod stats;
 
+pub use report::{Figure, Goal, Report, Wanted};
 pub use stats::Spread;

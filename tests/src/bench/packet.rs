@@ -4,20 +4,27 @@
 //! into a hash table of as many 16-byte keys as there are flows. What the product counted must be what was asked for: a
 //! benchmark that measures misses fails.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use std::rc::Rc;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::ProgramFd;
 use ga::program::Sizes;
 use ga_common::{
-    abi::reason::{Drop, Pass},
-    bench::{Load, order, target},
+    abi::{
+        family::Family,
+        reason::{Drop, Pass},
+    },
+    bench::{Listed, Load, order, target},
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
-use serde::Serialize;
+use serde_json::json;
 
 use super::{
     edge::{Edge, Sums},
     frames::{self, Kind},
     kernel::{Kernel, Run},
-    stats::{Spread, paired, short},
+    report::{Figure, Goal, Report},
+    stats::{Spread, paired},
 };
 
 const ROUNDS: usize = 9;
@@ -32,21 +39,6 @@ enum Fate {
     New,
     Dropped(Drop),
     Passed(Pass),
-}
-
-/// One line of the table.
-#[derive(Debug, Serialize)]
-struct Figure {
-    case: &'static str,
-    flows: u32,
-    table_slots: u32,
-    ns: Spread,
-    floor1_ns: Spread,
-    floor2_ns: Option<Spread>,
-    /// Median of the rounds' differences.
-    above_floor1_ns: f64,
-    /// Median of the rounds' ratios.
-    ratio_to_floor2: Option<f64>,
 }
 
 /// A case and the rounds it had.
@@ -65,32 +57,46 @@ impl Case {
         Self { name, load, fate, packets: PACKETS, ga: Vec::new(), floor1: Vec::new(), floor2: Vec::new() }
     }
 
-    fn figure(&self, flows: u32, table_slots: u32) -> Figure {
+    /// How far the product is above the floor of the same round; the median of the rounds.
+    fn above(&self) -> f64 {
         let above: Vec<f64> = self.ga.iter().zip(&self.floor1).map(|(ga, floor)| ga - floor).collect();
-        Figure {
-            case: self.name,
-            flows,
-            table_slots,
-            ns: Spread::of(&self.ga),
-            floor1_ns: Spread::of(&self.floor1),
-            floor2_ns: (!self.floor2.is_empty()).then(|| Spread::of(&self.floor2)),
-            above_floor1_ns: Spread::of(&above).median,
-            ratio_to_floor2: (!self.floor2.is_empty()).then(|| short(paired(&self.ga, &self.floor2))),
+        Spread::of(&above).median
+    }
+
+    fn figure(&self, flows: u32) -> Figure {
+        let name = if flows == 0 { self.name.to_owned() } else { format!("{}, {flows} flows", self.name) };
+        let figure = Figure::new(name, "ns", &self.ga).beside("floor 1", Spread::of(&self.floor1).median);
+        let figure = figure.beside("above floor 1", self.above());
+        if self.floor2.is_empty() {
+            return figure;
         }
+        let figure = figure.beside("floor 2", Spread::of(&self.floor2).median);
+        figure.beside("ratio to floor 2", paired(&self.ga, &self.floor2))
+    }
+
+    fn wants_above(&self, figure: Figure, limit: f64) -> Figure {
+        figure.wants(Goal::at_most("above floor 1, ns", self.above(), limit))
     }
 }
 
 /// The product and the floors, ready to be called.
 struct Bench {
     kernel: Kernel,
-    edge: Edge,
+    edge: Rc<Edge>,
 }
 
 impl Bench {
     fn new(flows: u32, sizes: Sizes) -> Result<Self> {
-        let (mut kernel, mut edge) = (Kernel::new(flows)?, Edge::new(sizes)?);
-        kernel.aim(target::GA, &edge.fd()?)?;
-        Ok(Self { kernel, edge })
+        let mut edge = Edge::new(sizes)?;
+        let fd = edge.fd()?;
+        Self::over(&Rc::new(edge), &fd, flows)
+    }
+
+    /// Floors of their own for an edge that others use too.
+    fn over(edge: &Rc<Edge>, program: &ProgramFd, flows: u32) -> Result<Self> {
+        let mut kernel = Kernel::new(flows)?;
+        kernel.aim(target::GA, program)?;
+        Ok(Self { kernel, edge: Rc::clone(edge) })
     }
 
     /// Runs packets through the product and checks what became of each.
@@ -109,22 +115,28 @@ impl Bench {
         Ok(run.ns)
     }
 
-    /// Makes `flows` flows and lists them, also in the floor's table. In a table as full as it may become a few of them find no
-    /// slot; more is an error.
-    fn open(&mut self, load: Load, flows: u32) -> Result<u32> {
+    /// Makes `flows` flows of `family` and lists them, also in the floor's table. In a table as full as it may become a few of
+    /// them find no slot; more is an error.
+    fn open(&mut self, load: Load, flows: u32, family: Family) -> Result<u32> {
         let before = self.edge.sums()?;
         self.kernel.run(&mut Load { target: target::GA, ..load }, flows)?;
         let sums = self.edge.sums()?.since(before);
-        let mut numbers = self.edge.numbers(load.source);
+        let numbers = self.edge.numbers(load.source, family);
         let made = numbers.len() as u32;
         let full = sums.drops[Drop::FlowTableFull as usize] as u32;
         ensure!(made + full == flows && full <= flows / 1000, "setting {flows} flows up: {sums:?}");
-        shuffle(&mut numbers);
-        self.kernel.set_list(&numbers)?;
-        let fill = Load { order: order::NUMBERS, flows: made, target: target::INSERT, ..load };
-        let run = self.kernel.run(&mut { fill }, made)?;
+        self.list(numbers, Load { order: order::NUMBERS, ..load })
+    }
+
+    /// Lists what is to be sent, in no order, also in the floor's table; returns how many there are.
+    fn list(&mut self, mut flows: Vec<Listed>, load: Load) -> Result<u32> {
+        let count = flows.len() as u32;
+        shuffle(&mut flows);
+        self.kernel.set_list(&flows)?;
+        let mut fill = Load { flows: count, target: target::INSERT, ..load };
+        let run = self.kernel.run(&mut fill, count)?;
         ensure!(run.action == 1 && run.misses == 0, "the floor's table cannot be filled");
-        Ok(made)
+        Ok(count)
     }
 
     /// One round of a case: the floors and the product, one after the other.
@@ -170,28 +182,28 @@ fn check(sums: Sums, packets: u64, fate: Fate, run: Run) -> Result<()> {
     Ok(())
 }
 
-/// Measures and prints.
-pub fn run(json: bool) -> Result<()> {
-    let cpu = pin()?;
-    let mut figures = Vec::new();
+/// Measures.
+pub fn run() -> Result<Report> {
+    let mut report = Report::new("packet");
+    report.about.insert("cpu", json!(pin()?));
+    report.about.insert("rounds", json!(ROUNDS));
     for flows in FLOWS {
         eprintln!("known flows: {flows}");
-        known4(flows, &mut figures)?;
-        known6(flows, &mut figures)?;
-        known_udp(flows, &mut figures)?;
+        known_tcp(flows, &mut report.figures)?;
+        known_udp(flows, &mut report.figures)?;
     }
     for (name, worn) in [("tcp4 new flow", false), ("tcp4 new flow, table worn", true)] {
         eprintln!("{name}");
-        new_flows(name, worn, 4_096, 0, 2_000, 30, &mut figures)?;
-        new_flows(name, worn, 1_000_000, 250_000, 100_000, 7, &mut figures)?;
+        new_flows(name, worn, 4_096, 0, 2_000, 30, &mut report.figures)?;
+        new_flows(name, worn, 1_000_000, 900_000, 100_000, 7, &mut report.figures)?;
     }
     eprintln!("what is not forwarded");
-    rest(&mut figures)?;
-    if json { print_json(&figures, cpu) } else { print(&figures) }
+    rest(&mut report.figures)?;
+    Ok(report)
 }
 
 /// To the last CPU: interrupts prefer the first.
-fn pin() -> Result<usize> {
+pub(super) fn pin() -> Result<usize> {
     let cpu = std::thread::available_parallelism()?.get() - 1;
     let mut set = CpuSet::new();
     set.set(cpu);
@@ -203,52 +215,69 @@ fn only4(flows: u32) -> Sizes {
     Sizes { flows6: 64, ..Sizes::for_flows(flows) }
 }
 
-fn known4(flows: u32, figures: &mut Vec<Figure>) -> Result<()> {
-    let sizes = only4(flows);
-    let mut bench = Bench::new(flows, sizes)?;
-    let flows = bench.open(frames::load(Kind::Tcp4 { syn: true })?, flows)?;
-    let ack = frames::load(Kind::Tcp4 { syn: false })?;
-    let mut forward = Case::new("tcp4 forward", Load { order: order::NUMBERS, flows, ..ack }, Fate::Forward);
-    let mut back = Case::new("tcp4 return", Load { order: order::TUPLES, flows, ..ack }, Fate::Return);
-    let mut lists = [bench.edge.numbers(ack.source), bench.edge.replies()];
-    lists.iter_mut().for_each(|list| shuffle(list));
-    for (list, case) in lists.iter().zip([&mut forward, &mut back]) {
-        ensure!(list.len() == flows as usize, "{} of {flows} flows are in the table", list.len());
-        bench.kernel.set_list(list)?;
-        // Once around, so that every half is established.
-        bench.ga(case.load, flows, case.fate)?;
-        for _ in 0..ROUNDS {
-            bench.round(case, case.fate == Fate::Forward)?;
+/// TCP of both families, forward and, over IPv4, back: one round after the other.
+fn known_tcp(flows: u32, figures: &mut Vec<Figure>) -> Result<()> {
+    let mut edge = Edge::new(Sizes::for_flows(flows))?;
+    let fd = edge.fd()?;
+    let edge = Rc::new(edge);
+    let lane = || Bench::over(&edge, &fd, flows);
+    let (mut forward, mut back, mut six) = (lane()?, lane()?, lane()?);
+    let flows4 = forward.open(frames::load(Kind::Tcp4 { syn: true })?, flows, Family::V4)?;
+    let flows6 = six.open(frames::load(Kind::Tcp6 { syn: true })?, flows, Family::V6)?;
+    let (ack4, ack6) = (frames::load(Kind::Tcp4 { syn: false })?, frames::load(Kind::Tcp6 { syn: false })?);
+    let replies = Load { order: order::TUPLES, flows: flows4, ..ack4 };
+    let listed = back.list(edge.replies(), replies)?;
+    ensure!(listed == flows4, "{listed} of {flows4} flows can be answered");
+    let numbers = |flows, load| Load { order: order::NUMBERS, flows, ..load };
+    let mut lanes = [
+        (forward, Case::new("tcp4 forward", numbers(flows4, ack4), Fate::Forward)),
+        (back, Case::new("tcp4 return", replies, Fate::Return)),
+        (six, Case::new("tcp6 forward", numbers(flows6, ack6), Fate::Forward)),
+    ];
+    // Twice around, so that every half is established: a client's segment after an answer of the endpoint.
+    for lane in [0, 1, 2, 0] {
+        let (bench, case) = &mut lanes[lane];
+        bench.ga(case.load, case.load.flows, case.fate)?;
+    }
+    for _ in 0..ROUNDS {
+        for (bench, case) in &mut lanes {
+            bench.round(case, true)?;
         }
     }
-    figures.extend([forward.figure(flows, sizes.flows4), back.figure(flows, sizes.flows4)]);
-    Ok(())
-}
-
-fn known6(flows: u32, figures: &mut Vec<Figure>) -> Result<()> {
-    let sizes = Sizes { flows4: 64, ..Sizes::for_flows(flows) };
-    let mut bench = Bench::new(flows, sizes)?;
-    let flows = bench.open(frames::load(Kind::Tcp6 { syn: true })?, flows)?;
-    let ack = frames::load(Kind::Tcp6 { syn: false })?;
-    let mut forward = Case::new("tcp6 forward", Load { order: order::NUMBERS, flows, ..ack }, Fate::Forward);
-    bench.ga(forward.load, flows, forward.fate)?;
-    for _ in 0..ROUNDS {
-        bench.round(&mut forward, true)?;
+    let [(_, forward), (_, back), (_, six)] = &lanes;
+    for case in [forward, back] {
+        let mut figure = case.figure(flows);
+        if flows == FLOWS[0] {
+            figure = case.wants_above(figure, 75.0);
+        } else if flows == FLOWS[FLOWS.len() - 1] {
+            figure = figure.wants(Goal::at_most("ratio to floor 2", paired(&case.ga, &case.floor2), 1.0));
+        }
+        figures.push(figure);
     }
-    figures.push(forward.figure(flows, sizes.flows6));
+    let ratio = paired(&six.ga, &forward.ga);
+    figures.push(six.figure(flows).wants(Goal::at_most("ratio to tcp4 forward", ratio, 1.25)));
     Ok(())
 }
 
 fn known_udp(flows: u32, figures: &mut Vec<Figure>) -> Result<()> {
-    let sizes = only4(flows);
-    let mut bench = Bench::new(flows, sizes)?;
+    let mut edge = Edge::new(only4(flows))?;
+    let fd = edge.fd()?;
+    let edge = Rc::new(edge);
+    let (mut forward, mut back) = (Bench::over(&edge, &fd, flows)?, Bench::over(&edge, &fd, flows)?);
     let load = frames::load(Kind::Udp4)?;
-    let flows = bench.open(load, flows)?;
-    let mut forward = Case::new("udp4 forward", Load { order: order::NUMBERS, flows, ..load }, Fate::Forward);
+    let flows = forward.open(load, flows, Family::V4)?;
+    let replies = Load { order: order::TUPLES, flows, ..load };
+    back.list(edge.replies(), replies)?;
+    let mut lanes = [
+        (forward, Case::new("udp4 forward", Load { order: order::NUMBERS, flows, ..load }, Fate::Forward)),
+        (back, Case::new("udp4 return", replies, Fate::Return)),
+    ];
     for _ in 0..ROUNDS {
-        bench.round(&mut forward, true)?;
+        for (bench, case) in &mut lanes {
+            bench.round(case, true)?;
+        }
     }
-    figures.push(forward.figure(flows, sizes.flows4));
+    figures.extend(lanes.iter().map(|(_, case)| case.figure(flows)));
     Ok(())
 }
 
@@ -262,8 +291,7 @@ fn new_flows(
     rounds: usize,
     figures: &mut Vec<Figure>,
 ) -> Result<()> {
-    let sizes = only4(room);
-    let mut bench = Bench::new(1, sizes)?;
+    let mut bench = Bench::new(1, only4(room))?;
     let load = frames::load(Kind::Tcp4 { syn: true })?;
     let mut case = Case { packets, ..Case::new(name, load, Fate::New) };
     for _ in 0..rounds {
@@ -275,67 +303,38 @@ fn new_flows(
         case.floor1.push(bench.floor(target::SWAP, case.load, packets)?);
         case.ga.push(bench.ga(case.load, packets, case.fate)?);
     }
-    figures.push(case.figure(before + packets, sizes.flows4));
+    let mut figure = case.figure(before + packets);
+    if before > 0 {
+        figure = figure.wants(Goal::at_most("ns", Spread::of(&case.ga).median, 900.0));
+    }
+    figures.push(figure);
     Ok(())
 }
 
 fn rest(figures: &mut Vec<Figure>) -> Result<()> {
-    let sizes = only4(1_000);
-    let mut bench = Bench::new(1, sizes)?;
+    let mut bench = Bench::new(1, only4(1_000))?;
     let no_flow = frames::load(Kind::Tcp4 { syn: false })?;
-    let mut cases = [
-        Case::new("tcp4 drop no_flow", no_flow, Fate::Dropped(Drop::NoFlow)),
-        Case::new("udp4 not ours", frames::load(Kind::Stranger)?, Fate::Passed(Pass::NotOurs)),
-        Case::new("arp", frames::load(Kind::Arp)?, Fate::Passed(Pass::NotIp)),
+    let cases = [
+        (90.0, Case::new("tcp4 drop no_flow", no_flow, Fate::Dropped(Drop::NoFlow))),
+        (25.0, Case::new("udp4 not ours", frames::load(Kind::Stranger)?, Fate::Passed(Pass::NotOurs))),
+        (25.0, Case::new("arp", frames::load(Kind::Arp)?, Fate::Passed(Pass::NotIp))),
     ];
+    let mut cases = cases;
     bench.edge.forget(true);
     for _ in 0..ROUNDS {
-        for case in &mut cases {
+        for (_, case) in &mut cases {
             bench.round(case, false)?;
         }
     }
-    figures.extend(cases.iter().map(|case| case.figure(0, sizes.flows4)));
+    figures.extend(cases.iter().map(|(limit, case)| case.wants_above(case.figure(0), *limit)));
     Ok(())
 }
 
 /// Fisher and Yates, with a fixed seed: neighbours in the table do not follow each other.
-fn shuffle<T>(items: &mut [T]) {
+pub(super) fn shuffle<T>(items: &mut [T]) {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     for i in (1..items.len()).rev() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         items.swap(i, (state >> 33) as usize % (i + 1));
     }
-}
-
-fn print(figures: &[Figure]) -> Result<()> {
-    println!(
-        "{:<26} {:>9} {:>9} {:>18} {:>10} {:>9} {:>10} {:>8}",
-        "case", "flows", "slots", "ns min/med/max", "floor 1", "above it", "floor 2", "ratio"
-    );
-    for figure in figures {
-        let Spread { min, median, max } = figure.ns;
-        let floor2 = figure.floor2_ns.map_or("-".to_owned(), |floor| format!("{:.0}", floor.median));
-        let ratio = figure.ratio_to_floor2.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-        println!(
-            "{:<26} {:>9} {:>9} {:>18} {:>10.0} {:>9.0} {:>10} {:>8}",
-            figure.case,
-            figure.flows,
-            figure.table_slots,
-            format!("{min:.0}/{median:.0}/{max:.0}"),
-            figure.floor1_ns.median,
-            figure.above_floor1_ns,
-            floor2,
-            ratio
-        );
-    }
-    Ok(())
-}
-
-fn print_json(figures: &[Figure], cpu: usize) -> Result<()> {
-    if figures.is_empty() {
-        bail!("nothing was measured");
-    }
-    let report = serde_json::json!({ "bench": "packet", "cpu": cpu, "rounds": ROUNDS, "figures": figures });
-    println!("{}", serde_json::to_string_pretty(&report)?);
-    Ok(())
 }

@@ -8,13 +8,13 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use ga_common::bench::{Load, order, target};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     candidate::{Candidate, Kind, PORT_BULK, PORT_UDP, PORT_WEB},
     frames,
-    stats::{Spread, paired, short},
+    report::{Figure, Goal, Report},
+    stats::{Spread, paired},
 };
 use crate::lab::VIP4;
 
@@ -26,8 +26,7 @@ const FIRST_FRAMES: u32 = 200_000;
 const UDP_SECONDS: f64 = 0.5;
 
 /// Everything that is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Metric {
     UdpPacketsPerSecond,
     ConnectionsPerSecond,
@@ -36,14 +35,25 @@ enum Metric {
     TcpMbitPerSecond,
 }
 
-/// One line of the table.
-#[derive(Debug, Serialize)]
-struct Figure {
-    metric: Metric,
-    candidate: &'static str,
-    value: Spread,
-    /// Median of the rounds' ratios.
-    ratio_to_nftables: f64,
+const METRICS: [Metric; 5] = [
+    Metric::UdpPacketsPerSecond,
+    Metric::ConnectionsPerSecond,
+    Metric::LatencyP50Us,
+    Metric::LatencyP99Us,
+    Metric::TcpMbitPerSecond,
+];
+
+impl Metric {
+    /// Name and unit.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::UdpPacketsPerSecond => ("UDP of 64 bytes", "pps"),
+            Self::ConnectionsPerSecond => ("TCP connections", "cps"),
+            Self::LatencyP50Us => ("request latency p50", "us"),
+            Self::LatencyP99Us => ("request latency p99", "us"),
+            Self::TcpMbitPerSecond => ("TCP stream", "Mbit/s"),
+        }
+    }
 }
 
 /// Values of one candidate, by metric and round.
@@ -63,8 +73,8 @@ impl Rounds {
     }
 }
 
-/// Measures and prints.
-pub fn run(json: bool) -> Result<()> {
+/// Measures.
+pub fn run() -> Result<Report> {
     let kinds = [Kind::Ga, Kind::Nftables, Kind::Haproxy, Kind::Redirect];
     let mut candidates = kinds
         .into_iter()
@@ -76,14 +86,10 @@ pub fn run(json: bool) -> Result<()> {
             measure(candidate, rounds).with_context(|| format!("measuring {}", candidate.kind.name()))?;
         }
     }
-    let figures = figures(&candidates);
-    if json {
-        let report = serde_json::json!({ "bench": "path", "rounds": ROUNDS, "figures": figures });
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print(&figures);
-    }
-    Ok(())
+    let mut report = Report::new("path");
+    report.about.insert("rounds", json!(ROUNDS));
+    report.figures = METRICS.into_iter().flat_map(|metric| figures(metric, &candidates)).collect();
+    Ok(report)
 }
 
 fn measure(candidate: &mut Candidate, rounds: &mut Rounds) -> Result<()> {
@@ -167,44 +173,41 @@ fn bulk(candidate: &Candidate) -> Result<f64> {
     Ok(bits / 1e6)
 }
 
-fn figures(candidates: &[(Candidate, Rounds)]) -> Vec<Figure> {
-    let metrics = [
-        Metric::UdpPacketsPerSecond,
-        Metric::ConnectionsPerSecond,
-        Metric::LatencyP50Us,
-        Metric::LatencyP99Us,
-        Metric::TcpMbitPerSecond,
-    ];
-    let base = candidates.iter().find(|(candidate, _)| candidate.kind == Kind::Nftables);
-    let mut figures = Vec::new();
-    for metric in metrics {
-        for (candidate, rounds) in candidates.iter().filter(|(_, rounds)| !rounds.of(metric).is_empty()) {
-            let values = rounds.of(metric);
-            let ratio = base.map_or(0.0, |(_, base)| paired(values, base.of(metric)));
-            figures.push(Figure {
-                metric,
-                candidate: candidate.kind.name(),
-                value: Spread::of(values),
-                ratio_to_nftables: short(ratio),
-            });
+/// The figures of all candidates; the product's with what is wanted of it.
+fn figures(metric: Metric, candidates: &[(Candidate, Rounds)]) -> Vec<Figure> {
+    let values = |kind: Kind| {
+        candidates.iter().find(|(candidate, _)| candidate.kind == kind).map_or(&[][..], |(_, rounds)| rounds.of(metric))
+    };
+    let over = |base: Kind| paired(values(Kind::Ga), values(base));
+    let goals = match metric {
+        Metric::UdpPacketsPerSecond => vec![
+            Goal::at_least("ratio to nftables", over(Kind::Nftables), 5.0),
+            Goal::at_least("ratio to the bare redirect", over(Kind::Redirect), 0.75),
+        ],
+        Metric::ConnectionsPerSecond => vec![
+            Goal::at_least("ratio to nftables", over(Kind::Nftables), 1.0),
+            Goal::at_least("ratio to haproxy", over(Kind::Haproxy), 1.0),
+        ],
+        Metric::LatencyP50Us => vec![Goal::at_most("ratio to nftables", over(Kind::Nftables), 1.0)],
+        Metric::LatencyP99Us | Metric::TcpMbitPerSecond => Vec::new(),
+    };
+    let (what, unit) = metric.words();
+    let measured = candidates.iter().filter(|(_, rounds)| !rounds.of(metric).is_empty());
+    let mut figures: Vec<_> = measured
+        .map(|(candidate, rounds)| {
+            let figure = Figure::new(format!("{what}, {}", candidate.kind.name()), unit, rounds.of(metric));
+            let base = values(Kind::Nftables);
+            let is_compared = !base.is_empty() && candidate.kind != Kind::Nftables;
+            if is_compared { figure.beside("ratio to nftables", paired(rounds.of(metric), base)) } else { figure }
+        })
+        .collect();
+    if let Some(first) = figures.first_mut() {
+        first.goals = goals;
+        for kind in [Kind::Nftables, Kind::Haproxy, Kind::Redirect].into_iter().filter(|kind| !values(*kind).is_empty()) {
+            first.beside.insert(kind.name(), Spread::of(values(kind)).short().median);
         }
     }
     figures
-}
-
-fn print(figures: &[Figure]) {
-    println!("{:<28} {:<12} {:>34} {:>10}", "metric", "candidate", "min/median/max", "nftables=1");
-    for Figure { metric, candidate, value, ratio_to_nftables } in figures {
-        let name = match metric {
-            Metric::UdpPacketsPerSecond => "UDP 64 B, packets/s",
-            Metric::ConnectionsPerSecond => "TCP connections/s",
-            Metric::LatencyP50Us => "request latency p50, us",
-            Metric::LatencyP99Us => "request latency p99, us",
-            Metric::TcpMbitPerSecond => "TCP stream, Mbit/s",
-        };
-        let spread = format!("{:.0}/{:.0}/{:.0}", value.min, value.median, value.max);
-        println!("{name:<28} {candidate:<12} {spread:>34} {ratio_to_nftables:>10.2}");
-    }
 }
 
 #[cfg(test)]

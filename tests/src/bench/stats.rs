@@ -22,6 +22,11 @@ impl Spread {
         let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
         Self { min, median: (low + high) / 2.0, max }
     }
+
+    /// To three places.
+    pub(super) fn short(self) -> Self {
+        Self { min: short(self.min), median: short(self.median), max: short(self.max) }
+    }
 }
 
 /// The median of a round's value over another value of the same round.

@@ -1,6 +1,7 @@
 //! The agent of a lab, and the verbs that ask it.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -34,9 +35,14 @@ pub struct Agent {
 impl Agent {
     /// Starts the agent in the lab's edge with the lab's configuration and waits until it answers.
     pub fn start(lab: &Lab) -> Result<Self> {
+        Self::start_within(lab, Duration::from_secs(20))
+    }
+
+    /// The same with another patience: a large configuration takes longer.
+    pub fn start_within(lab: &Lab, patience: Duration) -> Result<Self> {
         let mut agent = Self::spawn(lab)?;
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(20) {
+        while start.elapsed() < patience {
             if let Some(status) = agent.child.try_wait()? {
                 bail!("the agent ended with {status}:\n{}", agent.log());
             }
@@ -45,7 +51,7 @@ impl Agent {
             }
             sleep(Duration::from_millis(10));
         }
-        bail!("the agent did not answer within 20 s:\n{}", agent.log())
+        bail!("the agent did not answer within {patience:?}:\n{}", agent.log())
     }
 
     /// Starts the agent and waits for nothing.
@@ -101,6 +107,13 @@ impl Agent {
     /// How things are.
     pub fn status(&self) -> Result<ga::status::Status> {
         serde_json::from_str(&self.ok(&["status", "--output", "json"])?).context("the status is not what it should be")
+    }
+
+    /// Packets that a listener dropped, by reason.
+    pub fn drops(&self, listener: &str) -> Result<BTreeMap<String, u64>> {
+        let status = self.status()?;
+        let found = status.listeners().find(|(_, one)| one.name == listener);
+        Ok(found.map(|(_, one)| one.drops.iter().map(|drop| (drop.reason.clone(), drop.packets)).collect()).unwrap_or_default())
     }
 
     /// What it wrote to standard error.

@@ -3,6 +3,8 @@
 
 mod agent;
 mod namespace;
+mod pinned;
+mod strace;
 
 use std::{
     fs,
@@ -19,6 +21,8 @@ use aya::{
 
 pub use agent::{Agent, ga_binary};
 pub use namespace::{Namespace, command};
+pub use pinned::{Picture, read as read_pins};
+pub use strace::Strace;
 
 /// What clients reach, IPv4.
 pub const VIP4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);

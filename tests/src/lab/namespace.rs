@@ -39,6 +39,14 @@ impl Namespace {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// One of the kernel's own counters, by the name that `nstat` gives it.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let text = self.read(&["nstat", "-asz", name])?;
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("there is no counter {name}"))?;
+        line.split_whitespace().next().context("a counter has a value")?.parse().with_context(|| format!("{name} is {line}"))
+    }
+
     /// Runs a command in it to its end, however it ends.
     pub fn output(&self, words: &[&str]) -> Result<Output> {
         self.command(words).stdin(Stdio::null()).output().with_context(|| format!("cannot run {words:?}"))

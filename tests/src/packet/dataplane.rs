@@ -42,6 +42,8 @@ pub trait Dataplane {
     fn forget(&mut self);
     /// Lets time pass.
     fn wait(&mut self, seconds: u16);
+    /// The time of the last packet, in milliseconds since some moment; waiting counts.
+    fn now_ms(&self) -> u64;
     /// Runs one packet.
     fn send(&mut self, frame: &[u8]) -> anyhow::Result<Seen>;
     /// Pairs that hold slots, alive or merely not swept.
@@ -50,4 +52,8 @@ pub trait Dataplane {
     fn counters(&self) -> anyhow::Result<BTreeMap<EndpointId, EndpointCounters>>;
     /// Shortest frame it takes.
     fn shortest(&self) -> usize;
+    /// Compares what is too dear to compare after every packet.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 }

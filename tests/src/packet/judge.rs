@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write as _,
     net::IpAddr,
 };
 
@@ -24,10 +25,10 @@ use super::{
 /// Which reasons were ever seen, and how much was run.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
-    /// Drop reasons.
-    pub drops: BTreeSet<Drop>,
-    /// Pass reasons.
-    pub passes: BTreeSet<Pass>,
+    /// How often each drop reason.
+    pub drops: BTreeMap<Drop, usize>,
+    /// How often each pass reason.
+    pub passes: BTreeMap<Pass, usize>,
     /// Cases.
     pub cases: usize,
     /// Packets.
@@ -39,18 +40,38 @@ pub struct Coverage {
 impl Coverage {
     /// Reasons that no case reached.
     pub fn missing(&self) -> Vec<&'static str> {
-        let drops = Drop::ALL.iter().filter(|reason| !self.drops.contains(reason)).map(|reason| reason.name());
-        let passes = Pass::ALL.iter().filter(|reason| !self.passes.contains(reason)).map(|reason| reason.name());
+        let drops = Drop::ALL.iter().filter(|reason| !self.drops.contains_key(reason)).map(|reason| reason.name());
+        let passes = Pass::ALL.iter().filter(|reason| !self.passes.contains_key(reason)).map(|reason| reason.name());
         drops.chain(passes).collect()
     }
 
-    fn note(&mut self, seen: &Seen) {
+    /// Prints what was run and how often each reason was met, past the test harness, which keeps the output of tests that pass to
+    /// itself.
+    pub fn print(&self, what: &str) {
+        let drops = self.drops.iter().map(|(reason, count)| format!("{} {count}", reason.name()));
+        let passes = self.passes.iter().map(|(reason, count)| format!("{} {count}", reason.name()));
+        let (drops, passes): (Vec<_>, Vec<_>) = (drops.collect(), passes.collect());
+        let Self { cases, packets, prefixes, .. } = self;
+        let lines = format!(
+            "{what}: {cases} cases, {packets} packets, {prefixes} prefixes\n  {} of {} drop reasons: {}\n  {} of {} pass reasons: {}\n",
+            drops.len(),
+            Drop::COUNT,
+            drops.join(", "),
+            passes.len(),
+            Pass::COUNT,
+            passes.join(", "),
+        );
+        drop(std::io::stdout().write_all(lines.as_bytes()));
+    }
+
+    /// Takes note of a packet's fate.
+    pub fn note(&mut self, seen: &Seen) {
         match seen.action {
             Action::Pass(reason) => {
-                self.passes.insert(reason);
+                *self.passes.entry(reason).or_default() += 1;
             }
             Action::Drop(reason, _) => {
-                self.drops.insert(reason);
+                *self.drops.entry(reason).or_default() += 1;
             }
             Action::Tx | Action::Redirect => {}
         }

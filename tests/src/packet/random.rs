@@ -95,7 +95,7 @@ pub fn run(plane: &mut dyn Dataplane, corpus: &BTreeMap<String, Vec<Case>>, seed
 }
 
 /// Every frame of the corpus that needs nothing to have happened before.
-fn originals(corpus: &BTreeMap<String, Vec<Case>>) -> Vec<Vec<u8>> {
+pub(super) fn originals(corpus: &BTreeMap<String, Vec<Case>>) -> Vec<Vec<u8>> {
     let unbound = Bound::default();
     let packets = corpus.values().flatten().flat_map(|case| &case.packets);
     packets.filter_map(|packet| frame(&with_zero_sum(packet, &unbound).ok()?, &unbound).ok()).collect()
@@ -122,7 +122,7 @@ fn turned(frame: &[u8]) -> Vec<u8> {
     reply
 }
 
-fn mutate(frame: &mut Vec<u8>, random: &mut Random, shortest: usize) {
+pub(super) fn mutate(frame: &mut Vec<u8>, random: &mut Random, shortest: usize) {
     for _ in 0..random.below(3) {
         let headers = frame.len().min(80);
         let v4 = frame.get(12) == Some(&8);

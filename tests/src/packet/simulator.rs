@@ -7,7 +7,7 @@ use ga::plan::Step;
 use ga_common::{
     abi::{
         entry::{Egress, Endpoint, EndpointCounters},
-        flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, ticks},
+        flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, TICK_SHIFT, ticks},
         id::{EndpointId, Generation, ListenerId},
         limits::ABI_VERSION,
     },
@@ -25,12 +25,18 @@ use super::{
 pub struct Simulator {
     /// Its tables.
     pub sim: Sim,
+    waited_ms: u64,
 }
 
 impl Simulator {
     /// Without a world.
     pub fn new() -> anyhow::Result<Self> {
-        let mut this = Self { sim: Sim::new(SLOTS as usize, [0; 2]) };
+        Self::with_slots(SLOTS)
+    }
+
+    /// With room for more or fewer flows.
+    pub fn with_slots(slots: u32) -> anyhow::Result<Self> {
+        let mut this = Self { sim: Sim::new(slots as usize, [0; 2]), waited_ms: 0 };
         for step in tables() {
             this.apply(&step)?;
         }
@@ -150,9 +156,10 @@ impl Dataplane for Simulator {
     }
 
     fn forget(&mut self) {
-        self.sim.flows4 = (0..SLOTS).map(|_| FlowSlot4::free()).collect();
-        self.sim.flows6 = (0..SLOTS).map(|_| FlowSlot6::free()).collect();
-        (self.sim.tags4, self.sim.tags6) = (tags(SLOTS as usize), tags(SLOTS as usize));
+        self.sim.flows4.fill_with(FlowSlot4::free);
+        self.sim.flows6.fill_with(FlowSlot6::free);
+        let slots = self.sim.flows4.len();
+        (self.sim.tags4, self.sim.tags6) = (tags(slots), tags(slots));
         self.sim.admitted.take();
     }
 
@@ -160,6 +167,11 @@ impl Dataplane for Simulator {
         // The flows grow older; the clock stays: draws of NAT ports depend on it.
         self.sim.flows4.iter().for_each(|slot| age(slot, ticks(seconds)));
         self.sim.flows6.iter().for_each(|slot| age(slot, ticks(seconds)));
+        self.waited_ms += u64::from(seconds) * 1000;
+    }
+
+    fn now_ms(&self) -> u64 {
+        (u64::from(self.sim.tick.get()) << TICK_SHIFT) / 1_000_000 + self.waited_ms
     }
 
     fn send(&mut self, frame: &[u8]) -> anyhow::Result<Seen> {

@@ -300,7 +300,7 @@ fn egress(counts: [u16; 2]) -> Egress {
 
 fn listeners(steps: &mut Vec<Step>) {
     for (id, idle_timeout_s, affinity, admission) in
-        [(WEB, 900, 0, 0), (DNS, 20, 0, 0), (STICKY, 60, Listener::SOURCE_IP, 0), (GUARDED, 900, 0, 2)]
+        [(WEB, 900, 0, 0), (DNS, 20, 0, 0), (STICKY, 60, Listener::SOURCE_IP, 0), (GUARDED, 900, 0, 8)]
     {
         let flags = Listener::IN_USE | affinity;
         let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0), admission, pad: 0 };

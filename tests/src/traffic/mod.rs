@@ -5,6 +5,7 @@
 
 mod dial;
 mod digest;
+mod flood;
 mod flows;
 mod probe;
 mod server;
@@ -14,9 +15,10 @@ mod transfer;
 
 pub use dial::{Hello, dial, port_is_open, spread};
 pub use digest::Digest;
+pub use flood::{Flood, Spoofed, stay_on};
 pub use flows::{FlowReport, Flows};
 pub use probe::{Probe, ProbeReport, ask_many};
 pub use server::{Connection, End, Server};
 pub use storm::{Storm, StormReport};
 pub use task::{Stop, Task, block_in, until};
-pub use transfer::{Transfer, TransferReport, transfer};
+pub use transfer::{Transfer, TransferReport, Transfers, arrived, transfer};

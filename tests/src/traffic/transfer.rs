@@ -5,12 +5,14 @@ use std::{net::SocketAddr, sync::mpsc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::JoinSet,
     time::timeout,
 };
 
 use super::{
     dial::{Hello, dial},
     digest::Digest,
+    server::Server,
     task::{Stop, Task, block_in},
 };
 use crate::lab::Namespace;
@@ -69,6 +71,60 @@ impl Transfer {
     pub fn finish(self) -> Result<TransferReport> {
         self.task.finish()
     }
+}
+
+/// Many transfers that go on, slowly, until they are finished.
+#[derive(Debug)]
+pub struct Transfers(Task<Vec<Result<TransferReport>>>);
+
+impl Transfers {
+    /// Opens `count` connections, each sending a block of 64 KiB every `pause`.
+    pub fn open(namespace: &Namespace, to: SocketAddr, count: usize, pause: Duration) -> Result<Self> {
+        let (tell, told) = mpsc::channel();
+        let task = Task::start(namespace, move |stop| async move {
+            let mut all = JoinSet::new();
+            for _ in 0..count {
+                let (hello, stream) = dial(None, to).await?;
+                let stop = stop.clone();
+                all.spawn(async move {
+                    let sent = exchange(stream, u64::MAX, pause, Some(stop)).await;
+                    sent.map(|sent| TransferReport { hello, sent }).with_context(|| format!("{hello:?}"))
+                });
+            }
+            tell.send(())?;
+            Ok(all.join_all().await)
+        })?;
+        match told.recv_timeout(Duration::from_secs(60)) {
+            Ok(()) => Ok(Self(task)),
+            Err(_) => Err(task.finish().err().unwrap_or_else(|| anyhow::anyhow!("no connection")).context("no transfers")),
+        }
+    }
+
+    /// Ends them in order and wants every one of them complete; that servers received what was sent is for the caller to see.
+    pub fn all_well(self) -> Result<Vec<TransferReport>> {
+        let reports = self.0.finish()?;
+        let count = reports.len();
+        let (mut well, mut broken) = (Vec::new(), Vec::new());
+        for report in reports {
+            match report {
+                Ok(report) => well.push(report),
+                Err(error) => broken.push(format!("{error:#}")),
+            }
+        }
+        ensure!(broken.is_empty(), "{} of {count} transfers broke, the first with: {}", broken.len(), broken[0]);
+        Ok(well)
+    }
+}
+
+/// Wants every connection to be known to the server that it reached, with the very bytes that were sent.
+pub fn arrived(reports: &[TransferReport], servers: &[Server]) -> Result<()> {
+    for report in reports {
+        let server = servers.get(report.hello.server - 1).context("there is no such server")?;
+        let found = server.connections().into_iter().find(|one| one.peer == report.hello.peer && one.local == report.hello.local);
+        let found = found.with_context(|| format!("no server knows {:?}", report.hello))?;
+        ensure!(found.received == report.sent, "the server received {:?} of {:?}", found.received, report.sent);
+    }
+    Ok(())
 }
 
 async fn exchange(stream: tokio::net::TcpStream, bytes: u64, pause: Duration, mut stop: Option<Stop>) -> Result<Digest> {

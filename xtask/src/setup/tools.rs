@@ -8,7 +8,7 @@ use super::{apt, have};
 use crate::shell::{Root, Step, cargo, find_program, read, show};
 
 /// A Debian package and the program by which its presence is seen, so that other distributions can bring their own.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("iproute2", "ip"),
     ("ethtool", "ethtool"),
     ("nftables", "nft"),
@@ -18,6 +18,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("haproxy", "haproxy"),
     ("bpftool", "bpftool"),
     ("socat", "socat"),
+    ("strace", "strace"),
     ("procps", "sysctl"),
     ("iputils-ping", "ping"),
     ("wrk", "wrk"),

@@ -52,6 +52,7 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         ports: Ports::parse(ports).unwrap(),
         affinity: Affinity::None,
         idle_timeout: Duration::from_secs(900),
+        max_new_flows_per_second: 0,
         group,
     }
 }

@@ -116,3 +116,30 @@ proptest! {
         }
     }
 }
+
+/// Every one walks the way from every state on another one.
+const CASES: u32 = 6;
+
+fn cases() -> u32 {
+    std::env::var("GA_CASES").map_or(CASES, |cases| cases.parse().unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
+
+    /// Killed after any step, and told something else at the next start: that way is as safe, and ends where it should.
+    #[test]
+    fn from_every_prefix_there_is_a_safe_way_to_any_other_plan(old in any_intent(), new in any_intent(), other in any_intent()) {
+        let mut state = State::default();
+        advance(&mut state, &old, 0, None)?;
+        let target = build_sized(&new, &Overrides::default(), &state, [0, 0], SIZE).unwrap().target;
+        for step in steps(&state, &target) {
+            // A start knows of tables what their digests say.
+            let mut found = state.clone();
+            found.forget_slots();
+            advance(&mut found, &other, 0, None)?;
+            prop_assert!(build_sized(&other, &Overrides::default(), &found, [0, 0], SIZE).unwrap().is_noop());
+            state.apply(&step).unwrap();
+        }
+    }
+}
