@@ -214,7 +214,7 @@ async fn read(
             }
         }
         for event in events.into_iter().filter_map(|told| teller.tell(told)) {
-            match timeout_at(end, tell.send(WatchLine::Packet(event))).await {
+            match timeout_at(end, tell.send(WatchLine::Packet(Box::new(event)))).await {
                 Ok(Ok(())) => told += 1,
                 Ok(Err(_closed)) => return (Why::Gone, told),
                 Err(_late) => return (Why::Time, told),

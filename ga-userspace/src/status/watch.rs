@@ -101,7 +101,7 @@ pub enum WatchLine {
         interfaces: Vec<String>,
     },
     /// A packet.
-    Packet(PacketEvent),
+    Packet(Box<PacketEvent>),
     /// The watch is over and the usual program is back.
     Ended(WatchEnd),
 }
