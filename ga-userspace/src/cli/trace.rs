@@ -92,6 +92,9 @@ pub(super) async fn run(args: &TraceArgs, context: &Context) -> anyhow::Result<E
 fn render(trace: &Trace) -> String {
     let Trace { interface, steps, verdict, reason, explanation, listener, out, sent, frame, .. } = trace;
     let mut text = format!("a frame of {} bytes by {interface}\n", frame.length);
+    if steps.is_empty() {
+        text += "  no stage was reached: the verdict came with the first look at the headers\n";
+    }
     for step in steps {
         text += &format!("  {:<9} {}\n", step.stage, step.found);
     }
@@ -156,6 +159,8 @@ mod tests {
             sent: None,
             ..trace
         };
+        let early = Trace { steps: Vec::new(), ..dropped.clone() };
+        assert!(render(&early).contains("no stage was reached"), "{}", render(&early));
         assert!(render(&dropped).ends_with("\ndrop no_flow (shop/web): why\n"), "{}", render(&dropped));
     }
 }
