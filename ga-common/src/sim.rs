@@ -21,7 +21,7 @@ use crate::{
         tables::{Direction, FlowMemory, Scratch, Tables},
         verdict::Outcome,
     },
-    wire::frame::{Frame, MAX_OFFSET},
+    wire::frame::{ETH_LEN, Frame, MAX_OFFSET},
     word::Word,
 };
 
@@ -48,6 +48,18 @@ impl Frame for Bytes {
 
     fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+
+    fn grow_head(&mut self, by: i32) -> bool {
+        let bytes = by.unsigned_abs() as usize;
+        if by >= 0 {
+            self.bytes.splice(..0, std::iter::repeat_n(0, bytes));
+        } else if bytes + ETH_LEN > self.bytes.len() {
+            return false;
+        } else {
+            self.bytes.drain(..bytes);
+        }
+        true
     }
 }
 

@@ -4,11 +4,14 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "the BPF target has compare-and-swap only as an intrinsic")]
 
+mod apart;
 mod frame;
 mod maps;
 mod tables;
 mod trace;
 mod watch;
+
+use core::hint::black_box;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
@@ -29,19 +32,27 @@ use ga_common::{
     wire::frame::Frame as _,
 };
 
-use crate::{frame::XdpFrame, tables::KernelTables};
+use crate::{apart::ga_icmp, frame::XdpFrame, tables::KernelTables};
 
 /// Every packet of every interface.
 #[xdp]
 pub(crate) fn ga(ctx: XdpContext) -> u32 {
-    let mut frame = XdpFrame::new(&ctx);
-    let outcome = path::packet(&mut frame, &KernelTables);
-    act(&frame, outcome)
+    let outcome = decide(&ctx);
+    act(&ctx, outcome)
+}
+
+/// What becomes of a packet, which is rewritten if it is to be sent.
+#[inline(always)]
+fn decide(ctx: &XdpContext) -> Outcome {
+    match path::flows(&mut XdpFrame::new(ctx), &KernelTables) {
+        path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_icmp(ctx.ctx))),
+        outcome => outcome,
+    }
 }
 
 /// Verdict to XDP action and counter.
 #[inline(always)]
-fn act(frame: &XdpFrame<'_>, outcome: Outcome) -> u32 {
+fn act(ctx: &XdpContext, outcome: Outcome) -> u32 {
     match outcome.verdict() {
         Verdict::Pass(reason) => {
             count_pass(reason);
@@ -51,7 +62,7 @@ fn act(frame: &XdpFrame<'_>, outcome: Outcome) -> u32 {
             count_drop(reason, outcome.listener());
             XDP_DROP
         }
-        Verdict::Send(ifindex) if ifindex == frame.ifindex() => XDP_TX,
+        Verdict::Send(ifindex) if ifindex == XdpFrame::new(ctx).ifindex() => XDP_TX,
         // SAFETY: a helper call without pointers; an interface that is gone makes the kernel drop and count the packet.
         Verdict::Send(ifindex) => unsafe { bpf_redirect(ifindex, 0) as u32 },
     }

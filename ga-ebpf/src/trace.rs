@@ -1,8 +1,13 @@
 //! The program that `ga trace` runs on one packet: the same way through the same tables, of which nothing is written, and a note
 //! of what every stage found.
 
+use core::hint::black_box;
+
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+        xdp_md,
+    },
     btf_maps::Array,
     macros::{btf_map, xdp},
     programs::XdpContext,
@@ -20,12 +25,16 @@ use ga_common::{
         self,
         explain::{STAGES, Stage, Trace},
         tables::{Direction, FlowMemory, Scratch, Tables},
-        verdict::Verdict,
+        verdict::{Outcome, Verdict},
     },
     word::Word,
 };
 
-use crate::{frame::XdpFrame, maps, tables::KernelTables};
+use crate::{
+    frame::{FarFrame, XdpFrame},
+    maps,
+    tables::KernelTables,
+};
 
 /// What the packet met; one packet at a time.
 #[btf_map]
@@ -38,13 +47,23 @@ static TRACE_ROOM6: Array<Scratch<4>, 1> = Array::new();
 /// Says what `ga` would do with a packet.
 #[xdp]
 pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
-    let outcome = path::packet(&mut XdpFrame::new(&ctx), &TraceTables);
+    let outcome = match path::flows(&mut XdpFrame::new(&ctx), &TraceTables) {
+        path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_icmp(ctx.ctx))),
+        outcome => outcome,
+    };
     TraceTables.explain(Stage::verdict(outcome));
     match outcome.verdict() {
         Verdict::Pass(_) => XDP_PASS,
         Verdict::Drop(_) => XDP_DROP,
         Verdict::Send(_) => XDP_TX,
     }
+}
+
+/// The same for what [`crate::apart`] has in a function of its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_icmp(ctx: *mut xdp_md) -> u64 {
+    path::icmp::packet(&mut FarFrame::new(ctx), &TraceTables).bits()
 }
 
 /// All maps, to be looked at only.
@@ -110,7 +129,7 @@ impl Tables for TraceTables {
         };
         // SAFETY: the agent traces one packet at a time.
         let trace = unsafe { &mut *trace };
-        let at = core::hint::black_box(trace.count as usize);
+        let at = black_box(trace.count as usize);
         trace.count += 1;
         if at < STAGES {
             trace.stages[at] = stage;

@@ -10,7 +10,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use ga_common::{
-    path::{self, tables::Tables as _, verdict::Verdict},
+    path::{
+        tables::Tables as _,
+        verdict::{Outcome, Verdict},
+    },
     watch::{EVENT_LEN, Event, SNAP, Seen, Watch, ends, kind},
     wire::frame::Frame as _,
     word::Word,
@@ -49,7 +52,9 @@ struct Record {
 #[xdp]
 pub(crate) fn ga_watch(ctx: XdpContext) -> u32 {
     before(ctx.as_ptr().cast());
-    let action = decide(&ctx);
+    let outcome = crate::decide(&ctx);
+    note(outcome);
+    let action = crate::act(&ctx, outcome);
     after(ctx.as_ptr().cast());
     action
 }
@@ -78,11 +83,9 @@ fn before(xdp: *mut xdp_md) {
     record.event.snapped = snap(&ctx, watch, &mut record.bytes);
 }
 
-/// What `ga` does, and a note of it.
+/// A note of what becomes of it.
 #[inline(always)]
-fn decide(ctx: &XdpContext) -> u32 {
-    let mut frame = XdpFrame::new(ctx);
-    let outcome = path::packet(&mut frame, &KernelTables);
+fn note(outcome: Outcome) {
     if let Some(record) = RECORDS.get_ptr_mut(0) {
         // SAFETY: as above.
         let event = unsafe { &mut (*record).event };
@@ -93,7 +96,6 @@ fn decide(ctx: &XdpContext) -> u32 {
             Verdict::Send(ifindex) => (kind::SEND, 0, ifindex),
         };
     }
-    crate::act(&frame, outcome)
 }
 
 /// Tells of the packet, if it is one that is asked for and there is room.

@@ -389,12 +389,13 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
         Way { dst: dst & MAC, src: src & MAC, ifindex: word & MAX_IFINDEX, tags: word >> 20 << 16 | u32::from(low_tags) }
     }
 
-    /// Whether the client's packets still come by that interface, with those tags, from that MAC address.
+    /// Whether the client's packets still come by that interface, with those tags, from that MAC address to ours.
     #[inline(always)]
     pub fn is_client(&self, way: &Way) -> bool {
         let other_mac = (self.words[Self::DST_MAC].load() ^ way.dst) & MAC;
+        let other_src = self.words[Self::SRC_MAC].load() ^ (way.src | mac_word([0; 6], way.tags as u16));
         let (_, word) = ports_parts(self.words[Self::PORTS].load());
-        other_mac | u64::from(word ^ (way.ifindex | way.tags >> 16 << 20)) == 0
+        other_mac | other_src | u64::from(word ^ (way.ifindex | way.tags >> 16 << 20)) == 0
     }
 
     /// Which cell changes from what to what when the client's packets come from another MAC address; [`Self::set_client_link`]

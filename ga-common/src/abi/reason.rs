@@ -48,6 +48,7 @@ reasons! {
         TtlExpired = "ttl_expired", "TTL or hop limit would become zero";
         UdpChecksumMissing = "udp_checksum_missing", "UDP over IPv6 without a checksum (RFC 8200 section 8.1)";
         Admission = "admission", "the listener's allowance of new flows is used up (max_new_flows_per_second)";
+        ExtHeaders = "ext_headers", "more or longer IPv6 extension headers than are walked over";
         NotReady = "not_ready", "the settings map is not filled yet";
     }
 }
@@ -60,6 +61,7 @@ reasons! {
         OtherProtocol = "other_protocol", "neither TCP nor UDP";
         NoListener = "no_listener", "no listener has this VIP, protocol and port";
         NoReturnFlow = "no_return_flow", "to an egress address, but of no known flow: the host's own traffic";
+        IcmpUnknown = "icmp_unknown", "an ICMP error that quotes no packet of a known flow";
         Martian = "martian", "to a listener, but from an address that is ours or no host's: the host's stack judges it";
     }
 }

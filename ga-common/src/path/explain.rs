@@ -11,6 +11,7 @@ use crate::abi::{
     flow::{Meta, State, Tuple, Way},
     id::{EndpointId, TableId},
 };
+use crate::wire::vlan::Tags;
 
 /// Stages that a packet can have at most: all, with every try for a NAT port.
 pub const STAGES: usize = 32;
@@ -54,6 +55,10 @@ const CANDIDATE: u8 = 7;
 const HOP: u8 = 8;
 const REWRITTEN: u8 = 9;
 const VERDICT: u8 = 10;
+const ICMP: u8 = 11;
+const QUOTED: u8 = 12;
+const TRANSLATED: u8 = 13;
+const ANSWERED: u8 = 14;
 
 impl Stage {
     #[inline(always)]
@@ -71,10 +76,35 @@ impl Stage {
 
     /// The headers hold together and the destination is one of ours.
     #[inline(always)]
-    pub fn parsed<const K: usize>(packet: &Parsed<K>) -> Self {
+    pub fn parsed<const K: usize>(packet: &Parsed<K>, tags: Tags) -> Self {
         let ([a, b, c, d], tuple) = (packet.tuple.ports, &packet.tuple);
         let tail = u64::from_ne_bytes([a, b, c, d, tuple.protocol, packet.ttl, packet.flags, 0]);
-        Self::of(PARSED, (packet.place.l3 << 8 | packet.place.l4) as u16, 0).with_tuple(&tuple.addrs, tail)
+        Self::of(PARSED, packet.place.l4 as u16, tags.0).with_tuple(&tuple.addrs, tail)
+    }
+
+    /// An ICMP message to one of our addresses, of a type that is looked at.
+    #[inline(always)]
+    pub fn icmp<const K: usize>(addrs: &[u64; K], kind: u8, ttl: u8, offset: usize, tags: Tags) -> Self {
+        let tail = u64::from_ne_bytes([0, 0, 0, 0, kind, ttl, 0, 0]);
+        Self::of(ICMP, offset as u16, tags.0).with_tuple(addrs, tail)
+    }
+
+    /// An echo request was answered.
+    #[inline(always)]
+    pub fn answered() -> Self {
+        Self::of(ANSWERED, 0, 0)
+    }
+
+    /// The packet that an ICMP error is about, as those look that come the other way.
+    #[inline(always)]
+    pub fn quoted<const K: usize>(tuple: &Tuple<K>) -> Self {
+        Self::of(QUOTED, 0, 0).with_tuple(&tuple.addrs, tail(tuple))
+    }
+
+    /// What those are translated to, which the quoted packet came as, the other way round.
+    #[inline(always)]
+    pub fn translated<const K: usize>(to: &Tuple<K>) -> Self {
+        Self::of(TRANSLATED, 0, 0).with_tuple(&to.addrs, tail(to))
     }
 
     /// What the destination is to us.
@@ -104,12 +134,14 @@ impl Stage {
         Self::of(SERVICE, service.listener.0, u32::from(u16::from_be_bytes(service.endpoint_port)))
     }
 
-    /// The endpoint that the listener's table names: by which slot of it, and by which hash.
+    /// The endpoint that the listener's table names: by which slot of it, and by which hash; `by_source` when it is one of the
+    /// addresses only.
     #[inline(always)]
-    pub fn chosen(table: TableId, slot: u32, hash: u64, endpoint: EndpointId) -> Self {
+    pub fn chosen(table: TableId, slot: u32, hash: u64, by_source: bool, endpoint: EndpointId) -> Self {
         let mut stage = Self::of(CHOSEN, endpoint.0, table.0);
         stage.words[0] = u64::from(slot);
         stage.words[1] = hash;
+        stage.words[2] = u64::from(by_source);
         stage
     }
 
@@ -180,6 +212,12 @@ mod step {
         pub protocol: u8,
     }
 
+    impl TupleSeen {
+        fn turned(self) -> Self {
+            Self { src: self.dst, dst: self.src, ..self }
+        }
+    }
+
     /// A [`Stage`], taken apart.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Step {
@@ -191,11 +229,32 @@ mod step {
             ttl: u8,
             /// TCP flags.
             flags: u8,
-            /// Offset of the IP header: behind VLAN tags, if there are any.
-            l3: u8,
+            /// VLAN tags in front of the IP header.
+            tags: Tags,
             /// Offset of the transport header.
-            l4: u8,
+            l4: u16,
         },
+        /// An ICMP message to one of our addresses, of a type that is looked at.
+        Icmp {
+            /// Source.
+            src: IpAddr,
+            /// Destination.
+            dst: IpAddr,
+            /// ICMP or ICMPv6 type.
+            kind: u8,
+            /// TTL or hop limit.
+            ttl: u8,
+            /// VLAN tags in front of the IP header.
+            tags: Tags,
+            /// Offset of the ICMP header.
+            offset: u16,
+        },
+        /// An echo request was answered.
+        Answered,
+        /// The packet that an ICMP error is about, as we sent it.
+        Quoted(TupleSeen),
+        /// The same as it came to us.
+        Translated(TupleSeen),
         /// What the destination is to us.
         Roles(Address),
         /// The packet belongs to a flow.
@@ -231,6 +290,8 @@ mod step {
             slot: u32,
             /// The hash that names the entry.
             hash: u64,
+            /// It is one of the addresses only (source-IP affinity).
+            by_source: bool,
             /// Who stands there.
             endpoint: EndpointId,
         },
@@ -260,11 +321,16 @@ mod step {
             Some(match self.kind {
                 PARSED => {
                     let [.., ttl, flags, _] = self.words[4].to_ne_bytes();
-                    {
-                        let [l4, l3] = self.half.to_le_bytes();
-                        Step::Parsed { tuple: self.tuple()?, ttl, flags, l3, l4 }
-                    }
+                    Step::Parsed { tuple: self.tuple()?, ttl, flags, tags: Tags(self.word), l4: self.half }
                 }
+                ICMP => {
+                    let [_, _, _, _, kind, ttl, ..] = self.words[4].to_ne_bytes();
+                    let TupleSeen { src, dst, .. } = self.tuple()?;
+                    Step::Icmp { src: src.ip(), dst: dst.ip(), kind, ttl, tags: Tags(self.word), offset: self.half }
+                }
+                ANSWERED => Step::Answered,
+                QUOTED => Step::Quoted(self.tuple()?.turned()),
+                TRANSLATED => Step::Translated(self.tuple()?.turned()),
                 ROLES => Step::Roles(Address {
                     roles: self.word as u8,
                     protocols: (self.word >> 8) as u8,
@@ -283,6 +349,7 @@ mod step {
                     table: TableId(self.word),
                     slot: self.words[0] as u32,
                     hash: self.words[1],
+                    by_source: self.words[2] != 0,
                     endpoint: EndpointId(self.half),
                 },
                 CANDIDATE => Step::Candidate { reply: self.tuple()?, is_free: self.word != 0 },
@@ -337,6 +404,7 @@ mod tests {
             reason::{Drop, Pass},
         },
         path::parse::Place,
+        wire::vlan::CUSTOMER,
     };
 
     #[test]
@@ -354,15 +422,25 @@ mod tests {
             assert_eq!(Stage::candidate(&v4, is_free).read(), Some(Step::Candidate { reply, is_free }));
         }
         let v6 = Tuple { addrs: pack6([1; 16], [2; 16]), ports: [0, 53, 0, 54], protocol: 17 };
-        let packet = Parsed { tuple: v6, place: Place { l3: 18, l4: 58 }, flags: 2, ack: 0, speaks: true, ttl: 63 };
+        let packet = Parsed { tuple: v6, place: Place { l3: 18, l4: 300 }, flags: 2, ack: 0, speaks: true, ttl: 63 };
+        let tags = Tags::NONE.with(CUSTOMER, 100);
         let tuple = seen("[101:101:101:101:101:101:101:101]:53", "[202:202:202:202:202:202:202:202]:54", 17);
-        assert_eq!(Stage::parsed(&packet).read(), Some(Step::Parsed { tuple, ttl: 63, flags: 2, l3: 18, l4: 58 }));
+        assert_eq!(Stage::parsed(&packet, tags).read(), Some(Step::Parsed { tuple, ttl: 63, flags: 2, tags, l4: 300 }));
         assert_eq!(Stage::rewritten(&v4).read(), Some(Step::Rewritten { src: reply.src, dst: reply.dst }));
         let way = Way { dst: 1 << 47, src: 5, ifindex: 70_000, tags: 9 };
         assert_eq!(Stage::hop(&way).read(), Some(Step::Hop(way)));
-        let chosen = Stage::chosen(TableId(8000), 65_536, u64::MAX, EndpointId(16_383)).read();
-        let expected = Step::Chosen { table: TableId(8000), slot: 65_536, hash: u64::MAX, endpoint: EndpointId(16_383) };
-        assert_eq!(chosen, Some(expected));
+        for by_source in [false, true] {
+            let chosen = Stage::chosen(TableId(8000), 65_536, u64::MAX, by_source, EndpointId(16_383)).read();
+            let (table, endpoint) = (TableId(8000), EndpointId(16_383));
+            assert_eq!(chosen, Some(Step::Chosen { table, slot: 65_536, hash: u64::MAX, by_source, endpoint }));
+        }
+        let (src, dst) = (reply.src.ip(), reply.dst.ip());
+        let icmp = Stage::icmp(&v4.addrs, 11, 255, 400, tags).read();
+        assert_eq!(icmp, Some(Step::Icmp { src, dst, kind: 11, ttl: 255, tags, offset: 400 }));
+        let turned = TupleSeen { src: reply.dst, dst: reply.src, ..reply };
+        assert_eq!(Stage::quoted(&v4).read(), Some(Step::Quoted(turned)));
+        assert_eq!(Stage::translated(&v4).read(), Some(Step::Translated(turned)));
+        assert_eq!(Stage::answered().read(), Some(Step::Answered));
         let service = Service { listener: ListenerId(9), endpoint_port: [0x1f, 0x90] };
         assert_eq!(Stage::service(service).read(), Some(Step::Service { listener: ListenerId(9), endpoint_port: 8080 }));
         assert_eq!(Stage::reopened(7).read(), Some(Step::Reopened { index: 7 }));

@@ -67,12 +67,12 @@ impl Places {
         other.wrapping_sub(ONES) & !other & (ONES << 7)
     }
 
-    /// The groups, the one to try first in front: the second only where it has more room and the first has next to none.
+    /// The groups, the one to try first in front: the second only where it has more room and the first has little.
     #[inline(always)]
     fn by_room(&self, [first, second]: [u64; 2]) -> [u32; 2] {
         let (a, b) = (room(first), room(second));
         let [first, second] = self.groups;
-        if a < 2 && a < b { [second, first] } else { [first, second] }
+        if a < 3 && a < b { [second, first] } else { [first, second] }
     }
 
     /// The slot at the `n`th way from home.
@@ -120,6 +120,13 @@ pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     now: u32,
 ) -> Option<Found> {
     let places = Places::of(hash, memory.mask(settings));
+    // Most flows are at home: the tags, another cache line, need not be waited for.
+    let home = places.slot(places.groups[0], 0);
+    let slot = memory.slot(home)?;
+    let state = slot.state();
+    if state.is_live() && slot.is_for(tuple) && is_alive(memory, home, slot, now) {
+        return Some(Found { index: home, state });
+    }
     for group in places.groups {
         let mut hits = places.hits(places.turned(memory.tags(group / FLOW_WAYS)?.load()));
         for _ in 0..FLOW_WAYS {

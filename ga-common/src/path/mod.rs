@@ -6,6 +6,8 @@
 
 pub mod explain;
 pub mod flow;
+pub mod icmp;
+pub mod link;
 pub mod parse;
 pub mod rewrite;
 pub mod select;
@@ -29,16 +31,28 @@ use crate::{
         id::{EndpointId, ListenerId},
         reason::{Drop, Pass},
     },
-    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, TCP, ether_type, is_to_group, macs, set_macs, tcp},
+    wire::frame::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, TCP, is_to_group, macs, tcp},
+    wire::vlan::Tags,
 };
 
 /// Decides about one packet, and rewrites it when it is to be sent.
 #[inline(always)]
 pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
+    match flows(frame, tables) {
+        OTHER_PROTOCOL => icmp::packet(frame, tables),
+        outcome => outcome,
+    }
+}
+
+/// The first half of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide. The kernel has two programs for
+/// its verifier to judge in the place of one.
+#[inline(always)]
+pub fn flows<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
+    let Some(link) = link::read(frame) else { return Outcome::pass(Pass::NotIp) };
     let Some(eth) = frame.window::<ETH_LEN>(0) else { return Outcome::pass(Pass::NotIp) };
-    match (ether_type(eth), is_to_group(eth)) {
-        (ETHERTYPE_IPV4, false) => known_or_new::<1, 6, V4, F, T>(frame, tables),
-        (ETHERTYPE_IPV6, false) => known_or_new::<4, 14, V6, F, T>(frame, tables),
+    match (link.ether_type, is_to_group(eth)) {
+        (ETHERTYPE_IPV4, false) => known_or_new::<1, 6, V4, F, T>(frame, tables, link.tags),
+        (ETHERTYPE_IPV6, false) => known_or_new::<4, 14, V6, F, T>(frame, tables, link.tags),
         (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, true) => Outcome::pass(Pass::NotOurs),
         _ => Outcome::pass(Pass::NotIp),
     }
@@ -48,13 +62,16 @@ pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
 fn known_or_new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
     tables: &T,
+    tags: Tags,
 ) -> Outcome {
-    match known::<K, W, A, F, T>(frame, tables) {
-        Outcome::UNKNOWN => new::<K, W, A, F, T>(frame, tables),
+    match known::<K, W, A, F, T>(frame, tables, tags) {
+        Outcome::UNKNOWN => new::<K, W, A, F, T>(frame, tables, tags),
         outcome => outcome,
     }
 }
 
+/// To one of our addresses, but neither TCP nor UDP.
+pub const OTHER_PROTOCOL: Outcome = Outcome::pass(Pass::OtherProtocol);
 /// A window that was there during parsing is gone: cannot happen, and is dropped under a name if it does.
 const TRUNCATED: Outcome = Outcome::drop(Drop::Malformed, ListenerId::NONE);
 /// Nobody filled the settings yet.
@@ -66,14 +83,15 @@ const NOT_READY: Outcome = Outcome::drop(Drop::NotReady, ListenerId::NONE);
 fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
     tables: &T,
+    tags: Tags,
 ) -> Outcome {
-    let packet = match A::parse(frame, tables) {
+    let packet = match A::parse(frame, tables, tags.l3()) {
         Ok(packet) => packet,
         Err(outcome) => return outcome,
     };
     let Some(settings) = tables.settings() else { return NOT_READY };
     if T::DRY {
-        tables.explain(Stage::parsed(&packet));
+        tables.explain(Stage::parsed(&packet, tags));
         if let Some(address) = tables.address(&A::destination(packet.tuple.addrs)) {
             tables.explain(Stage::roles(&address));
         }
@@ -96,7 +114,7 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     if packet.ttl <= 1 {
         return Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint()));
     }
-    let Some(from) = origin(frame) else { return TRUNCATED };
+    let Some(from) = origin(frame, tags) else { return TRUNCATED };
     let way = slot.client_way();
     // What was copied counts only if the slot was the same flow's all the while.
     if slot.state() != found.state {
@@ -117,10 +135,12 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
         }
     }
     if is_return {
-        return emit::<K, A, F, T>(frame, tables, packet.place, &to, way, meta.endpoint(), Direction::Return);
+        let leave = Leave { tags, way, endpoint: meta.endpoint(), direction: Direction::Return };
+        return emit::<K, A, F, T>(frame, tables, packet.place, &to, leave);
     }
     let Some(hop) = tables.hop(meta.endpoint()) else { return Outcome::drop(Drop::NoNextHop, owner(tables, meta.endpoint())) };
-    emit::<K, A, F, T>(frame, tables, packet.place, &to, Way::by(hop), meta.endpoint(), Direction::Forward)
+    let leave = Leave { tags, way: Way::by(hop), endpoint: meta.endpoint(), direction: Direction::Forward };
+    emit::<K, A, F, T>(frame, tables, packet.place, &to, leave)
 }
 
 /// A packet without a flow: opens one if it is for a listener, and is the host's otherwise.
@@ -128,12 +148,13 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
 fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
     tables: &T,
+    tags: Tags,
 ) -> Outcome {
-    let packet = match A::parse(frame, tables) {
+    let packet = match A::parse(frame, tables, tags.l3()) {
         Ok(packet) => packet,
         Err(outcome) => return outcome,
     };
-    let (Some(mut room), Some(from)) = (FlowMemory::<K, W>::room(tables), origin(frame)) else { return TRUNCATED };
+    let (Some(mut room), Some(from)) = (FlowMemory::<K, W>::room(tables), origin(frame, tags)) else { return TRUNCATED };
     let room = &mut *room;
     (room.tuple, room.from) = (packet.tuple, from);
     let [_, _, p0, p1] = room.tuple.ports;
@@ -176,15 +197,16 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
         tables.count_flow(endpoint);
     }
     let Some(hop) = tables.hop(endpoint) else { return Outcome::drop(Drop::NoNextHop, id) };
-    emit::<K, A, F, T>(frame, tables, packet.place, &room.to, Way::by(hop), endpoint, Direction::Forward)
+    let leave = Leave { tags, way: Way::by(hop), endpoint, direction: Direction::Forward };
+    emit::<K, A, F, T>(frame, tables, packet.place, &room.to, leave)
 }
 
 /// The way back to where a packet came from.
 #[inline(always)]
-fn origin<F: Frame>(frame: &mut F) -> Option<Way> {
+fn origin<F: Frame>(frame: &mut F, tags: Tags) -> Option<Way> {
     let ifindex = frame.ifindex();
     let (ours, theirs) = macs(frame.window::<ETH_LEN>(0)?);
-    Some(Way { dst: mac(theirs), src: mac(ours), ifindex, tags: 0 })
+    Some(Way { dst: mac(theirs), src: mac(ours), ifindex, tags: tags.0 })
 }
 
 /// The listener a known flow came by.
@@ -200,20 +222,41 @@ fn emit<const K: usize, A: Addresses<K>, F: Frame, T: Tables>(
     tables: &T,
     place: Place,
     to: &Tuple<K>,
-    way: Way,
-    endpoint: EndpointId,
-    direction: Direction,
+    leave: Leave,
 ) -> Outcome {
     if T::DRY {
         tables.explain(Stage::rewritten(to));
-        tables.explain(Stage::hop(&way));
     }
-    let bytes = frame.len() as u64;
     if A::rewrite(frame, place, to).is_none() {
         return TRUNCATED;
     }
-    let Some(eth) = frame.window::<ETH_LEN>(0) else { return TRUNCATED };
-    set_macs(eth, unpack_mac(way.dst), unpack_mac(way.src));
+    depart(frame, tables, leave)
+}
+
+/// How a packet of a flow leaves.
+#[derive(Clone, Copy)]
+struct Leave {
+    /// The tags it came with.
+    tags: Tags,
+    /// The way it goes.
+    way: Way,
+    /// Whose counters.
+    endpoint: EndpointId,
+    /// Which of them.
+    direction: Direction,
+}
+
+/// The head of the way it goes, the endpoint's counters, and out.
+#[inline(always)]
+fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T, leave: Leave) -> Outcome {
+    let Leave { tags, way, endpoint, direction } = leave;
+    if T::DRY {
+        tables.explain(Stage::hop(&way));
+    }
+    let bytes = frame.len() as u64;
+    if link::leave(frame, tags, Tags(way.tags), unpack_mac(way.dst), unpack_mac(way.src)).is_none() {
+        return TRUNCATED;
+    }
     if !T::DRY {
         tables.count(endpoint, direction, bytes);
     }

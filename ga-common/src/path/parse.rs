@@ -14,7 +14,10 @@ use crate::{
         id::ListenerId,
         reason::{Drop, Pass},
     },
-    wire::frame::{ETH_LEN, Frame, IPV6_FRAGMENT, TCP, UDP, ipv4, ipv6, udp},
+    wire::{
+        extension::Upper,
+        frame::{Frame, TCP, UDP, ipv4, ipv6, udp},
+    },
 };
 
 /// TCP flags (RFC 9293 §3.1).
@@ -56,51 +59,72 @@ pub struct Parsed<const K: usize> {
     pub ttl: u8,
 }
 
-/// IPv4 behind an untagged Ethernet header.
+/// IPv4 at `l3`.
 #[inline(always)]
-pub fn v4<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<1>, Outcome> {
+pub fn v4<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<Parsed<1>, Outcome> {
     let bytes = frame.len();
-    let Some(ip) = ipv4(frame, ETH_LEN) else { return Err(Outcome::pass(Pass::NotIp)) };
+    let Some(ip) = ipv4(frame, l3) else { return Err(Outcome::pass(Pass::NotIp)) };
     let (protocol, ttl, src, dst) = (ip.proto, ip.ttl, ip.src_addr, ip.dst_addr);
     let (vihl, total, fragment) = (ip.vihl, usize::from(u16::from_be_bytes(ip.tot_len)), u16::from_be_bytes(ip.frags) & 0x3fff);
 
     let key = mapped(dst);
     check_ours(tables, &key)?;
     let header = usize::from(vihl & 0x0f) * 4;
-    if vihl >> 4 != 4 || header < 20 || total < header || total > bytes - ETH_LEN {
-        return Err(refuse(tables, &key, protocol, Drop::Malformed));
+    if vihl >> 4 != 4 || header < 20 || total < header || total > bytes - l3 {
+        return Err(refuse(tables, &key, protocol.into(), Drop::Malformed));
     }
     if fragment != 0 {
-        return Err(refuse(tables, &key, protocol, Drop::Fragment));
+        return Err(refuse(tables, &key, protocol.into(), Drop::Fragment));
     }
-    let l4 = ETH_LEN + header;
+    let l4 = l3 + header;
     match transport(frame, protocol, l4, total - header, Family::V4) {
-        Ok(transport) => Ok(transport.into_parsed(pack4(src, dst), Place { l3: ETH_LEN, l4 }, ttl)),
-        Err(reason) => Err(refuse(tables, &key, protocol, reason)),
+        Ok(transport) => Ok(transport.into_parsed(pack4(src, dst), Place { l3, l4 }, ttl)),
+        Err(reason) => Err(refuse(tables, &key, protocol.into(), reason)),
     }
 }
 
-/// IPv6 behind an untagged Ethernet header, the transport header right behind the fixed one.
+/// IPv6 at `l3`.
 #[inline(always)]
-pub fn v6<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<4>, Outcome> {
+pub fn v6<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<Parsed<4>, Outcome> {
     let bytes = frame.len();
-    let Some(ip) = ipv6(frame, ETH_LEN) else { return Err(Outcome::pass(Pass::NotIp)) };
+    let Some(ip) = ipv6(frame, l3) else { return Err(Outcome::pass(Pass::NotIp)) };
     let (next, ttl, src, dst) = (ip.next_hdr, ip.hop_limit, ip.src_addr, ip.dst_addr);
     let (version, payload) = (ip.vcf[0] >> 4, usize::from(u16::from_be_bytes(ip.payload_len)));
 
     check_ours(tables, &dst)?;
-    let l4 = ETH_LEN + 40;
+    let l4 = l3 + 40;
     if version != 6 || payload > bytes - l4 {
-        return Err(refuse(tables, &dst, next, Drop::Malformed));
+        return Err(refuse(tables, &dst, next.into(), Drop::Malformed));
     }
-    if next == IPV6_FRAGMENT {
-        let protocol = frame.window::<8>(l4).map_or(0, |header| header[0]);
-        return Err(refuse(tables, &dst, protocol, Drop::Fragment));
+    let end = l4 + payload;
+    let (next, l4) = if matches!(next, TCP | UDP) { (next, l4) } else { upper(frame, tables, &dst, Upper::at(next, l4), end)? };
+    match transport(frame, next, l4, end - l4, Family::V6) {
+        Ok(transport) => Ok(transport.into_parsed(pack6(src, dst), Place { l3, l4 }, ttl)),
+        Err(reason) => Err(refuse(tables, &dst, next.into(), reason)),
     }
-    match transport(frame, next, l4, payload, Family::V6) {
-        Ok(transport) => Ok(transport.into_parsed(pack6(src, dst), Place { l3: ETH_LEN, l4 }, ttl)),
-        Err(reason) => Err(refuse(tables, &dst, next, reason)),
+}
+
+/// Protocol and offset of what is behind extension headers.
+#[inline(always)]
+fn upper<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    dst: &AddressKey,
+    first: Upper,
+    end: usize,
+) -> Result<(u8, usize), Outcome> {
+    let upper = frame.walk(first.protocol(), first.offset(), end);
+    if upper.is_fragment() {
+        return Err(refuse(tables, dst, upper.protocol().into(), Drop::Fragment));
     }
+    if upper.is_too_far() {
+        return Err(refuse(tables, dst, ANY, Drop::ExtHeaders));
+    }
+    // The walk ends before the packet does, which the verifier does not know.
+    if upper.offset() > end {
+        return Err(refuse(tables, dst, upper.protocol().into(), Drop::Malformed));
+    }
+    Ok((upper.protocol(), upper.offset()))
 }
 
 #[inline(always)]
@@ -115,13 +139,19 @@ pub fn is_maybe_ours<T: Tables>(tables: &T, key: &AddressKey) -> bool {
     tables.filter(word) & bit != 0
 }
 
+/// In the place of a protocol that was not reached: TCP or UDP, for all we know.
+const ANY: u16 = 256;
+
 /// Drops what a listener of that protocol could have been meant by; the rest is the host's.
 #[inline(never)]
-fn refuse<T: Tables>(tables: &T, dst: &AddressKey, protocol: u8, reason: Drop) -> Outcome {
+fn refuse<T: Tables>(tables: &T, dst: &AddressKey, protocol: u16, reason: Drop) -> Outcome {
     let Some(address) = tables.address(dst) else { return Outcome::pass(Pass::NotOurs) };
+    const TCP16: u16 = TCP as u16;
+    const UDP16: u16 = UDP as u16;
     let bit = match protocol {
-        TCP => Address::TCP,
-        UDP => Address::UDP,
+        TCP16 => Address::TCP,
+        UDP16 => Address::UDP,
+        ANY => Address::TCP | Address::UDP,
         _ => 0,
     };
     if address.roles & Address::VIP != 0 && address.protocols & bit != 0 {

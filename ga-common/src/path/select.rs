@@ -25,8 +25,8 @@ use crate::{
 pub trait Addresses<const K: usize> {
     /// Which family this is.
     const FAMILY: Family;
-    /// From bytes to a tuple.
-    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<K>, Outcome>;
+    /// From the bytes at `l3` to a tuple.
+    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<Parsed<K>, Outcome>;
     /// Makes a packet what its flow says; none when the frame is shorter than it was a moment ago.
     fn rewrite<F: Frame>(frame: &mut F, place: Place, to: &Tuple<K>) -> Option<()>;
     /// The addresses of a reply: from the endpoint to one of the egress addresses, which `n` draws; none when there is no
@@ -52,8 +52,8 @@ impl Addresses<1> for V4 {
     const FAMILY: Family = Family::V4;
 
     #[inline(always)]
-    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<1>, Outcome> {
-        parse::v4(frame, tables)
+    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<Parsed<1>, Outcome> {
+        parse::v4(frame, tables, l3)
     }
 
     #[inline(always)]
@@ -96,8 +96,8 @@ impl Addresses<4> for V6 {
     const FAMILY: Family = Family::V6;
 
     #[inline(always)]
-    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Parsed<4>, Outcome> {
-        parse::v6(frame, tables)
+    fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<Parsed<4>, Outcome> {
+        parse::v6(frame, tables, l3)
     }
 
     #[inline(always)]
@@ -167,11 +167,11 @@ pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
     if table == TableId::EMPTY {
         return Err(Drop::NoEndpoint);
     }
-    let hash =
-        if listener.flags & Listener::SOURCE_IP != 0 { Sip::new(settings.seed).words(tuple.addrs).finish() } else { flow_hash };
+    let by_source = listener.flags & Listener::SOURCE_IP != 0;
+    let hash = if by_source { Sip::new(settings.seed).words(tuple.addrs).finish() } else { flow_hash };
     let slot = scale((hash >> 32) as u32, TABLE_SIZE as u32);
     let chosen = tables.choose(table, slot);
-    tables.explain(Stage::chosen(table, slot, hash, chosen.unwrap_or(EndpointId::NONE)));
+    tables.explain(Stage::chosen(table, slot, hash, by_source, chosen.unwrap_or(EndpointId::NONE)));
     chosen.filter(|&id| id != EndpointId::NONE).ok_or(Drop::NoEndpoint)
 }
 

@@ -34,6 +34,18 @@ impl Outcome {
         Self(kind | (listener.0 as u64) << 32 | number as u64)
     }
 
+    /// From what [`Self::bits`] gave.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// As a number.
+    #[inline(always)]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// Passed; no listener is concerned.
     #[inline(always)]
     pub const fn pass(reason: Pass) -> Self {

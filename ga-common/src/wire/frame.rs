@@ -9,6 +9,11 @@ use network_types::{
     udp::UdpHdr,
 };
 
+use super::{
+    extension::{self, Upper},
+    vlan::{self, Tags},
+};
+
 /// A packet that is being forwarded.
 pub trait Frame {
     /// `N` bytes from `offset`, or none when the frame is shorter. Offsets above [`MAX_OFFSET`] are never in a frame.
@@ -24,10 +29,42 @@ pub trait Frame {
 
     /// Interface the packet came in by.
     fn ifindex(&self) -> u32;
+
+    /// Moves the beginning of the frame: forward by `by` bytes that come before the first one and may hold anything, backward
+    /// where `by` is negative. False, and nothing is changed, where there is no room; every window from before is void.
+    fn grow_head(&mut self, by: i32) -> bool;
+
+    /// [`vlan::tagged`]. This and what follows are rare: the kernel has functions of their own for them, which its verifier judges
+    /// once and not on every way that leads there.
+    #[inline(always)]
+    fn tagged(&mut self) -> u64
+    where
+        Self: Sized,
+    {
+        vlan::tagged(self)
+    }
+
+    /// [`vlan::retag`].
+    #[inline(always)]
+    fn retag(&mut self, have: Tags, want: Tags) -> bool
+    where
+        Self: Sized,
+    {
+        vlan::retag(self, have, want)
+    }
+
+    /// [`extension::walk`].
+    #[inline(always)]
+    fn walk(&mut self, next: u8, offset: usize, end: usize) -> Upper
+    where
+        Self: Sized,
+    {
+        extension::walk(self, next, offset, end)
+    }
 }
 
-/// Headers end below this offset: Ethernet 14, IPv4 with all options 60, TCP 20.
-pub const MAX_OFFSET: usize = 127;
+/// No window begins above this offset: Ethernet with two tags 22, and outer and quoted IP headers with extensions behind it.
+pub const MAX_OFFSET: usize = 511;
 
 /// Length of an Ethernet header.
 pub const ETH_LEN: usize = 14;
@@ -39,6 +76,10 @@ pub const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 pub const TCP: u8 = 6;
 /// IANA number of UDP.
 pub const UDP: u8 = 17;
+/// IANA number of ICMP.
+pub const ICMP: u8 = 1;
+/// IANA number of ICMPv6.
+pub const ICMPV6: u8 = 58;
 /// IANA number of the IPv6 fragment header.
 pub const IPV6_FRAGMENT: u8 = 44;
 

@@ -1,4 +1,6 @@
 //! Bytes on the cable, no policy.
 
 pub mod checksum;
+pub mod extension;
 pub mod frame;
+pub mod vlan;

@@ -2,23 +2,26 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use aya::{Ebpf, programs::Xdp};
-use ga_common::abi::id::EndpointId;
+use aya::Ebpf;
 use tokio::time::sleep;
 
-use super::{Error, clock};
+use super::{
+    Error,
+    attachments::{Attachments, interfaces},
+    clock,
+    next_hops::NextHops,
+};
 use crate::{
-    maps::{Counters, Fixed, FlowTables, Hops, Idle, LiveFlows, Maps},
+    maps::{self, Counters, Fixed, FlowTables, Hops, Idle, LiveFlows, Maps, Repairs},
     model::Node,
-    net::{Interface, Net},
+    net::Net,
     plan::{self, Plan, State},
-    program::{self, Attached, PinLock, Sizes},
+    program::{self, PinLock, Pins, Sizes, Tool},
 };
 
 /// What runs in the kernel.
@@ -26,16 +29,31 @@ pub(super) struct DataPath {
     pin_dir: PathBuf,
     /// The pins were there before us: they stay, whatever happens.
     adopted: bool,
-    ebpf: Ebpf,
+    attachments: Attachments,
     sizes: Sizes,
     maps: Maps,
-    hops: Hops,
+    next_hops: NextHops,
     flows: Arc<FlowTables>,
     counters: Counters,
     running: State,
-    interfaces: Vec<Attached>,
-    _lock: PinLock,
+    /// Entries that were not what they should have been, by map.
+    repaired: BTreeMap<&'static str, u64>,
 }
+
+/// Everything that is taken out of a loaded object.
+struct Opened {
+    maps: Maps,
+    next_hops: NextHops,
+    flows: FlowTables,
+    counters: Counters,
+    running: State,
+    pins: Pins,
+}
+
+/// How often a step is tried when the kernel is short of memory or busy, and how long the first pause is; the next ones are four
+/// times as long.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(10);
 
 impl DataPath {
     /// Loads the program, adopts pinned maps or makes new ones. Nothing is attached yet.
@@ -47,43 +65,48 @@ impl DataPath {
             tracing::warn!("the pinned maps are not adopted: {why}; counters start at zero and known flows are forgotten");
         }
         let mut ebpf = loaded.ebpf;
-        let opened = Self::open_maps(&mut ebpf, node, sizes);
-        let (maps, hops, flows, counters, running) = match opened {
-            Ok(opened) => opened,
+        match Self::take(&mut ebpf, lock, pin_dir, node, sizes, loaded.adopted) {
+            Ok(Opened { maps, next_hops, flows, counters, running, pins }) => {
+                tracing::info!(adopted = loaded.adopted, generation = running.generation.0, "loaded");
+                Ok(Self {
+                    pin_dir: pin_dir.to_owned(),
+                    adopted: loaded.adopted,
+                    attachments: Attachments::new(ebpf, pins),
+                    sizes,
+                    maps,
+                    next_hops,
+                    flows: Arc::new(flows),
+                    counters,
+                    running,
+                    repaired: maps::REPAIRED.map(|map| (map, 0)).into(),
+                })
+            }
             Err(error) => {
                 if !loaded.adopted {
                     program::unpin(pin_dir)?;
                 }
-                return Err(error);
-            }
-        };
-        tracing::info!(adopted = loaded.adopted, generation = running.generation.0, "loaded");
-        if loaded.adopted {
-            let slots = flows.recover();
-            if slots > 0 {
-                tracing::warn!(slots, "flow slots that an agent left claimed were freed");
+                Err(error)
             }
         }
-        Ok(Self {
-            pin_dir: pin_dir.to_owned(),
-            adopted: loaded.adopted,
-            ebpf,
-            sizes,
-            maps,
-            hops,
-            flows: Arc::new(flows),
-            counters,
-            running,
-            interfaces: Vec::new(),
-            _lock: lock,
-        })
     }
 
-    fn open_maps(ebpf: &mut Ebpf, node: &Node, sizes: Sizes) -> Result<(Maps, Hops, FlowTables, Counters, State), Error> {
+    fn take(ebpf: &mut Ebpf, lock: PinLock, pin_dir: &Path, node: &Node, sizes: Sizes, adopted: bool) -> Result<Opened, Error> {
         let mut maps = Maps::open(ebpf)?;
         maps.set_fixed(fixed(node, sizes)?)?;
-        let running = maps.read()?;
-        Ok((maps, Hops::open(ebpf)?, FlowTables::open(ebpf)?, Counters::open(ebpf)?, running))
+        // Nothing is in maps that were just made.
+        let running = if adopted { maps.read()? } else { State::default() };
+        let mut hops = Hops::open(ebpf)?;
+        if adopted {
+            hops.read()?;
+        }
+        Ok(Opened {
+            maps,
+            next_hops: NextHops::new(hops),
+            flows: flow_tables(ebpf, adopted)?,
+            counters: Counters::open(ebpf)?,
+            running,
+            pins: Pins::open(pin_dir, lock)?,
+        })
     }
 
     /// A start that fails half way leaves nothing behind, unless it was there before.
@@ -99,9 +122,19 @@ impl DataPath {
         &self.running
     }
 
-    /// Attached interfaces.
-    pub(super) fn interfaces(&self) -> &[Attached] {
-        &self.interfaces
+    /// Where the program is attached.
+    pub(super) fn attachments(&self) -> &Attachments {
+        &self.attachments
+    }
+
+    /// How packets get to endpoints.
+    pub(super) fn next_hops(&self) -> &NextHops {
+        &self.next_hops
+    }
+
+    /// Entries that were not what they should have been, by map, since the start.
+    pub(super) fn repaired(&self) -> &BTreeMap<&'static str, u64> {
+        &self.repaired
     }
 
     /// Counters of packets.
@@ -119,23 +152,54 @@ impl DataPath {
         Arc::clone(&self.flows)
     }
 
-    /// Whether packets can be sent to an endpoint.
-    pub(super) fn is_reachable(&self, endpoint: EndpointId) -> bool {
-        self.hops.of(endpoint).is_some()
+    /// Applies a plan step by step. When a step fails for good, what was done is undone as far as possible; `old` is the plan that
+    /// ran. Whatever happens, the maps hold something that is safe, and it is known what.
+    pub(super) async fn apply(&mut self, plan: &Plan, old: Option<&Plan>) -> Result<(), Error> {
+        let before = self.running.clone();
+        let mut result = self.steps(&plan.target).await;
+        if let Err(error) = &result {
+            tracing::error!("a plan could not be applied, and is undone: {error}");
+            if let Err(worse) = self.undo(before, old).await {
+                tracing::error!("nor could it be undone: {worse}");
+                result = Err(worse);
+            }
+        }
+        self.running.forget_slots();
+        result
     }
 
-    /// Applies a plan step by step; what was done so far is known even when a step fails.
-    pub(super) fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
-        let steps = plan::steps(&self.running, &plan.target);
-        let running = &mut self.running;
-        let result = self.maps.apply_all(&steps, |step| {
-            if let Err(violation) = running.apply(step) {
-                // The plan's own checks make this impossible; packets are not worth a panic.
-                tracing::error!(%step, "the running state does not allow a step that was done: {violation:?}");
+    async fn undo(&mut self, mut before: State, old: Option<&Plan>) -> Result<(), Error> {
+        for (id, table) in before.tables.iter_mut().filter(|(id, _)| !self.running.tables.contains_key(id)) {
+            table.slots = old.and_then(|old| old.slots(*id, table.digest));
+            if table.slots.is_none() {
+                return Err(maps::Error::UnknownTable { id: *id }.into());
             }
-        });
-        self.running.forget_slots();
-        Ok(result?)
+        }
+        self.steps(&before).await
+    }
+
+    /// Does what is left to do, patiently.
+    async fn steps(&mut self, target: &State) -> Result<(), Error> {
+        let mut pause = PAUSE;
+        for left in (0..TRIES).rev() {
+            let steps = plan::steps(&self.running, target);
+            let running = &mut self.running;
+            let result = self.maps.apply_all(&steps, |step| {
+                if let Err(violation) = running.apply(step) {
+                    // The plan's own checks make this impossible; packets are not worth a panic.
+                    tracing::error!(%step, "the running state does not allow a step that was done: {violation:?}");
+                }
+            });
+            match result {
+                Err(error) if error.is_passing() && left > 0 => {
+                    tracing::warn!("tried again in {} ms: {error}", pause.as_millis());
+                    sleep(pause).await;
+                    pause *= 4;
+                }
+                result => return Ok(result?),
+            }
+        }
+        Ok(())
     }
 
     /// NAT ports may change at any time: known flows keep theirs.
@@ -143,32 +207,22 @@ impl DataPath {
         Ok(self.maps.set_fixed(fixed(node, self.sizes)?)?)
     }
 
-    /// Brings the next hops of `endpoints` up to date. A way that is not known any more stays in use: it is more likely right
-    /// than no way, and the kernel is asked to resolve it meanwhile. Returns how many endpoints have none.
-    pub(super) async fn follow(&mut self, net: &mut Net, plan: Option<&Plan>) -> Result<usize, Error> {
-        let state = plan.map_or(&self.running, |plan| &plan.target);
-        let wanted: BTreeMap<EndpointId, IpAddr> =
-            state.endpoints.iter().map(|(&id, endpoint)| (id, IpAddr::from(endpoint.addr).to_canonical())).collect();
-        let hops = net.next_hops(&wanted.values().copied().collect()).await?;
-        let mut unknown = 0;
-        for (id, address) in wanted {
-            match hops.get(&address) {
-                Some(&hop) => {
-                    let changed = self.hops.set(id, Some(hop))?;
-                    tracing::trace!(%address, ifindex = hop.ifindex, changed, "next hop");
-                }
-                None if self.hops.of(id).is_none() => unknown += 1,
-                None => {}
-            }
-        }
-        Ok(unknown)
+    /// Brings the next hops of all endpoints up to date, those of `plan` too.
+    pub(super) async fn follow(&mut self, net: &mut Net, plan: Option<&Plan>) -> Result<(), Error> {
+        self.next_hops.follow(net, plan.map_or(&self.running, |plan| &plan.target)).await
+    }
+
+    /// The same, if there is any reason to.
+    pub(super) async fn follow_news(&mut self, net: &mut Net) -> Result<(), Error> {
+        if net.has_news() || !self.next_hops.is_settled() { self.follow(net, None).await } else { Ok(()) }
     }
 
     /// Follows until every endpoint is reachable or `patience` is over.
     pub(super) async fn resolve(&mut self, net: &mut Net, patience: Duration) -> Result<(), Error> {
         let start = Instant::now();
         loop {
-            let unknown = self.follow(net, None).await?;
+            self.follow(net, None).await?;
+            let unknown = self.next_hops.unknown();
             if unknown == 0 {
                 return Ok(());
             }
@@ -182,28 +236,28 @@ impl DataPath {
 
     /// Attaches to every interface or to none.
     pub(super) async fn attach(&mut self, node: &Node, net: &Net) -> Result<(), Error> {
-        let interfaces = interfaces(node, net).await?;
-        let program = program::program(&mut self.ebpf)?;
-        for interface in &interfaces {
-            match program::attach(program, interface, node.xdp_mode, Some(&self.pin_dir)) {
-                Ok(attached) => {
-                    if let Some(why) = &attached.fallback {
-                        tracing::warn!(interface = attached.name, "generic XDP, which is slower: {why}");
-                    }
-                    tracing::info!(interface = attached.name, native = attached.native, adopted = attached.adopted, "attached");
-                    self.interfaces.push(attached);
-                }
-                Err(error) => {
-                    let ours = self.interfaces.iter().filter(|attached| attached.adopted).map(|attached| attached.name.clone());
-                    program::detach_stale(&self.pin_dir, &ours.collect::<Vec<_>>())?;
-                    return Err(error.into());
-                }
-            }
+        self.attachments.attach(node, net).await
+    }
+
+    /// Attaches again and pins again what somebody took away.
+    pub(super) async fn keep_attached(&mut self, node: &Node, net: &Net) {
+        self.attachments.keep(node.xdp_mode, net).await;
+    }
+
+    /// Compares the maps with what they should hold by `plan`, which runs, and puts right what differs. Never while a plan is being
+    /// applied: one task does both.
+    pub(super) fn repair(&mut self, plan: &Plan) {
+        let tables = self.maps.repair(&self.running, |id, digest| plan.slots(id, digest));
+        let Repairs { entries, failed } = tables.and(self.next_hops.maps().repair());
+        for error in failed {
+            tracing::error!("a map could not be compared or mended: {error}");
         }
-        for name in program::detach_stale(&self.pin_dir, &node.interfaces)? {
-            tracing::info!(interface = name, "detached: it is not in the configuration any more");
+        if !entries.is_empty() {
+            tracing::warn!(?entries, "maps were changed by somebody else and are put right, entries by map");
         }
-        Ok(())
+        for (map, count) in entries {
+            *self.repaired.entry(map).or_default() += count;
+        }
     }
 
     /// How large flow memory is.
@@ -211,30 +265,29 @@ impl DataPath {
         self.sizes
     }
 
-    /// Gives every interface another program, or none of them.
-    pub(super) fn attach_tool(&mut self, tool: &mut Xdp) -> Result<(), Error> {
-        let names = self.interfaces.iter().map(|interface| &interface.name);
-        match names.into_iter().try_for_each(|name| program::replace(tool, &self.pin_dir, name)) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.attach_usual()?;
-                Err(error.into())
-            }
-        }
+    /// Gives every interface the program of `tool`, or none of them.
+    pub(super) fn attach_tool(&mut self, tool: Ebpf, which: Tool) -> Result<(), Error> {
+        self.attachments.attach_tool(tool, which)
     }
 
     /// Gives every interface the usual program back; tries all, and tells of the first that failed.
     pub(super) fn attach_usual(&mut self) -> Result<(), Error> {
-        let program = program::program(&mut self.ebpf)?;
-        let results: Vec<_> =
-            self.interfaces.iter().map(|interface| program::replace(program, &self.pin_dir, &interface.name)).collect();
-        Ok(results.into_iter().collect::<Result<(), _>>()?)
+        self.attachments.attach_usual()
     }
 
     /// Releases idle pairs.
     pub(super) fn sweep(&self) -> Vec<Idle> {
         self.flows.sweep(clock::tick())
     }
+}
+
+fn flow_tables(ebpf: &mut Ebpf, adopted: bool) -> Result<FlowTables, Error> {
+    let flows = FlowTables::open(ebpf)?;
+    let slots = if adopted { flows.recover() } else { 0 };
+    if slots > 0 {
+        tracing::warn!(slots, "flow slots that an agent left claimed were freed");
+    }
+    Ok(flows)
 }
 
 fn fixed(node: &Node, sizes: Sizes) -> Result<Fixed, Error> {
@@ -246,11 +299,4 @@ fn fixed(node: &Node, sizes: Sizes) -> Result<Fixed, Error> {
         nat_first: *node.nat_ports.start(),
         nat_last: *node.nat_ports.end(),
     })
-}
-
-/// The configured interfaces, all of which must exist.
-async fn interfaces(node: &Node, net: &Net) -> Result<Vec<Interface>, Error> {
-    let mut all = net.interfaces().await?;
-    let find = |name: &String| all.remove(name).ok_or_else(|| program::Error::NoInterface { name: name.clone() }.into());
-    node.interfaces.iter().map(find).collect()
 }

@@ -1,9 +1,11 @@
 //! The agent: the only place where the rooms are wired. One task owns all state; everybody else asks it.
 
+mod attachments;
 mod clock;
 mod data_path;
 mod error;
 mod flows;
+mod next_hops;
 mod overrides;
 mod report;
 mod reset;
@@ -25,7 +27,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, mpsc, watch as stopping},
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Interval, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
 pub use error::Error;
@@ -59,8 +61,12 @@ pub struct Options {
     pub state_dir: PathBuf,
 }
 
-/// How often flow memory is swept and next hops are looked at even when netlink says nothing.
+/// How often flow memory is swept, and interfaces, pins and next hops are looked at even when netlink says nothing.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often some of the neighbours in use are asked whether they are still there. Two rounds find one that is not.
+const ASK: Duration = Duration::from_millis(400);
+/// How often the maps are compared with what they should hold, and everything that netlink reported with how it is.
+const REPAIR: Duration = Duration::from_secs(10);
 /// How long the start waits for neighbours to be resolved.
 const RESOLVE: Duration = Duration::from_secs(1);
 /// Notices that may wait for the agent.
@@ -123,8 +129,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let metrics = listener.map(|listener| tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped))));
     tracing::info!(generation = agent.plan.generation.0, socket = %agent.options.admin_socket.display(), "ready");
 
-    let mut sweep = interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let [mut sweep, mut ask, mut repair] = [SWEEP, ASK, REPAIR].map(every);
     loop {
         select! {
             Some(request) = requests.recv() => agent.answer(request).await,
@@ -132,12 +137,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Some(_ended) = agent.tasks.join_next() => {}
             () = agent.net.changed() => {
                 sleep(SETTLE).await;
-                agent.follow_neighbours().await;
+                agent.heal().await;
             }
             _ = sweep.tick() => {
                 agent.sweep();
-                agent.follow_neighbours().await;
+                agent.heal().await;
             }
+            _ = ask.tick() => agent.net.ask_neighbours().await,
+            _ = repair.tick() => agent.repair().await,
             _ = hangup.recv() => {
                 if let Err(error) = agent.reload().await {
                     tracing::error!("reload: {error}");
@@ -160,6 +167,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tracing::warn!("open admin or metrics connections were cut");
     }
     Ok(())
+}
+
+fn every(period: Duration) -> Interval {
+    // What a start has just looked at need not be looked at at once.
+    let mut interval = interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// Everything that others ask us through.
@@ -207,7 +221,7 @@ impl Agent {
         let mut data_path = DataPath::open(lock, &options.pin_dir, &intent.node, &net).await?;
         let plan = plan::build(&intent, &overrides, data_path.running(), seed(&intent, data_path.running())?);
         let plan = data_path.keep_or_undo(plan.map_err(Error::from))?;
-        let applied = data_path.apply(&plan);
+        let applied = data_path.apply(&plan, None).await;
         data_path.keep_or_undo(applied)?;
         let resolved = data_path.resolve(&mut net, RESOLVE).await;
         data_path.keep_or_undo(resolved)?;
@@ -324,7 +338,10 @@ impl Agent {
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
         self.data_path.follow(&mut self.net, Some(&plan)).await?;
-        self.data_path.apply(&plan)?;
+        if let Err(error) = self.data_path.apply(&plan, Some(&self.plan)).await {
+            self.data_path.set_nat_ports(&self.intent.node)?;
+            return Err(error);
+        }
         let changes = plan::compare(Some(&self.plan), &plan);
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
         (self.intent, self.overrides, self.plan) = (intent, overrides, plan);
@@ -391,10 +408,19 @@ impl Agent {
         self.plan.listeners.iter().flat_map(|listener| &listener.endpoints).find(|endpoint| is_it(&endpoint.name))
     }
 
-    /// Brings next hops up to date; what cannot be done now is tried again in a second.
-    async fn follow_neighbours(&mut self) {
-        if let Err(error) = self.data_path.follow(&mut self.net, None).await {
+    /// Attaches again what was detached and brings next hops up to date; what cannot be done now is tried again in a second.
+    async fn heal(&mut self) {
+        self.data_path.keep_attached(&self.intent.node, &self.net).await;
+        if let Err(error) = self.data_path.follow_news(&mut self.net).await {
             tracing::error!("next hops: {error}");
+        }
+    }
+
+    /// Compares everything with what is known of it.
+    async fn repair(&mut self) {
+        self.data_path.repair(&self.plan);
+        if let Err(error) = self.net.review().await {
+            tracing::error!("netlink: {error}");
         }
     }
 

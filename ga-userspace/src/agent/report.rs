@@ -8,8 +8,8 @@ use crate::{
     model::Affinity,
     plan::{EndpointView, ListenerView},
     status::{
-        AttachMode, Counters, DropCount, Endpoint, FlowTable, Flows, Group, Instance, Interface, Listener, MapFill, NextHop,
-        PassCount, SCHEMA_VERSION, Status,
+        AttachMode, Counters, DropCount, Endpoint, FlowTable, Flows, Group, Instance, Interface, Listener, MapFill, PassCount,
+        Repairs, SCHEMA_VERSION, Status,
     },
 };
 use ga_common::abi::limits::{MAX_ADDRESSES, MAX_ENDPOINTS, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES};
@@ -18,11 +18,13 @@ impl Agent {
     pub(super) fn status(&self) -> Result<Status, Error> {
         let (live, sizes) = self.data_path.live_flows();
         let capacity = u64::from(self.intent.node.flows);
-        let interfaces = self.data_path.interfaces().iter().map(|attached| Interface {
-            name: attached.name.clone(),
-            ifindex: attached.ifindex,
-            mode: if attached.native { AttachMode::Native } else { AttachMode::Generic },
-            attached: true,
+        let interfaces = self.data_path.attachments().slots().iter().map(|slot| Interface {
+            name: slot.name.clone(),
+            ifindex: slot.attached.as_ref().map_or(0, |attached| attached.ifindex),
+            mode: if slot.native { AttachMode::Native } else { AttachMode::Generic },
+            attached: slot.attached.is_some(),
+            reattached: slot.reattached,
+            trouble: slot.trouble.clone(),
         });
         let mut status = Status {
             schema_version: SCHEMA_VERSION,
@@ -36,6 +38,7 @@ impl Agent {
             interfaces: interfaces.collect(),
             flows: Flows { ipv4: FlowTable { live: live.v4, capacity }, ipv6: FlowTable { live: live.v6, capacity } },
             maps: self.fills(&live, u64::from(sizes.flows4)),
+            repairs: self.repairs(),
             instances: self.instances(&live)?,
             drops: self.drops()?,
             passes: self.data_path.counters().passes()?.iter().map(|count| PassCount::of(count.reason, count.packets)).collect(),
@@ -43,6 +46,15 @@ impl Agent {
         };
         status.attribute_drops();
         Ok(status)
+    }
+
+    fn repairs(&self) -> Repairs {
+        let maps = self.data_path.repaired().iter().map(|(map, count)| (map.to_lowercase(), *count));
+        Repairs {
+            maps: maps.collect(),
+            pins: self.data_path.attachments().pins_restored(),
+            next_hops: self.data_path.next_hops().changes(),
+        }
     }
 
     fn fills(&self, live: &LiveFlows, slots: u64) -> Vec<MapFill> {
@@ -109,7 +121,6 @@ impl Agent {
     }
 
     fn endpoint_status(&self, view: &EndpointView, live: &LiveFlows) -> Result<Endpoint, Error> {
-        let next_hop = if self.data_path.is_reachable(view.id) { NextHop::Resolved } else { NextHop::Unresolved };
         Ok(Endpoint {
             id: view.id.0,
             address: view.name.address.to_string(),
@@ -118,7 +129,7 @@ impl Agent {
             weight: view.weight.0,
             state: state(view),
             share: view.share,
-            next_hop,
+            next_hop: self.data_path.next_hops().of(view.id),
             counters: self.counters(view.id)?,
             active_flows: live.by_endpoint.get(&view.id).copied().unwrap_or(0),
         })

@@ -11,7 +11,12 @@ use ga_common::{
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::TABLE_SIZE,
     },
-    path::{explain::Step, parse::flag, verdict::Verdict},
+    path::{
+        explain::{Step, TupleSeen},
+        parse::flag,
+        verdict::Verdict,
+    },
+    wire::vlan::{SERVICE, Tags},
 };
 
 use super::{Agent, Error, Notice, clock, flows::seconds, refusal};
@@ -87,15 +92,16 @@ impl Agent {
 
     /// Name, index and MAC address of the interface that a packet is to come in by.
     fn way_in(&self, wanted: Option<&str>) -> Result<(String, u32, [u8; 6]), Refusal> {
-        let interfaces = self.data_path.interfaces();
+        let slots = self.data_path.attachments().slots();
+        let attached: Vec<_> = slots.iter().filter_map(|slot| slot.attached.as_ref()).collect();
         let found = match wanted {
-            Some(name) => interfaces.iter().find(|interface| interface.name == name),
-            None => interfaces.first(),
+            Some(name) => attached.iter().find(|interface| interface.name == name),
+            None => attached.first(),
         };
         match found {
             Some(interface) => Ok((interface.name.clone(), interface.ifindex, [0x02, 0, 0, 0, 0, 1])),
             None => {
-                let names = interfaces.iter().map(|interface| interface.name.clone());
+                let names = attached.iter().map(|interface| interface.name.clone());
                 let message = format!("the program is on no interface `{}`", wanted.unwrap_or_default());
                 Err(Refusal::new(Code::NotFound, message).with_problems(names))
             }
@@ -157,7 +163,14 @@ impl Agent {
                     }
                 },
                 Step::Reopened { .. } => trace.known = false,
-                Step::Roles(_) | Step::Chosen { .. } | Step::Candidate { .. } | Step::Hop(_) => {}
+                Step::Roles(_)
+                | Step::Chosen { .. }
+                | Step::Candidate { .. }
+                | Step::Hop(_)
+                | Step::Icmp { .. }
+                | Step::Answered
+                | Step::Quoted(_)
+                | Step::Translated(_) => {}
             }
         }
         trace
@@ -178,7 +191,7 @@ impl Agent {
                 .map(|(&id, endpoint)| (id, IpAddr::from(endpoint.addr).to_canonical()))
                 .collect(),
             shares: shares.map(|view| (view.id, (view.name.group.to_string(), view.weight.0, view.share))).collect(),
-            interfaces: self.data_path.interfaces().iter().map(|one| (one.ifindex, one.name.clone())).collect(),
+            interfaces: self.data_path.attachments().names(),
         }
     }
 }
@@ -213,15 +226,35 @@ impl Words {
     /// One stage in a sentence; the verdict is told apart.
     fn step(&self, step: &Step, now: u32) -> Option<TraceStep> {
         let (stage, found) = match step {
-            Step::Parsed { tuple, ttl, flags, l3, l4 } => {
+            Step::Parsed { tuple, ttl, flags, tags, l4 } => {
                 let flags =
                     if tuple.protocol == Protocol::Tcp.number() { format!(" {}", flag_words(*flags)) } else { String::new() };
-                let protocol = Protocol::of(tuple.protocol).map_or_else(|| tuple.protocol.to_string(), |one| one.to_string());
+                let protocol = protocol_word(tuple.protocol);
                 let (src, dst) = (tuple.src, tuple.dst);
                 (
                     "parse",
-                    format!("{protocol}{flags} from {src} to {dst}, TTL {ttl}, IP header at byte {l3}, transport header at {l4}"),
+                    format!(
+                        "{protocol}{flags} from {src} to {dst}, TTL {ttl}{}, IP header at byte {}, transport header at {l4}",
+                        tag_words(*tags),
+                        tags.l3()
+                    ),
                 )
+            }
+            Step::Icmp { src, dst, kind, ttl, tags, offset } => (
+                "parse",
+                format!(
+                    "{} from {src} to {dst}, TTL {ttl}{}, IP header at byte {}, ICMP header at {offset}",
+                    icmp_words(src.is_ipv4(), *kind),
+                    tag_words(*tags),
+                    tags.l3()
+                ),
+            ),
+            Step::Answered => ("echo", "answered, to where it came from".to_owned()),
+            Step::Quoted(TupleSeen { src, dst, protocol }) => {
+                ("quote", format!("the message is about a {} packet from {src} to {dst}", protocol_word(*protocol)))
+            }
+            Step::Translated(TupleSeen { src, dst, .. }) => {
+                ("rewrite", format!("the message is about the packet from {src} to {dst} now, TTL one less, checksums adjusted"))
             }
             Step::Roles(address) => ("address", self.roles(address)),
             Step::Known { index, peer, flags, endpoint, seen } => {
@@ -244,7 +277,7 @@ impl Words {
             Step::Chosen { table: TableId::EMPTY, .. } => {
                 ("table", "the listener has nobody to choose for this family".to_owned())
             }
-            Step::Chosen { table, slot, hash, endpoint } => {
+            Step::Chosen { table, slot, hash, by_source, endpoint } => {
                 let who = match (self.endpoints.get(endpoint), self.shares.get(endpoint)) {
                     (Some(address), Some((group, weight, share))) => {
                         format!("{address} of group {group}, weight {weight}, {:.1} % of new flows", share * 100.0)
@@ -252,7 +285,8 @@ impl Words {
                     (Some(address), None) => format!("{address}, which is not in the configuration any more"),
                     (None, _) => "nobody".to_owned(),
                 };
-                ("endpoint", format!("{who}: entry {slot} of {TABLE_SIZE} in table {table} (hash {hash:016x})"))
+                let of = if *by_source { "the addresses: affinity" } else { "addresses and ports" };
+                ("endpoint", format!("{who}: entry {slot} of {TABLE_SIZE} in table {table} (hash {hash:016x} of {of})"))
             }
             Step::Candidate { reply, is_free } => {
                 let became = if *is_free { "free" } else { "a living flow has it" };
@@ -260,7 +294,16 @@ impl Words {
             }
             Step::Hop(way) => {
                 let mac = |word| unpack_mac(word).map(|byte| format!("{byte:02x}")).join(":");
-                ("hop", format!("{} by {}, from {}", mac(way.dst), self.interface(way.ifindex), mac(way.src)))
+                (
+                    "hop",
+                    format!(
+                        "{} by {}, from {}{}",
+                        mac(way.dst),
+                        self.interface(way.ifindex),
+                        mac(way.src),
+                        tag_words(Tags(way.tags))
+                    ),
+                )
             }
             Step::Rewritten { src, dst } => ("rewrite", format!("from {src} to {dst}, TTL one less, checksums adjusted")),
             Step::Verdict(..) => return None,
@@ -284,6 +327,29 @@ impl Words {
             (false, false) => "",
         };
         format!("the destination is {what} of {of}{listeners}")
+    }
+}
+
+fn protocol_word(number: u8) -> String {
+    Protocol::of(number).map_or_else(|| number.to_string(), |protocol| protocol.to_string())
+}
+
+/// VLAN tags, the outer one first.
+fn tag_words(tags: Tags) -> String {
+    let word = |n| {
+        let [t0, t1, v0, v1] = tags.tag(n);
+        let kind = if [t0, t1] == SERVICE { " (802.1ad)" } else { "" };
+        format!(", VLAN {}{kind}", u16::from_be_bytes([v0, v1]))
+    };
+    (0..tags.count().min(2)).map(word).collect()
+}
+
+fn icmp_words(is_v4: bool, kind: u8) -> String {
+    match (is_v4, kind) {
+        (true, 8) => "ICMP echo request".to_owned(),
+        (false, 128) => "ICMPv6 echo request".to_owned(),
+        (true, _) => format!("ICMP error of type {kind}"),
+        (false, _) => format!("ICMPv6 error of type {kind}"),
     }
 }
 

@@ -48,8 +48,6 @@ pub(super) enum Watching {
 
 /// The watching program, attached.
 pub(super) struct On {
-    /// Programs and maps live as long as this.
-    _ebpf: Ebpf,
     maps: WatchMaps,
     tell: mpsc::Sender<WatchLine>,
 }
@@ -132,18 +130,18 @@ impl Agent {
         let monotonic = monotonic_ns();
         watch.until_ns = monotonic + Duration::from_secs(u64::from(order.seconds)).as_nanos() as u64;
         maps.set(watch)?;
-        self.data_path.attach_tool(program::tool_program(&mut ebpf, Tool::Watch)?)?;
+        self.data_path.attach_tool(ebpf, Tool::Watch)?;
         let (tell, told) = mpsc::channel(QUEUE);
-        let interfaces = self.data_path.interfaces();
+        let slots = self.data_path.attachments().slots();
         // There is room: nobody else has the channel.
         drop(tell.try_send(WatchLine::Started {
             schema_version: SCHEMA_VERSION,
-            interfaces: interfaces.iter().map(|interface| interface.name.clone()).collect(),
+            interfaces: slots.iter().filter(|slot| slot.attached.is_some()).map(|slot| slot.name.clone()).collect(),
         }));
         let teller = Teller {
             names: self.names(),
             services: self.data_path.running().services.clone(),
-            interfaces: interfaces.iter().map(|interface| (interface.ifindex, interface.name.clone())).collect(),
+            interfaces: self.data_path.attachments().names(),
             epoch_ns: unix_ns().saturating_sub(monotonic),
             waiting: BTreeMap::new(),
         };
@@ -156,7 +154,7 @@ impl Agent {
             drop(notify.send(Notice::WatchEnded(Ending { why, told })).await);
         });
         tracing::info!(seconds = order.seconds, count = order.count, "packets are watched");
-        self.watching = Some(Watching::On(Box::new(On { _ebpf: ebpf, maps, tell })));
+        self.watching = Some(Watching::On(Box::new(On { maps, tell })));
         Ok(told)
     }
 
@@ -175,7 +173,9 @@ impl Agent {
         let Some(Watching::On(on)) = self.watching.take() else { return };
         match self.data_path.attach_usual() {
             Ok(()) => tracing::info!(because = why.words(), "packets are not watched any more"),
-            Err(error) => tracing::error!("the watching program stays attached, and tells nothing more: {error}"),
+            Err(error) => tracing::error!(
+                "the watching program stays attached, tells nothing more, and is replaced as soon as it can be: {error}"
+            ),
         }
         let Seen { matched, limited, lost } = on.maps.seen().unwrap_or_default();
         let end = WatchEnd {

@@ -11,7 +11,7 @@ use super::{
     units::{bytes, count, duration, percent},
     watch::{Unit, Watch, watch},
 };
-use crate::status::{AttachMode, Endpoint, EndpointState, FlowTable, Instance, Interface, Listener, NextHop, Status};
+use crate::status::{AttachMode, Endpoint, EndpointState, FlowTable, Instance, Interface, Listener, NextHop, Repairs, Status};
 
 pub(super) const EXAMPLES: &str = "Examples:
   ga status                                  how things are
@@ -72,7 +72,11 @@ fn head(status: &Status) -> String {
         let why = last_reload.error.as_deref().unwrap_or("no reason given");
         format!("the latest configuration was refused: {why}")
     });
-    for warning in refused.iter().chain(&status.warnings) {
+    let detached = status.interfaces.iter().filter_map(|interface| {
+        let why = interface.trouble.as_deref().filter(|_| !interface.attached)?;
+        Some(format!("{}: {why}", interface.name))
+    });
+    for warning in refused.iter().cloned().chain(detached).chain(repairs(&status.repairs)).chain(status.warnings.clone()) {
         // Writing to a string cannot fail.
         writeln!(out, "warning: {warning}").ok();
     }
@@ -85,6 +89,16 @@ fn interface(interface: &Interface) -> String {
         AttachMode::Generic => "generic",
     };
     format!("{} {}", interface.name, if interface.attached { mode } else { "NOT ATTACHED" })
+}
+
+/// What somebody else changed and the agent put right: no trouble any more, but somebody's.
+fn repairs(repairs: &Repairs) -> Option<String> {
+    let maps = repairs.maps.iter().filter(|(_, count)| **count > 0);
+    let mut parts: Vec<String> = maps.map(|(map, entries)| format!("{} in {map}", count(*entries))).collect();
+    if repairs.pins > 0 {
+        parts.push(format!("{} pins", count(repairs.pins)));
+    }
+    (!parts.is_empty()).then(|| format!("somebody else changed the data path; put right since the start: {}", parts.join(", ")))
 }
 
 fn title(instance: &Instance, listener: &Listener) -> String {
@@ -157,6 +171,7 @@ pub(super) fn note(endpoint: &Endpoint) -> Option<String> {
     let hop = match endpoint.next_hop {
         NextHop::Resolved => None,
         NextHop::Unresolved => Some("no next hop".to_owned()),
+        NextHop::Stale => Some("next hop does not answer".to_owned()),
     };
     let notes: Vec<String> = weight.into_iter().chain(hop).collect();
     (!notes.is_empty()).then(|| notes.join(", "))
@@ -175,6 +190,7 @@ mod tests {
 ga 0.1.0 at fra1, generation 42, up 3d 4h, configured 10m ago
 interfaces: eth0 native, eth1 generic
 flows: IPv4 12,345 of 65,536 (18.8%), IPv6 0 of 65,536 (0.0%)
+warning: somebody else changed the data path; put right since the start: 3 in hops, 1 pins
 ";
 
     fn at(width: Option<u16>) -> String {
@@ -207,13 +223,18 @@ ga-demo/voice  198.51.100.10 udp 80,90~92,8080, affinity source_ip, idle 900 s, 
         status.last_reload.successful = false;
         status.last_reload.error = Some("ga.toml: 2 problems".to_owned());
         status.interfaces[1].attached = false;
+        status.interfaces[1].trouble = Some("there is no such interface".to_owned());
         status.warnings.push("eth0 lost 3 packets to its ring".to_owned());
         status.instances[0].listeners[0].groups[0].endpoints[0].next_hop = NextHop::Unresolved;
+        status.instances[0].listeners[1].groups[0].endpoints[0].next_hop = NextHop::Stale;
         let text = render(&status, &Style::default(), Unit::PerSecond);
         for expected in [
             "interfaces: eth0 native, eth1 NOT ATTACHED\n",
-            "warning: the latest configuration was refused: ga.toml: 2 problems\nwarning: eth0 lost 3 packets to its ring\n",
+            "warning: the latest configuration was refused: ga.toml: 2 problems\n",
+            "warning: eth1: there is no such interface\n",
+            "warning: eth0 lost 3 packets to its ring\n",
             "  no next hop\n",
+            "  next hop does not answer\n",
             "packets/s in",
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");

@@ -1,12 +1,13 @@
 //! The maps of the data path: the only room that writes them. It makes no choice: steps come from the plan.
 //!
 //! One file per kind of memory: `flows` (shared with packets, word by word), `walk` (the same for people), `hops` (how to get to
-//! endpoints), `counters` (read only), `tables` (who is chosen), `watch` and `trace` (of the programs beside the usual one), and
-//! here all else that a plan describes.
+//! endpoints), `counters` (read only), `tables` (who is chosen), `repair` (puts right what somebody else changed), `watch` and
+//! `trace` (of the programs beside the usual one), and here all else that a plan describes.
 
 mod counters;
 mod flows;
 mod hops;
+mod repair;
 mod tables;
 mod trace;
 mod walk;
@@ -20,17 +21,19 @@ use ga_common::abi::{
     entry::{Address, AddressKey, Egress, Endpoint, Listener, Service, ServiceKey, Settings},
     filter,
     id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
-    limits::{ABI_VERSION, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_TABLES},
+    limits::{MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_TABLES},
 };
 
 pub use counters::{Counters, DropCount, PassCount};
 pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
+pub use repair::{REPAIRED, Repairs, TABLES_A_PASS};
 use tables::{Fill, SelectionTables};
 pub use trace::TraceMap;
 pub use walk::{Pair, Stage};
 pub use watch::{Told, WatchMaps, WatchRing};
 
+use self::repair::{Contents, settings};
 use crate::plan::{Family, State, Step, TableInfo};
 
 /// What can go wrong.
@@ -55,12 +58,35 @@ pub enum Error {
         /// What it said.
         source: std::io::Error,
     },
+    /// A table is not what it should be, and what it should be is not known.
+    #[error("table {id} is not what it should be, and the running plan does not have its content: reload the configuration")]
+    UnknownTable {
+        /// Which one.
+        id: TableId,
+    },
     /// No room.
     #[error("all {limit} next hops are in use")]
     HopsFull {
         /// How many there are.
         limit: u32,
     },
+}
+
+impl Error {
+    /// Whether the same may succeed a moment later: the kernel is short of memory, or busy.
+    pub fn is_passing(&self) -> bool {
+        use rustix::io::Errno;
+        let Self::Map { source, .. } = self else { return false };
+        let error = if let MapError::SyscallError(error) = source {
+            &error.io_error
+        } else if let MapError::CreateError { io_error, .. } = source {
+            io_error
+        } else {
+            return false;
+        };
+        let passing = [Errno::NOMEM, Errno::BUSY, Errno::AGAIN, Errno::TOOBIG, Errno::INTR];
+        passing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    }
 }
 
 /// Adds the map's name to an error.
@@ -124,11 +150,16 @@ pub struct Maps {
     addresses: HashMap<MapData, AddressKey, Address>,
     filter: Cells<u64>,
     services: HashMap<MapData, ServiceKey, Service>,
+    contents: Contents,
+    /// What was set last.
+    fixed: Option<Fixed>,
 }
 
 impl Maps {
     /// Takes the maps out of a loaded object.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let Some(Map::ArrayOfMaps(outer)) = ebpf.map("TABLES") else { return Err(Error::Missing("TABLES")) };
+        let contents = Contents::new(outer)?;
         Ok(Self {
             settings: Cells::take(ebpf, "SETTINGS")?,
             listeners: Cells::take(ebpf, "LISTENERS")?,
@@ -139,25 +170,21 @@ impl Maps {
             addresses: take(ebpf, "ADDRESSES")?,
             filter: Cells::take(ebpf, "FILTER")?,
             services: take(ebpf, "SERVICES")?,
+            contents,
+            fixed: None,
         })
     }
 
     /// Writes the settings that do not come from a plan; seed and generation stay.
     pub fn set_fixed(&mut self, fixed: Fixed) -> Result<(), Error> {
-        let ports = u32::from(fixed.nat_last - fixed.nat_first) + 1;
         let old = self.settings.get(0)?;
-        let new = Settings {
-            abi: ABI_VERSION,
-            cpus: fixed.cpus,
-            flow4_mask: fixed.flows4 - 1,
-            flow6_mask: fixed.flows6 - 1,
-            nat_first: fixed.nat_first,
-            nat_span: u16::try_from(ports / fixed.cpus.max(1)).unwrap_or(u16::MAX),
-            // Flows are safe from eviction for about 0.1 s: those of one listener then take a quarter of the slots at most.
-            admission: (fixed.flows4.min(fixed.flows6) / 4 * 5).max(10_000),
-            ..old
-        };
-        if new == old { Ok(()) } else { self.settings.set(0, new) }
+        let kept = State { generation: Generation(old.generation), seed: old.seed, ..State::default() };
+        let new = settings(fixed, &kept);
+        if new != old {
+            self.settings.set(0, new)?;
+        }
+        self.fixed = Some(fixed);
+        Ok(())
     }
 
     /// Does steps in order and tells which were done, also when one fails. Tables in a row are filled side by side.
@@ -169,8 +196,8 @@ impl Maps {
                 continue;
             }
             let mut failed = Ok(());
-            for (step, result) in steps.iter().zip(self.tables.fill_all(&tables)?) {
-                match result {
+            for ((step, table), result) in steps.iter().zip(&tables).zip(self.tables.fill_all(&tables)?) {
+                match result.and_then(|()| self.contents.put(table.id, table.slots)) {
                     Ok(()) => done(step),
                     Err(error) => failed = Err(error),
                 }
@@ -212,10 +239,15 @@ impl Maps {
                 let endpoint = self.endpoints.get(u32::from(*id))?;
                 self.endpoints.set(u32::from(*id), Endpoint { flags: Endpoint::RETIRED, ..endpoint })
             }
-            Step::FillTable { id, digest, slots } => self.tables.fill(Fill { id: *id, digest: *digest, slots }),
+            Step::FillTable { id, digest, slots } => self.fill(Fill { id: *id, digest: *digest, slots }),
             Step::Activate { listener, family, table } => self.active.set(family.active_index(*listener), table.0),
             Step::ReleaseTable(id) => self.tables.release(*id),
         }
+    }
+
+    fn fill(&mut self, table: Fill<'_>) -> Result<(), Error> {
+        self.tables.fill(table)?;
+        self.contents.put(table.id, table.slots)
     }
 
     /// What the filter should say in one of its words.

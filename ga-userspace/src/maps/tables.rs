@@ -45,7 +45,7 @@ pub(super) struct SelectionTables {
     outer: Outer,
     /// The same map, for whoever fills a table beside us.
     fd: OwnedFd,
-    digests: Cells<u64>,
+    pub(super) digests: Cells<u64>,
     /// Packets may still be about to choose from a table that was given up: true until all that were on their way then are
     /// gone. Nobody knows what another agent did before us.
     lingering: bool,

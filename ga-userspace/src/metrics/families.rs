@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::series::{Family, Process, Series, Source};
-use crate::status::{AttachMode, Counters, Endpoint, Listener, Status};
+use crate::status::{AttachMode, Counters, Endpoint, Listener, NextHop, Status};
 
 /// In the order of the output.
 pub(super) const FAMILIES: &[Family] = &[
@@ -39,6 +39,30 @@ pub(super) const FAMILIES: &[Family] = &[
             let interfaces = status.interfaces.iter();
             interfaces.map(|i| Series::new([("interface", i.name.as_str()), ("mode", mode(i.mode))], flag(i.attached))).collect()
         }),
+    },
+    Family {
+        name: "interface_reattached",
+        help: "Times the program was attached again to an interface that had lost it.",
+        source: Source::Counter(|status| {
+            status.interfaces.iter().map(|i| Series::new([("interface", i.name.as_str())], i.reattached)).collect()
+        }),
+    },
+    Family {
+        name: "pins_restored",
+        help: "Pins that somebody had removed and the agent made again.",
+        source: Source::Counter(|status| Series::only(status.repairs.pins)),
+    },
+    Family {
+        name: "map_repairs",
+        help: "Entries that somebody else had changed and the agent put right, by map; all maps are compared every 10 seconds.",
+        source: Source::Counter(|status| {
+            status.repairs.maps.iter().map(|(map, count)| Series::new([("map", map.as_str())], *count)).collect()
+        }),
+    },
+    Family {
+        name: "next_hop_changes",
+        help: "Changes of the way to an endpoint.",
+        source: Source::Counter(|status| Series::only(status.repairs.next_hops)),
     },
     Family {
         name: "dataplane_generation",
@@ -89,6 +113,11 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "endpoint_share_ratio",
         help: "Part of the listener's new flows that the endpoint gets, 0 to 1.",
         source: Source::Gauge(|status| endpoints(status, |endpoint| endpoint.share)),
+    },
+    Family {
+        name: "endpoint_next_hop_resolved",
+        help: "Whether the way to the endpoint is known and its neighbour answers.",
+        source: Source::Gauge(|status| endpoints(status, |endpoint| flag(endpoint.next_hop == NextHop::Resolved))),
     },
     Family {
         name: "endpoint_flows",

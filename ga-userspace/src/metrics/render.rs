@@ -133,6 +133,11 @@ mod tests {
             ("ga_config_reload_failures_total", 1.0),
             ("ga_dataplane_generation", 42.0),
             (r#"ga_dataplane_attached{interface="eth1",mode="generic"}"#, 1.0),
+            (r#"ga_interface_reattached_total{interface="eth0"}"#, 0.0),
+            ("ga_pins_restored_total", 1.0),
+            (r#"ga_map_repairs_total{map="hops"}"#, 3.0),
+            ("ga_next_hop_changes_total", 12.0),
+            (r#"ga_endpoint_next_hop_resolved{instance="ga-demo",listener="game",group="near",endpoint="10.0.0.11"}"#, 1.0),
             (r#"ga_listener_packets_total{instance="ga-demo",listener="voice",direction="return"}"#, 1800.0),
             (r#"ga_listener_new_flows_total{instance="ga-demo",listener="voice"}"#, 90.0),
             (

@@ -1,28 +1,42 @@
-//! What the kernel knows about interfaces, neighbours and routes, by netlink. Reads only, and asks the kernel to resolve.
+//! What the kernel knows about interfaces, neighbours and routes, by netlink. Reads, and asks the kernel to resolve.
+//!
+//! A picture of interfaces and neighbours is kept from what the kernel reports and drawn anew now and then; routes are asked for
+//! one by one, because only the kernel knows its rules, and kept until something could have changed them.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the kernel's attributes are many and grow; we read a few")]
+
+mod link;
+mod neighbour;
+mod picture;
+mod route;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    time::Duration,
 };
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{
+    FutureExt as _, StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
 use ga_common::abi::entry::Hop;
-use netlink_packet_core::NetlinkPayload;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute},
+    neighbour::{NeighbourFlags, NeighbourState},
 };
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
-use tokio::sync::mpsc;
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::time::sleep;
+
+pub use link::{Exit, Interface, MAX_TAGS, Tag, Vlan, XdpState, exit};
+
+use self::{
+    neighbour::{Asking, Key},
+    picture::{News, Picture},
+    route::Routes,
+};
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -35,179 +49,256 @@ pub enum Error {
     Netlink(#[from] rtnetlink::Error),
 }
 
-/// A program on an interface.
+/// How to get to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct XdpState {
-    /// Its kernel id.
-    pub program: u32,
-    /// Whether the driver runs it.
-    pub native: bool,
+pub enum Way {
+    /// By this next hop.
+    Known(Hop),
+    /// Out of the interface with this index, but the neighbour there is not known or does not answer.
+    Through(u32),
+    /// There is no route.
+    Nowhere,
 }
 
-/// One interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// Its index.
-    pub ifindex: u32,
-    /// Its MAC address; zero where it has none.
-    pub mac: [u8; 6],
-    /// What runs on it.
-    pub xdp: Option<XdpState>,
-}
+/// Neighbours that the kernel is asked to resolve in one go.
+const RESOLVED_AT_ONCE: usize = 256;
+/// Requests about neighbours that are on their way at once.
+const AT_ONCE: usize = 32;
+/// How long to wait before the kernel's reports are asked for again.
+const DEAF: Duration = Duration::from_secs(1);
+
+type Report = NetlinkMessage<RouteNetlinkMessage>;
 
 /// A connection to the kernel.
-#[derive(Debug)]
 pub struct Net {
     handle: Handle,
-    changes: mpsc::Receiver<()>,
-    /// Routes that were asked for; dropped whenever a link or a route changes.
-    routes: BTreeMap<IpAddr, (u32, IpAddr)>,
-    routes_changed: Arc<AtomicBool>,
+    reports: BoxStream<'static, Report>,
+    picture: Picture,
+    /// The picture was drawn, and no report was lost since.
+    whole: bool,
+    /// Something came that was not looked at yet.
+    news: bool,
+    routes: Routes,
+    in_use: BTreeSet<Key>,
+    asking: Asking,
+    /// The last neighbour that the kernel was asked to resolve: the next ones come after it.
+    resolved: Option<Key>,
 }
 
 impl Net {
     /// Connects; must be called in a tokio runtime.
     pub fn connect() -> Result<Self, Error> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
-        let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
+        let (connection, handle, _no_reports) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
-        let (tell, changes) = mpsc::channel(1);
-        let routes_changed = Arc::new(AtomicBool::new(false));
-        let note = Arc::clone(&routes_changed);
-        tokio::spawn(async move {
-            while let Some((message, _)) = messages.next().await {
-                let is_neighbour = matches!(
-                    message.payload,
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_))
-                );
-                if !is_neighbour {
-                    note.store(true, Ordering::Release);
-                }
-                // One pending note is enough: whoever reads it looks at everything.
-                if let Err(mpsc::error::TrySendError::Closed(())) = tell.try_send(()) {
-                    break;
-                }
-            }
-        });
-        Ok(Self { handle, changes, routes: BTreeMap::new(), routes_changed })
+        Ok(Self {
+            handle,
+            reports: listen()?,
+            picture: Picture::default(),
+            whole: false,
+            news: true,
+            routes: Routes::default(),
+            in_use: BTreeSet::new(),
+            asking: Asking::default(),
+            resolved: None,
+        })
     }
 
-    /// Waits for a change of links, neighbours or routes.
+    /// Waits for a change of interfaces, neighbours or routes that could matter.
     pub async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
-            // The connection is gone; whoever waits is served by the periodic look.
-            std::future::pending::<()>().await;
+        while !self.news {
+            match self.reports.next().await {
+                Some(report) => self.take_note(&report),
+                None => self.listen_again().await,
+            }
         }
     }
 
-    /// All interfaces by name.
-    pub async fn interfaces(&self) -> Result<BTreeMap<String, Interface>, Error> {
+    /// Whether something changed that [`ways`](Self::ways) was not asked about yet.
+    pub fn has_news(&mut self) -> bool {
+        self.catch_up();
+        self.news || !self.whole || self.routes.are_doubtful()
+    }
+
+    async fn listen_again(&mut self) {
+        (self.whole, self.news) = (false, true);
+        sleep(DEAF).await;
+        match listen() {
+            Ok(reports) => self.reports = reports,
+            Err(error) => tracing::error!("the kernel's reports cannot be heard, so changes are seen late: {error}"),
+        }
+    }
+
+    /// Takes note of what was reported already.
+    fn catch_up(&mut self) {
+        while let Some(Some(report)) = self.reports.next().now_or_never() {
+            self.take_note(&report);
+        }
+    }
+
+    fn take_note(&mut self, report: &Report) {
+        let message = match &report.payload {
+            NetlinkPayload::InnerMessage(message) => message,
+            NetlinkPayload::Overrun(_) => {
+                (self.whole, self.news) = (false, true);
+                return;
+            }
+            _ => return,
+        };
+        match message {
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => self.news |= self.routes.doubt(route),
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => {
+                self.routes.doubt_all();
+                self.news = true;
+            }
+            other => {
+                let news = self.picture.note(other);
+                self.take_news(news);
+            }
+        }
+    }
+
+    /// Routes over a link that goes away or comes back are not always reported.
+    fn take_news(&mut self, news: News) {
+        if news == News::Link {
+            self.routes.doubt_all();
+        }
+        self.news |= news != News::None;
+    }
+
+    /// Looks at everything again, whatever was reported: some routes, and all interfaces and neighbours.
+    pub async fn review(&mut self) -> Result<(), Error> {
+        self.routes.review();
+        self.draw().await
+    }
+
+    async fn draw(&mut self) -> Result<(), Error> {
+        let drawn = Picture { interfaces: self.all_interfaces().await?, neighbours: self.all_neighbours().await? };
+        let news = self.picture.compare(&drawn);
+        self.picture = drawn;
+        self.whole = true;
+        self.take_news(news);
+        Ok(())
+    }
+
+    async fn all_interfaces(&self) -> Result<BTreeMap<u32, Interface>, Error> {
         let mut links = self.handle.link().get().execute();
         let mut interfaces = BTreeMap::new();
-        while let Some(link) = links.try_next().await? {
-            let interface = interface(link);
-            interfaces.insert(interface.name.clone(), interface);
+        while let Some(message) = links.try_next().await? {
+            interfaces.extend(link::interface(&message).map(|interface| (interface.ifindex, interface)));
         }
         Ok(interfaces)
     }
 
-    /// The next hop of each of `addresses` that has one; the kernel is asked to resolve the neighbours of the others.
-    pub async fn next_hops(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, Hop>, Error> {
-        let macs: BTreeMap<u32, [u8; 6]> =
-            self.interfaces().await?.into_values().map(|interface| (interface.ifindex, interface.mac)).collect();
-        let mut neighbours = BTreeMap::new();
+    async fn all_neighbours(&self) -> Result<BTreeMap<Key, neighbour::Neighbour>, Error> {
         let mut dump = self.handle.neighbours().get().execute();
+        let mut neighbours = BTreeMap::new();
         while let Some(message) = dump.try_next().await? {
-            if let Some((key, mac)) = resolved(&message) {
-                neighbours.insert(key, mac);
-            }
+            neighbours.extend(neighbour::neighbour(&message));
         }
-        if self.routes_changed.swap(false, Ordering::AcqRel) {
-            self.routes.clear();
+        Ok(neighbours)
+    }
+
+    /// All interfaces by name, as they are now.
+    pub async fn interfaces(&self) -> Result<BTreeMap<String, Interface>, Error> {
+        let all = self.all_interfaces().await?;
+        Ok(all.into_values().map(|interface| (interface.name.clone(), interface)).collect())
+    }
+
+    /// One interface, as it is now; none when there is none of that name.
+    pub async fn interface(&self, name: &str) -> Result<Option<Interface>, Error> {
+        let mut links = self.handle.link().get().match_name(name.to_owned()).execute();
+        match links.try_next().await {
+            Ok(message) => Ok(message.as_ref().and_then(link::interface)),
+            Err(rtnetlink::Error::NetlinkError(error)) if is_absent(&error.to_io()) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        let mut hops = BTreeMap::new();
+    }
+
+    /// An interface of the picture, by its index.
+    pub fn known_interface(&self, ifindex: u32) -> Option<&Interface> {
+        self.picture.interfaces.get(&ifindex)
+    }
+
+    /// How to get to each of `addresses`. The kernel is asked to resolve neighbours that are not known; what comes of it is a
+    /// change.
+    pub async fn ways(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<BTreeMap<IpAddr, Way>, Error> {
+        self.catch_up();
+        self.news = false;
+        if !self.whole {
+            self.draw().await?;
+            self.news = false;
+        }
+        self.routes.ask(&self.handle, addresses).await;
+        self.in_use.clear();
+        let mut ways = BTreeMap::new();
         for &address in addresses {
-            let (ifindex, via) = match self.routes.get(&address) {
-                Some(&route) => route,
-                None => {
-                    // No route is not an error: the endpoint is unreachable for now.
-                    let Ok(Some(route)) = self.route(address).await else { continue };
-                    self.routes.insert(address, route);
-                    route
+            let way = match self.routes.of(address) {
+                None => Way::Nowhere,
+                Some(route) => {
+                    self.in_use.insert((route.ifindex, route.via));
+                    self.picture.way(route)
                 }
             };
-            match (neighbours.get(&(ifindex, via)), macs.get(&ifindex)) {
-                (Some(&dst_mac), Some(&src_mac)) => {
-                    hops.insert(address, Hop { dst_mac, src_mac, ifindex, tags: 0 });
+            ways.insert(address, way);
+        }
+        self.resolve_some().await;
+        // Doubtful routes that are left are asked for in the next go.
+        self.news |= self.routes.are_doubtful();
+        Ok(ways)
+    }
+
+    /// Neighbours in use that are not known, some at a time in turn.
+    async fn resolve_some(&mut self) {
+        let missing = |key: &&Key| {
+            let carries = self.picture.interfaces.get(&key.0).is_some_and(|interface| interface.carries);
+            carries && self.picture.neighbours.get(*key).is_none_or(|known| known.mac.is_none() && !known.is_sought())
+        };
+        let some = neighbour::turn(&self.in_use, self.resolved, RESOLVED_AT_ONCE, missing);
+        self.resolved = some.last().copied().or(self.resolved);
+        self.tell(&some, NeighbourState::None, NeighbourFlags::Use).await;
+    }
+
+    /// Asks some of the neighbours in use whether they are still there, and has those sought anew that did not answer since they
+    /// were asked last.
+    pub async fn ask_neighbours(&mut self) {
+        self.catch_up();
+        let round = self.asking.round(&self.in_use, &self.picture.neighbours);
+        self.tell(&round.seek, NeighbourState::Failed, NeighbourFlags::empty()).await;
+        self.tell(&round.seek, NeighbourState::None, NeighbourFlags::Use).await;
+        self.tell(&round.ask, NeighbourState::Probe, NeighbourFlags::empty()).await;
+    }
+
+    /// Gives neighbours a state, or uses them; what the kernel does not want is logged only, because it is tried again.
+    async fn tell(&self, neighbours: &[Key], state: NeighbourState, flags: NeighbourFlags) {
+        let tell = |&(ifindex, address): &Key| {
+            let is_router = self.picture.neighbours.get(&(ifindex, address)).is_some_and(|neighbour| neighbour.is_router);
+            let flags = if is_router { flags | NeighbourFlags::Router } else { flags };
+            let request = self.handle.neighbours().add(ifindex, address).state(state).flags(flags).replace();
+            async move {
+                if let Err(error) = request.execute().await {
+                    tracing::debug!(%address, ifindex, ?state, "the kernel does not do it: {error}");
                 }
-                _ => self.resolve(ifindex, via).await,
             }
-        }
-        Ok(hops)
-    }
-
-    /// Interface and gateway (or the address itself, when it is on the link) towards `address`.
-    async fn route(&self, address: IpAddr) -> Result<Option<(u32, IpAddr)>, Error> {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        let builder = RouteMessageBuilder::<IpAddr>::new();
-        let Ok(builder) = builder.destination_prefix(address, length) else { return Ok(None) };
-        let mut routes = Box::pin(self.handle.route().get(builder.build()).execute());
-        let Some(route) = routes.try_next().await? else { return Ok(None) };
-        let (mut ifindex, mut via) = (None, address);
-        for attribute in route.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => ifindex = Some(index),
-                RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => via = gateway.into(),
-                RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => via = gateway.into(),
-                _ => {}
-            }
-        }
-        Ok(ifindex.map(|index| (index, via)))
-    }
-
-    /// Asks the kernel to find a neighbour's MAC address (`NTF_USE`); what comes of it is a change.
-    async fn resolve(&self, ifindex: u32, address: IpAddr) {
-        let request = self.handle.neighbours().add(ifindex, address).state(NeighbourState::None).flags(NeighbourFlags::Use);
-        if let Err(error) = request.replace().execute().await {
-            tracing::debug!(%address, ifindex, "the kernel does not resolve: {error}");
-        }
+        };
+        stream::iter(neighbours).map(tell).buffer_unordered(AT_ONCE).collect::<()>().await;
     }
 }
 
-fn interface(link: LinkMessage) -> Interface {
-    let mut interface = Interface { name: String::new(), ifindex: link.header.index, mac: [0; 6], xdp: None };
-    for attribute in link.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => interface.name = name,
-            LinkAttribute::Address(mac) => interface.mac = mac.as_slice().try_into().unwrap_or_default(),
-            LinkAttribute::Xdp(xdp) => interface.xdp = xdp_state(&xdp),
-            _ => {}
-        }
-    }
-    interface
+fn is_absent(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
 }
 
-fn xdp_state(attributes: &[LinkXdp]) -> Option<XdpState> {
-    let program = attributes.iter().find_map(|xdp| if let LinkXdp::ProgId(id) = xdp { Some(*id) } else { None })?;
-    let native = attributes.iter().any(|xdp| matches!(xdp, LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware)));
-    (program != 0).then_some(XdpState { program, native })
-}
-
-/// Interface, address and MAC of a neighbour that packets may be sent to.
-fn resolved(message: &NeighbourMessage) -> Option<((u32, IpAddr), [u8; 6])> {
-    if matches!(message.header.state, NeighbourState::Failed | NeighbourState::Incomplete | NeighbourState::None) {
-        return None;
-    }
-    let (mut address, mut mac) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(IpAddr::from(*v4)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(IpAddr::from(*v6)),
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
-            _ => {}
-        }
-    }
-    Some(((message.header.ifindex, address?), mac?))
+/// Reports of the kernel, on a socket of their own: an answer is not lost among them.
+fn listen() -> Result<BoxStream<'static, Report>, Error> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Neigh,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Rule,
+    ];
+    let (connection, _no_requests, messages) = rtnetlink::new_multicast_connection(&groups)?;
+    tokio::spawn(connection);
+    Ok(messages.map(|(message, _from)| message).boxed())
 }

@@ -3,7 +3,7 @@
 //! A pure function. From an empty state the same intent gives the same plan, whatever the order in the file; from a running
 //! one, everything that is known by its identity keeps its number, and a table whose shares did not change is not touched.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use ga_common::abi::{
     entry::{Endpoint, Listener as ListenerEntry},
@@ -194,9 +194,7 @@ fn kept(
 }
 
 fn filled(selection: &Selection, digest: u64, owners: &Owners, size: usize) -> TableInfo {
-    let ids: Vec<_> = selection.candidates().iter().map(|candidate| owners[&candidate.identity].0).collect();
-    let slots: Arc<[EndpointId]> = selection.slots(size).into_iter().map(|slot| ids[slot as usize]).collect();
-    TableInfo { digest, slots: Some(slots) }
+    TableInfo { digest, slots: Some(selection.owners(size, |place| owners[&place].0)) }
 }
 
 fn notes(sorted: &Sorted<'_>, overrides: &Overrides, listeners: &[ListenerView]) -> Vec<Note> {

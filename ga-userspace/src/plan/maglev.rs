@@ -13,9 +13,10 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, binary_heap::PeekMut},
+    sync::Arc,
 };
 
-use ga_common::abi::limits::TABLE_SIZE;
+use ga_common::abi::{id::EndpointId, limits::TABLE_SIZE};
 
 use super::identity;
 
@@ -97,6 +98,12 @@ impl Selection {
             }
         }
         slots
+    }
+
+    /// The same by the numbers of the owners, which `id` knows by their identity.
+    pub(super) fn owners(&self, size: usize, id: impl Fn(u64) -> EndpointId) -> Arc<[EndpointId]> {
+        let ids: Vec<_> = self.candidates.iter().map(|candidate| id(candidate.identity)).collect();
+        self.slots(size).into_iter().map(|slot| ids[slot as usize]).collect()
     }
 
     /// How many slots each candidate gets: the exact share rounded down, and one more for the largest remainders.

@@ -1,6 +1,6 @@
 //! The plan: the maps' target content, and the same with names.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
@@ -28,6 +28,19 @@ impl Plan {
     /// The maps hold all of it already.
     pub fn is_noop(&self) -> bool {
         self.noop
+    }
+
+    /// The content of a table, made anew, because nobody keeps all tables in memory; none when this plan has no such table of
+    /// that digest.
+    pub fn slots(&self, table: TableId, digest: u64) -> Option<Arc<[EndpointId]>> {
+        let owner = self.listeners.iter().find_map(|listener| {
+            let view = listener.tables.values().find(|view| view.id == table && view.digest == digest)?;
+            Some((listener, view))
+        });
+        let (listener, view) = owner.filter(|_| table != TableId::EMPTY)?;
+        let ids: BTreeMap<u64, EndpointId> =
+            listener.endpoints.iter().map(|endpoint| (endpoint.name.place(), endpoint.id)).collect();
+        Some(view.selection.owners(self.table_size, |place| ids.get(&place).copied().unwrap_or(EndpointId::NONE)))
     }
 
     /// Who has `id`, if this plan uses it.

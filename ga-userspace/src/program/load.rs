@@ -136,6 +136,11 @@ pub fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
     ebpf.program_mut("ga").and_then(|program| program.try_into().ok()).ok_or_else(missing)
 }
 
+/// Its number in the kernel.
+pub fn id(program: &Xdp) -> Result<u32, Error> {
+    program.info().map(|info| info.id()).map_err(|error| Error::kernel("describe the program", error))
+}
+
 enum Pinned {
     None,
     Fit,

@@ -5,6 +5,7 @@
 
 mod attach;
 mod load;
+mod pins;
 mod preflight;
 mod tool;
 
@@ -13,7 +14,8 @@ use std::{io, path::PathBuf};
 pub use attach::{Attached, attach, detach_stale};
 #[cfg(feature = "bench")]
 pub use load::BENCH_OBJECT;
-pub use load::{Loaded, OBJECT, Sizes, load, program, unpin};
+pub use load::{Loaded, OBJECT, Sizes, id, load, program, unpin};
+pub use pins::Pins;
 pub use preflight::{PinLock, check_capabilities, preflight};
 pub use tool::{Ran, Tool, load_tool, replace, run_once, tool_program};
 
@@ -46,6 +48,18 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Flow memory has no room for the index.
+    #[error(
+        "interface {name:?} has the index {ifindex}, and indexes above {limit} are not supported: make it again in a fresh network namespace, or with `ip link add ... index N`"
+    )]
+    HighIndex {
+        /// Its name.
+        name: String,
+        /// Its index.
+        ifindex: u32,
+        /// The highest that fits.
+        limit: u32,
+    },
     /// Somebody else's program is attached.
     #[error("interface {name:?} already runs another XDP program (id {id}{}): it was left alone; detach it (`ip link set dev {name} xdp off`) or take {name} out of `node.interfaces`", .program.as_deref().map(|p| format!(", name {p}")).unwrap_or_default())]
     Foreign {
@@ -73,6 +87,12 @@ pub enum Error {
     NoLink {
         /// The interface.
         name: String,
+    },
+    /// A link whose pin was removed could not be pinned again.
+    #[error("{}: the pin was removed and could not be made again; the program stays attached as long as this agent runs", path.display())]
+    Unpinned {
+        /// The pin.
+        path: PathBuf,
     },
     /// The kernel or the verifier said no.
     #[error("the kernel refused to {what}: {message}")]

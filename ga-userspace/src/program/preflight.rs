@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::Path,
 };
 
@@ -19,21 +19,35 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// Keeps other agents away from a pin directory as long as it lives.
 #[derive(Debug)]
-pub struct PinLock(#[expect(dead_code, reason = "held for its lock, which the kernel drops with the descriptor")] File);
+pub struct PinLock(File);
+
+impl PinLock {
+    /// Whether `pin_dir` still is the directory that was locked.
+    pub(super) fn is_of(&self, pin_dir: &Path) -> bool {
+        let same = |ours: fs::Metadata, theirs: fs::Metadata| (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino());
+        self.0.metadata().and_then(|ours| Ok(same(ours, fs::metadata(pin_dir)?))).unwrap_or(false)
+    }
+}
 
 /// Checks the BPF file system, makes the pin directory and takes its lock.
 pub fn preflight(pin_dir: &Path) -> Result<PinLock, Error> {
     check_bpffs(pin_dir)?;
-    for dir in [pin_dir.to_owned(), pin_dir.join("maps"), pin_dir.join("links")] {
-        // Whoever can write a pin can replace the program: only the owner may.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|source| Error::Io { path: dir, source })?;
-    }
+    make_dirs(pin_dir)?;
     let dir = File::open(pin_dir).map_err(|source| Error::Io { path: pin_dir.to_owned(), source })?;
     match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(PinLock(dir)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { path: pin_dir.to_owned() }),
         Err(errno) => Err(Error::Io { path: pin_dir.to_owned(), source: io::Error::from(errno) }),
     }
+}
+
+/// Makes the directories of the pins where they are not there.
+pub(super) fn make_dirs(pin_dir: &Path) -> Result<(), Error> {
+    for dir in [pin_dir.to_owned(), pin_dir.join("maps"), pin_dir.join("links")] {
+        // Whoever can write a pin can replace the program: only the owner may.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|source| Error::Io { path: dir, source })?;
+    }
+    Ok(())
 }
 
 /// Says which capability is missing, before anything else can fail for the lack of it.

@@ -4,7 +4,7 @@ use ga_common::abi::reason;
 
 use super::{
     AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Instance, Interface, LastReload, Listener,
-    MapFill, NextHop, PassCount, SCHEMA_VERSION, Status,
+    MapFill, NextHop, PassCount, Repairs, SCHEMA_VERSION, Status,
 };
 
 fn endpoint(id: u16, address: &str, weight: u8, share: f64, packets: u64) -> Endpoint {
@@ -26,6 +26,10 @@ fn endpoint(id: u16, address: &str, weight: u8, share: f64, packets: u64) -> End
         },
         active_flows: packets / 100,
     }
+}
+
+fn interface(name: &str, ifindex: u32, mode: AttachMode) -> Interface {
+    Interface { name: name.to_owned(), ifindex, mode, attached: true, reattached: 0, trouble: None }
 }
 
 fn listener(id: u16, name: &str, protocol: &str, endpoints: Vec<Endpoint>) -> Listener {
@@ -56,11 +60,9 @@ pub(crate) fn example() -> Status {
         uptime_s: 273_600.0,
         started_at: Some(1_700_000_000),
         last_reload: LastReload { successful: true, success_at: Some(1_700_273_000), failures: 1, error: None },
-        interfaces: vec![
-            Interface { name: "eth0".to_owned(), ifindex: 2, mode: AttachMode::Native, attached: true },
-            Interface { name: "eth1".to_owned(), ifindex: 3, mode: AttachMode::Generic, attached: true },
-        ],
+        interfaces: vec![interface("eth0", 2, AttachMode::Native), interface("eth1", 3, AttachMode::Generic)],
         flows: Flows { ipv4: FlowTable { live: 12_345, capacity: 65_536 }, ipv6: FlowTable { live: 0, capacity: 65_536 } },
+        repairs: Repairs { maps: [("active".to_owned(), 0), ("hops".to_owned(), 3)].into(), pins: 1, next_hops: 12 },
         maps: vec![MapFill { name: "services".to_owned(), entries: 512, capacity: 1024 }],
         instances: vec![Instance {
             id: "ga-demo".to_owned(),

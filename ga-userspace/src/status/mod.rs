@@ -24,7 +24,7 @@ pub use selector::{EndpointPath, Selector, SelectorError};
 pub use trace::{TRACE_LENGTH, Trace, TraceOrder, TracePacket, TraceStep};
 pub use view::{
     AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Instance, Interface, LastReload, Listener,
-    MapFill, NextHop, PassCount, ReasonCount, SCHEMA_VERSION, Status,
+    MapFill, NextHop, PassCount, ReasonCount, Repairs, SCHEMA_VERSION, Status,
 };
 pub use watch::{
     Frame, PacketEnds, PacketEvent, PacketFilter, VerdictWord, WATCH_COUNT, WATCH_RATE, WATCH_SECONDS, WatchEnd, WatchLine,

@@ -84,7 +84,7 @@ pub struct Trace {
 /// One stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceStep {
-    /// A word: parse, address, flow, listener, table, endpoint, nat, hop, rewrite.
+    /// A word: parse, address, quote, flow, listener, table, endpoint, nat, rewrite, hop, echo.
     pub stage: String,
     /// What it found, in a sentence.
     pub found: String,

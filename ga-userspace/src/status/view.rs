@@ -1,5 +1,7 @@
 //! The views. Fields are only ever added; a change of meaning raises [`SCHEMA_VERSION`].
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Version of every view, in its field `schema_version`.
@@ -33,6 +35,9 @@ pub struct Status {
     /// Maps of a fixed capacity, by name.
     #[serde(default)]
     pub maps: Vec<MapFill>,
+    /// What the agent put right.
+    #[serde(default)]
+    pub repairs: Repairs,
     /// In file order.
     pub instances: Vec<Instance>,
     /// Dropped packets, one row for each reason and owner.
@@ -71,6 +76,23 @@ pub struct Interface {
     pub mode: AttachMode,
     /// Whether it is attached.
     pub attached: bool,
+    /// How often it was attached again since the agent started.
+    #[serde(default)]
+    pub reattached: u64,
+    /// Why it is not attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// What the agent put right since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repairs {
+    /// Entries that somebody else had changed, by map.
+    pub maps: BTreeMap<String, u64>,
+    /// Pins that somebody had removed.
+    pub pins: u64,
+    /// Changes of the way to an endpoint.
+    pub next_hops: u64,
 }
 
 /// XDP mode of an attachment.
@@ -218,6 +240,8 @@ pub enum NextHop {
     Resolved,
     /// Not yet.
     Unresolved,
+    /// It was; the neighbour does not answer now, or the way to it is lost, and packets still go where they went.
+    Stale,
 }
 
 /// Traffic since the maps were made.

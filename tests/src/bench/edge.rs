@@ -161,6 +161,12 @@ impl Edge {
         back.map(|flow| [flow.tuple.addrs[0], u64::from(u32::from_ne_bytes(flow.tuple.ports))]).collect()
     }
 
+    /// Makes all flows what they are once both sides have spoken.
+    pub(super) fn establish(&self) {
+        self.flows.slots4().iter().for_each(establish);
+        self.flows.slots6().iter().for_each(establish);
+    }
+
     /// Forgets all IPv4 flows. In a worn table every slot was used before, as after hours of work; in a new one none.
     pub(super) fn forget(&self, worn: bool) {
         let state = if worn { State::NEVER.claimed().freed() } else { State::NEVER };
@@ -173,6 +179,15 @@ impl Edge {
     }
 }
 
+fn establish<const K: usize, const W: usize>(slot: &FlowSlot<K, W>) {
+    if slot.state().is_live() {
+        let meta = slot.meta().with(Flow::<K>::ESTABLISHED | Flow::<K>::ANSWERED);
+        slot.meta_cell().store(meta.0);
+        let (cell, _, timeout) = slot.timeout_change(900);
+        cell.store(timeout);
+    }
+}
+
 fn forward<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> impl Iterator<Item = Flow<K>> {
     let live = slots.iter().filter(|slot| slot.state().is_live()).map(FlowSlot::load);
     live.filter(|flow| flow.flags & Flow::<K>::RETURN == 0)
@@ -181,7 +196,7 @@ fn forward<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> impl Ite
 fn steps() -> Vec<Step> {
     let (tcp, udp) = (ListenerId(0), ListenerId(1));
     let (instance, in_use) = (InstanceId(0), Listener::IN_USE);
-    let listener = Listener { instance, idle_timeout_s: 900, flags: in_use, identity: 1, ..Listener::default() };
+    let listener = Listener { instance, idle_timeout_s: 900, flags: in_use, identity: 1, admission: u32::MAX, pad: 0 };
     let vip = Address { roles: Address::VIP, protocols: Address::TCP | Address::UDP, instance };
     let egress_role = Address { roles: Address::EGRESS, protocols: 0, instance };
     let (vip4, vip6) = (mapped(VIP4), VIP6);

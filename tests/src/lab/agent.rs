@@ -86,6 +86,12 @@ impl Agent {
         Ok((code, agent.log().get(before..).unwrap_or_default().to_owned()))
     }
 
+    /// Its exit code, if it has ended.
+    pub fn ended(&mut self) -> Result<Option<i32>> {
+        let Some(status) = self.child.try_wait()? else { return Ok(None) };
+        Ok(Some(status.code().with_context(|| format!("the agent ended by {status}"))?))
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -73,11 +73,27 @@ impl Lab {
             cable(&lab.edge, &format!("c{number}"), client)?;
             address(&lab.edge, &format!("c{number}"), [client_gateway4(number), client_gateway6(number)])?;
         }
-        for (number, server) in (1..).zip(&lab.servers) {
-            cable(&lab.edge, &format!("s{number}"), server)?;
-            address(&lab.edge, &format!("s{number}"), [server_gateway4(number), server_gateway6(number)])?;
+        for number in 1..=lab.servers.len() {
+            lab.cable_server(number)?;
         }
         lab.addressed()
+    }
+
+    fn cable_server(&self, number: usize) -> Result<()> {
+        let server = self.servers.get(number - 1).context("no such server")?;
+        cable(&self.edge, &format!("s{number}"), server)?;
+        address(&self.edge, &format!("s{number}"), [server_gateway4(number), server_gateway6(number)])
+    }
+
+    /// Takes the cable of a server away, with the interfaces at both ends.
+    pub fn unplug_server(&self, number: usize) -> Result<()> {
+        self.edge.run(&["ip", "link", "del", &format!("s{number}")])
+    }
+
+    /// A new cable where [`unplug_server`](Self::unplug_server) took the old one away, with the addresses of before.
+    pub fn plug_server(&self, number: usize) -> Result<()> {
+        self.cable_server(number)?;
+        self.address_server(number)
     }
 
     /// Builds a lab whose edge has one interface only, `lan`, with everybody on the same switch.
@@ -138,12 +154,15 @@ impl Lab {
                 client.run(&["ip", family, "route", "add", &vip, "via", &gateway])?;
             }
         }
-        for (number, server) in (1..).zip(&self.servers) {
-            address(server, "eth0", [server4(number).to_string(), server6(number).to_string()])?;
-            server.run(&["ip", "-4", "route", "add", "default", "via", &server_gateway4(number)])?;
-            server.run(&["ip", "-6", "route", "add", "default", "via", &server_gateway6(number)])?;
-        }
+        (1..=self.servers.len()).try_for_each(|number| self.address_server(number))?;
         Ok(self)
+    }
+
+    fn address_server(&self, number: usize) -> Result<()> {
+        let server = self.servers.get(number - 1).context("no such server")?;
+        address(server, "eth0", [server4(number).to_string(), server6(number).to_string()])?;
+        server.run(&["ip", "-4", "route", "add", "default", "via", &server_gateway4(number)])?;
+        server.run(&["ip", "-6", "route", "add", "default", "via", &server_gateway6(number)])
     }
 
     /// The edge's interfaces, as a TOML list.

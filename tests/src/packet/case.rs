@@ -114,6 +114,10 @@ pub struct Packet {
     pub dst_mac: Option<String>,
     /// EtherType, in hex.
     pub ethertype: Option<String>,
+    /// VLAN tags, TPID and the rest in hex: `88a8:0014 8100:600a`.
+    pub vlan: String,
+    /// An ICMP or ICMPv6 message in the place of `proto`, its payload behind it.
+    pub icmp: Option<Icmp>,
     /// Bytes put over the finished frame.
     pub patch: Vec<Patch>,
     /// Bytes of 0xee behind the IP packet.
@@ -165,6 +169,8 @@ impl Default for Packet {
             src_mac: None,
             dst_mac: None,
             ethertype: None,
+            vlan: String::new(),
+            icmp: None,
             patch: Vec::new(),
             pad: 0,
             cut: 0,
@@ -177,6 +183,22 @@ impl Default for Packet {
     }
 }
 
+/// An ICMP message.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Icmp {
+    /// Its type.
+    pub kind: u8,
+    /// Its code.
+    #[serde(default)]
+    pub code: u8,
+    /// The four bytes behind the checksum, in hex.
+    #[serde(default)]
+    pub rest: String,
+    /// The packet it is about, from the IP header on; `cut` says how much of it is missing.
+    pub quote: Option<Box<Packet>>,
+}
+
 /// Bytes put over a frame.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -187,7 +209,7 @@ pub struct Patch {
     pub hex: String,
 }
 
-/// What differs in a sent frame from the one that came: addresses, ports, MACs; the TTL is one less.
+/// What differs in a sent frame from the one that came: addresses, ports, MACs, VLAN tags; the TTL is one less.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Out {
@@ -201,6 +223,17 @@ pub struct Out {
     pub dst_mac: Option<String>,
     /// Source MAC, in hex, likewise.
     pub src_mac: Option<String>,
+    /// As [`Packet::vlan`]; none unless given.
+    #[serde(default)]
+    pub vlan: String,
+    /// TTL or hop limit, where it is not one less.
+    pub ttl: Option<u8>,
+    /// ICMP type, where it is another one.
+    pub kind: Option<u8>,
+    /// Source of the quoted packet.
+    pub quote_src: Option<String>,
+    /// Destination of the quoted packet.
+    pub quote_dst: Option<String>,
 }
 
 /// All files of `dir` in the order of their names: theme and cases.

@@ -1,9 +1,15 @@
 //! Fields to bytes, by etherparse alone: checksums here are full sums and know nothing of the code under test.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Context as _, bail, ensure};
-use etherparse::{IpDscp, IpEcn, IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader};
+use etherparse::{
+    Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpDscp, IpEcn, IpFragOffset, IpNumber, Ipv4Header, Ipv6FlowLabel,
+    Ipv6Header, TcpHeader, UdpHeader,
+};
 
 use super::{
     case::Packet,
@@ -110,17 +116,30 @@ pub fn frame(packet: &Packet, bound: &Bound) -> anyhow::Result<Vec<u8>> {
     let mac = |given: &Option<String>, default| given.as_deref().map_or(Ok(default), mac);
     let changed =
         Changed { ttl: packet.ttl, dst_mac: mac(&packet.dst_mac, OUR_MAC)?, src_mac: mac(&packet.src_mac, CLIENT_MAC)? };
-    frame_between(packet, Ends::of(packet, bound)?, changed)
+    frame_between(&unbind(packet, bound)?, Ends::of(packet, bound)?, changed)
+}
+
+/// The packet with what the variables in its quote stand for.
+pub fn unbind(packet: &Packet, bound: &Bound) -> anyhow::Result<Packet> {
+    let mut packet = packet.clone();
+    if let Some(quote) = packet.icmp.as_mut().and_then(|icmp| icmp.quote.as_mut()) {
+        let text = |(addr, port)| SocketAddr::new(addr, port).to_string();
+        let ends = Ends::of(quote, bound)?;
+        (quote.src, quote.dst) = (Some(text(ends.src)), text(ends.dst));
+    }
+    Ok(packet)
 }
 
 /// The frame of `packet`'s fields between other ends.
 pub fn frame_between(packet: &Packet, ends: Ends, changed: Changed) -> anyhow::Result<Vec<u8>> {
+    let packet = &with_icmp(packet, ends)?;
     let (ethertype, ip) = match (ends.src.0, ends.dst.0) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => ("0800", v4(packet, ends, src.octets(), dst.octets(), changed.ttl)?),
         (IpAddr::V6(src), IpAddr::V6(dst)) => ("86dd", v6(packet, ends, src.octets(), dst.octets(), changed.ttl)?),
         _ => bail!("{ends:?} are of two families"),
     };
     let mut frame = [changed.dst_mac, changed.src_mac].concat();
+    frame.extend(unhex(&packet.vlan)?);
     frame.extend(unhex(packet.ethertype.as_deref().unwrap_or(ethertype))?);
     frame.extend(ip);
     frame.extend(std::iter::repeat_n(0xee, packet.pad));
@@ -132,6 +151,41 @@ pub fn frame_between(packet: &Packet, ends: Ends, changed: Changed) -> anyhow::R
     ensure!(packet.cut <= frame.len(), "more is cut than there is");
     frame.truncate(frame.len() - packet.cut);
     Ok(frame)
+}
+
+/// The packet with its ICMP message as payload of that protocol.
+fn with_icmp(packet: &Packet, ends: Ends) -> anyhow::Result<Packet> {
+    let Some(icmp) = &packet.icmp else { return Ok(packet.clone()) };
+    let mut data = match &icmp.quote {
+        Some(quote) => frame(quote, &Bound::default())?.split_off(14),
+        None => Vec::new(),
+    };
+    data.extend(payload(packet)?);
+    let rest = unhex(&icmp.rest)?;
+    let bytes5to8 = if rest.is_empty() { [0; 4] } else { rest.as_slice().try_into().context("the rest of an ICMP header")? };
+    let (proto, message) = match (ends.src.0, ends.dst.0) {
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let kind = Icmpv6Type::Unknown { type_u8: icmp.kind, code_u8: icmp.code, bytes5to8 };
+            let mut header = Icmpv6Header::new(kind);
+            header.update_checksum(src.octets(), dst.octets(), &data)?;
+            header.checksum = checksum(packet, header.checksum)?;
+            ("58", header.to_bytes().to_vec())
+        }
+        _ => {
+            let kind = Icmpv4Type::Unknown { type_u8: icmp.kind, code_u8: icmp.code, bytes5to8 };
+            let mut header = Icmpv4Header::with_checksum(kind, &data);
+            header.checksum = checksum(packet, header.checksum)?;
+            ("1", header.to_bytes().to_vec())
+        }
+    };
+    Ok(Packet {
+        proto: proto.to_owned(),
+        payload: String::new(),
+        payload_len: 0,
+        payload_hex: hex(&[message, data].concat()),
+        icmp: None,
+        ..packet.clone()
+    })
 }
 
 fn v4(packet: &Packet, ends: Ends, src: [u8; 4], dst: [u8; 4], ttl: u8) -> anyhow::Result<Vec<u8>> {

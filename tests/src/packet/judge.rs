@@ -16,7 +16,7 @@ use ga_common::abi::{
 
 use super::{
     case::{Case, Counted, Packet},
-    craft::{Bound, Changed, Ends, Socket, frame, frame_between, mac, socket, with_zero_sum},
+    craft::{Bound, Changed, Ends, Socket, frame, frame_between, mac, socket, unbind, with_zero_sum},
     dataplane::{Action, Dataplane, Seen},
     show::{difference, hex},
     world::{BEHIND, INGRESS, World, is_egress, is_endpoint, macs_to, world},
@@ -166,7 +166,7 @@ fn sent(world: &World, packet: &Packet, seen: &Seen, bound: &mut Bound) -> anyho
     let (dst_mac, src_mac) = macs_to(dst.0);
     let given = |text: &Option<String>, default| text.as_deref().map_or(Ok(default), mac);
     let changed = Changed {
-        ttl: packet.ttl.wrapping_sub(1),
+        ttl: out.ttl.unwrap_or(packet.ttl.wrapping_sub(1)),
         dst_mac: given(&out.dst_mac, dst_mac)?,
         src_mac: given(&out.src_mac, src_mac)?,
     };
@@ -174,10 +174,18 @@ fn sent(world: &World, packet: &Packet, seen: &Seen, bound: &mut Bound) -> anyho
     if let Some(checksum) = &out.checksum {
         fields.checksum.clone_from(checksum);
     }
-    let want = frame_between(&fields, Ends { src, dst }, changed)?;
+    fields.vlan.clone_from(&out.vlan);
+    if let Some(icmp) = &mut fields.icmp {
+        icmp.kind = out.kind.unwrap_or(icmp.kind);
+        if let Some(quote) = &mut icmp.quote {
+            quote.src.clone_from(&out.quote_src);
+            quote.dst = out.quote_dst.clone().context("a packet with a quote needs `quote_src` and `quote_dst`")?;
+        }
+    }
+    let want = frame_between(&unbind(&fields, bound)?, Ends { src, dst }, changed)?;
     ensure!(want == seen.bytes, "not the frame that was expected:\n{}", difference(&want, &seen.bytes));
     if let Some(ifindex) = seen.ifindex {
-        let to_endpoint = is_endpoint(dst.0) && out.dst_mac.is_none() && world.name != "one_armed";
+        let to_endpoint = is_endpoint(dst.0) && out.dst_mac.is_none() && !world.name.starts_with("one_armed");
         let want = if to_endpoint { BEHIND } else { INGRESS };
         ensure!(ifindex == want, "sent by interface {ifindex}, not {want}");
     }
@@ -196,7 +204,8 @@ pub fn ends(frame: &[u8]) -> anyhow::Result<Ends> {
     let (src_port, dst_port) = match &sliced.transport {
         Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
         Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
-        Some(_) | None => bail!("a sent frame is neither TCP nor UDP"),
+        Some(TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_)) => (0, 0),
+        Some(_) | None => bail!("a sent frame is neither TCP nor UDP nor ICMP"),
     };
     Ok(Ends { src: (src, src_port), dst: (dst, dst_port) })
 }

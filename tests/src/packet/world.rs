@@ -15,7 +15,10 @@ use ga_common::abi::{
     id::{EndpointId, InstanceId, ListenerId, TableId},
     limits::{MAX_EGRESS, TABLE_SIZE},
 };
-use ga_common::wire::frame::{TCP, UDP};
+use ga_common::wire::{
+    frame::{TCP, UDP},
+    vlan::{CUSTOMER, Tags},
+};
 
 /// Slots that the flow tables have in memory; a world may use fewer.
 pub const SLOTS: u32 = 1024;
@@ -191,6 +194,7 @@ struct Recipe {
     ready: bool,
     content: Option<Content>,
     hop_ifindex: Option<u32>,
+    hop_tags: Tags,
     egress: [u16; 2],
     slots: u32,
     nat_last: u16,
@@ -200,10 +204,14 @@ const STANDARD: Recipe = Recipe {
     ready: true,
     content: Some(Content::Turns),
     hop_ifindex: Some(BEHIND),
+    hop_tags: Tags::NONE,
     egress: [2, 1],
     slots: SLOTS,
     nat_last: 32_767,
 };
+
+/// The endpoints' VLAN in worlds where they are on one.
+const TAG: Tags = Tags::NONE.with(CUSTOMER, 30);
 
 /// First NAT port of all worlds.
 pub const NAT_FIRST: u16 = 1024;
@@ -216,6 +224,8 @@ pub fn world(name: &str) -> anyhow::Result<World> {
     let (name, recipe) = match name {
         "standard" => ("standard", STANDARD),
         "one_armed" => ("one_armed", Recipe { hop_ifindex: Some(INGRESS), ..STANDARD }),
+        "tagged" => ("tagged", Recipe { hop_tags: TAG, ..STANDARD }),
+        "one_armed_tagged" => ("one_armed_tagged", Recipe { hop_ifindex: Some(INGRESS), hop_tags: TAG, ..STANDARD }),
         "only_a" => ("only_a", Recipe { content: Some(Content::OnlyA), ..STANDARD }),
         "only_b" => ("only_b", Recipe { content: Some(Content::OnlyB), ..STANDARD }),
         "empty" => ("empty", Recipe { content: None, ..STANDARD }),
@@ -248,7 +258,7 @@ impl Recipe {
             };
             let identity = u64::from(id.0);
             steps.push(Step::PutEndpoint(id, Endpoint { addr, listener, pad: 0, flags: Endpoint::IN_USE, identity }));
-            let hop = |ifindex| Hop { dst_mac: endpoint_mac(number), src_mac: INNER_MAC, ifindex, tags: 0 };
+            let hop = |ifindex| Hop { dst_mac: endpoint_mac(number), src_mac: INNER_MAC, ifindex, tags: self.hop_tags.0 };
             hops.push((id, self.hop_ifindex.map(hop)));
         }
         for listener in LISTENERS {

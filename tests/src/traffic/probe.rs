@@ -80,6 +80,17 @@ impl Probe {
 }
 
 impl ProbeReport {
+    /// The longest run of numbers that did not come back: milliseconds, because there is one in each.
+    pub fn longest_gap(&self) -> Duration {
+        let (mut longest, mut run, mut last) = (0, 0, None);
+        for &number in &self.lost {
+            run = if last.is_some_and(|last| last + 1 == number) { run + 1 } else { 1 };
+            longest = longest.max(run);
+            last = Some(number);
+        }
+        Duration::from_millis(longest)
+    }
+
     fn note(&mut self, answer: &[u8]) -> Result<()> {
         let hello = Hello::parse(answer)?;
         self.servers.insert(hello.server);
@@ -97,6 +108,8 @@ impl ProbeReport {
 async fn open(from: Option<SocketAddr>, to: SocketAddr) -> Result<UdpSocket> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let socket = UdpSocket::bind(from.unwrap_or(SocketAddr::new(any, 0))).await.context("cannot bind")?;
+    // Whoever sends late sends many at once, and so come the answers.
+    socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
     socket.connect(to).await.with_context(|| format!("cannot connect to {to}"))?;
     Ok(socket)
 }

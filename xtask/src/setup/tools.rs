@@ -22,6 +22,7 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("procps", "sysctl"),
     ("iputils-ping", "ping"),
     ("wrk", "wrk"),
+    ("strace", "strace"),
 ];
 
 /// Packages that bring a service nobody asked to have running.

@@ -108,6 +108,21 @@ fn an_instance_that_takes_over_the_addresses_of_another_gets_its_own_number() {
 }
 
 #[test]
+fn a_tables_content_can_be_made_anew_from_the_plan() {
+    let first = plan(&shop(), &State::default());
+    let mut running = after(&State::default(), &first);
+    running.forget_slots();
+    // After a restart the plan knows the running tables by their digests only.
+    for plan in [&first, &plan(&shop(), &running)] {
+        for (id, table) in &first.target.tables {
+            assert_eq!(plan.slots(*id, table.digest), table.slots, "table {id}");
+            assert_eq!(plan.slots(*id, table.digest ^ 1), None, "another digest is another table");
+        }
+    }
+    assert_eq!(first.slots(TableId::EMPTY, 0), None);
+}
+
+#[test]
 fn only_tables_whose_shares_change_are_filled() {
     let first = plan(&shop(), &State::default());
     let mut changed = shop();

@@ -1,0 +1,130 @@
+//! The way to every endpoint, as the kernel's routes and neighbours have it.
+//!
+//! A way that is not known any more stays in use as long as it can be right: it is more likely right than no way. It goes when its
+//! interface is gone, or when its interface carries nothing and the route leads elsewhere.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ga_common::abi::{entry::Hop, id::EndpointId};
+
+use super::Error;
+use crate::{
+    maps::Hops,
+    net::{Net, Way},
+    plan::State,
+    status::NextHop,
+};
+
+/// Next hops of endpoints.
+pub(super) struct NextHops {
+    hops: Hops,
+    /// Endpoints whose way is used although it is not known any more.
+    doubtful: BTreeSet<EndpointId>,
+    /// Endpoints that packets cannot be sent to.
+    unknown: usize,
+    changes: u64,
+}
+
+impl NextHops {
+    pub(super) fn new(hops: Hops) -> Self {
+        Self { hops, doubtful: BTreeSet::new(), unknown: 0, changes: 0 }
+    }
+
+    /// What is known of the way to an endpoint.
+    pub(super) fn of(&self, endpoint: EndpointId) -> NextHop {
+        match self.hops.of(endpoint) {
+            None => NextHop::Unresolved,
+            Some(_) if self.doubtful.contains(&endpoint) => NextHop::Stale,
+            Some(_) => NextHop::Resolved,
+        }
+    }
+
+    /// How often the way to an endpoint changed since the start.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Endpoints that packets cannot be sent to.
+    pub(super) fn unknown(&self) -> usize {
+        self.unknown
+    }
+
+    /// Whether the next look is worth its while even when nothing was reported.
+    pub(super) fn is_settled(&self) -> bool {
+        self.unknown == 0 && self.doubtful.is_empty()
+    }
+
+    /// The maps that say it, for repairs.
+    pub(super) fn maps(&mut self) -> &mut Hops {
+        &mut self.hops
+    }
+
+    /// Brings the next hops of the endpoints of `state` up to date.
+    pub(super) async fn follow(&mut self, net: &mut Net, state: &State) -> Result<(), Error> {
+        let wanted: BTreeMap<EndpointId, IpAddr> =
+            state.endpoints.iter().map(|(&id, endpoint)| (id, IpAddr::from(endpoint.addr).to_canonical())).collect();
+        let ways = net.ways(&wanted.values().copied().collect()).await?;
+        self.doubtful.clear();
+        self.unknown = 0;
+        for (id, address) in wanted {
+            let way = ways.get(&address).copied().unwrap_or(Way::Nowhere);
+            let old = self.hops.of(id);
+            let new = match way {
+                Way::Known(hop) => Some(hop),
+                Way::Through(_) | Way::Nowhere => old.filter(|hop| stays(*hop, way, net)),
+            };
+            if self.hops.set(id, new)? {
+                self.changes += 1;
+                tracing::debug!(%address, ?new, "next hop");
+            }
+            match (way, new) {
+                (_, None) => self.unknown += 1,
+                (Way::Through(_) | Way::Nowhere, Some(_)) => drop(self.doubtful.insert(id)),
+                (Way::Known(_), Some(_)) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stays(hop: Hop, way: Way, net: &Net) -> bool {
+    can_be_right(hop, way, net.known_interface(hop.ifindex).map(|interface| interface.carries))
+}
+
+/// Whether a hop that is not known any more can still be right; `carries` is none when its interface is gone.
+fn can_be_right(hop: Hop, way: Way, carries: Option<bool>) -> bool {
+    let elsewhere = matches!(way, Way::Through(ifindex) if ifindex != hop.ifindex);
+    match carries {
+        None => false,
+        Some(true) => true,
+        // Once the link is back the hop is most likely right again, and nobody need be asked before packets go.
+        Some(false) => !elsewhere,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hop_stays_as_long_as_it_can_be_right() {
+        let hop = Hop { dst_mac: [1; 6], src_mac: [2; 6], ifindex: 3, tags: 0 };
+        let cases = [
+            (Way::Nowhere, Some(true), true),
+            (Way::Nowhere, Some(false), true),
+            (Way::Nowhere, None, false),
+            (Way::Through(3), Some(true), true),
+            (Way::Through(3), Some(false), true),
+            (Way::Through(3), None, false),
+            (Way::Through(4), Some(true), true),
+            (Way::Through(4), Some(false), false),
+            (Way::Through(4), None, false),
+        ];
+        for (way, carries, expected) in cases {
+            assert_eq!(can_be_right(hop, way, carries), expected, "{way:?} {carries:?}");
+        }
+    }
+}
