@@ -28,6 +28,7 @@ use ga_common::{
 };
 use ga_tests::{
     lab::{Agent, EGRESS4, EGRESS6, Lab, Namespace, VIP4, VIP6, client4, client6, ga_binary, server4},
+    limits::VERIFIED,
     traffic::{Flows, Probe, Server, ask_many, block_in, dial, spread, until},
 };
 
@@ -120,7 +121,7 @@ fn flows(agent: &Agent, words: &[&str]) -> Result<FlowList> {
 }
 
 #[test]
-fn the_kernel_accepts_the_tools_for_little_more_than_the_program() -> Result<()> {
+fn the_kernel_accepts_the_tools_with_room_to_spare() -> Result<()> {
     let verified = |program: &Xdp| program.info()?.verified_instruction_count().context("this kernel does not tell");
     let mut object = program::load(None, Sizes::for_flows(1024))?.ebpf;
     let usual = verified(program::program(&mut object)?)?;
@@ -129,7 +130,9 @@ fn the_kernel_accepts_the_tools_for_little_more_than_the_program() -> Result<()>
         let mut object = program::load_tool(None, Sizes::for_flows(1024), tool)?;
         let tool_takes = verified(program::tool_program(&mut object, tool)?)?;
         println!("{}: {tool_takes}", tool.name());
-        ensure!(tool_takes < usual + 60_000, "{} takes the verifier {tool_takes} instructions, ga {usual}", tool.name());
+        // What is noted between the stages keeps the verifier from seeing that ways meet again.
+        let most = if tool == Tool::Watch { usual + 60_000 } else { VERIFIED / 10 * 6 };
+        ensure!(tool_takes < most, "{} takes the verifier {tool_takes} instructions, ga {usual}", tool.name());
     }
     Ok(())
 }
@@ -665,15 +668,7 @@ fn a_trace_tells_the_drop_or_pass_that_the_real_packet_then_meets() -> Result<()
         ("pass", "martian", built(martian)?),
     ];
     for (verdict, reason, packet) in cases {
-        // Asked with a capture file, as an operator would.
-        let mut file = [0xa1b2_c3d4_u32.to_le_bytes(), [2, 0, 4, 0], [0; 4], [0; 4], [0xff, 0xff, 0, 0], [1, 0, 0, 0]].concat();
-        let frame = [&[2; 6][..], &[4; 6], &[8, 0], &packet].concat();
-        let length = u32::try_from(frame.len())?.to_le_bytes();
-        file.extend([[0; 4], [0; 4], length, length].concat());
-        file.extend(&frame);
-        let path = lab.dir.join("packet.pcap");
-        fs::write(&path, file)?;
-        let told = trace(&agent, &beside, &["--pcap", &path.display().to_string(), "--interface", "c1"])?;
+        let told = trace_packet(&lab, &agent, &beside, &[8, 0], &packet, "c1")?;
         ensure!(told.verdict.word() == verdict && told.reason.as_deref() == Some(reason), "{reason}: {told:?}");
         let before = counted(&agent, verdict, reason)?;
         let dst = SocketAddr::new(IpAddr::from([packet[16], packet[17], packet[18], packet[19]]), 0);
@@ -684,9 +679,62 @@ fn a_trace_tells_the_drop_or_pass_that_the_real_packet_then_meets() -> Result<()
         })??;
         until(reason, MINUTE, || Ok((counted(&agent, verdict, reason)? > before).then_some(())))?;
     }
+    pings_and_errors(&lab, &agent, &beside)?;
     // What is wrong with a question is said.
     let refused = agent.ga(&["trace", "192.0.2.2:1", "198.51.100.10:80/tcp", "--interface", "eth9"])?;
     ensure!(refused.status.code() == Some(1), "an interface that is not there: {}", refused.status);
+    Ok(())
+}
+
+/// Asks about a packet with a capture file, as an operator would.
+fn trace_packet(lab: &Lab, agent: &Agent, beside: &Beside, link: &[u8], packet: &[u8], interface: &str) -> Result<Trace> {
+    let mut file = [0xa1b2_c3d4_u32.to_le_bytes(), [2, 0, 4, 0], [0; 4], [0; 4], [0xff, 0xff, 0, 0], [1, 0, 0, 0]].concat();
+    let frame = [&[2; 6][..], &[4; 6], link, packet].concat();
+    let length = u32::try_from(frame.len())?.to_le_bytes();
+    file.extend([[0; 4], [0; 4], length, length].concat());
+    file.extend(&frame);
+    let path = lab.dir.join("packet.pcap");
+    fs::write(&path, file)?;
+    trace(agent, beside, &["--pcap", &path.display().to_string(), "--interface", interface])
+}
+
+/// An echo request is answered, an error about a flow goes to whom it concerns, one about nothing of ours to the host.
+fn pings_and_errors(lab: &Lab, agent: &Agent, beside: &Beside) -> Result<()> {
+    let stages = |told: &Trace| told.steps.iter().map(|step| step.stage.clone()).collect::<Vec<_>>();
+    let mut echo = Vec::new();
+    PacketBuilder::ipv4(client4(1).octets(), VIP4.octets(), 64).icmpv4_echo_request(1, 2).write(&mut echo, b"ping")?;
+    // In VLAN 100, to which the answer goes too.
+    let told = trace_packet(lab, agent, beside, &[0x81, 0, 0, 100, 8, 0], &echo, "c1")?;
+    ensure!(told.verdict == VerdictWord::Send && told.out.as_deref() == Some("c1"), "{told:?}");
+    ensure!(stages(&told) == ["parse", "address", "echo"] && told.steps[0].found.contains(", VLAN 100,"), "{told:?}");
+    let answer = told.frame_after.and_then(|frame| frame.bytes()).context("a frame")?;
+    ensure!(answer[12..16] == [0x81, 0, 0, 100] && answer[38] == 0, "the answer is {answer:?}");
+
+    let (from, to) = (SocketAddr::new(client4(1).into(), 46_000), SocketAddr::new(VIP4.into(), 80));
+    let (hello, stream) = block_in(&lab.clients[0], MINUTE, move || async move {
+        let (hello, stream) = dial(Some(from), to).await?;
+        Ok((hello, stream.into_std()?))
+    })?;
+    let (IpAddr::V4(egress), IpAddr::V4(server)) = (hello.peer.ip(), hello.local.ip()) else { bail!("not IPv4: {hello:?}") };
+    let unreachable = |port| -> Result<Vec<u8>> {
+        let mut quoted = Vec::new();
+        PacketBuilder::ipv4(egress.octets(), server.octets(), 63)
+            .tcp(port, hello.local.port(), 1, 100)
+            .write(&mut quoted, &[])?;
+        let mut error = Vec::new();
+        PacketBuilder::ipv4(server.octets(), egress.octets(), 64)
+            .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Host))
+            .write(&mut error, &quoted)?;
+        Ok(error)
+    };
+    let told = trace_packet(lab, agent, beside, &[8, 0], &unreachable(hello.peer.port())?, "s1")?;
+    ensure!(told.verdict == VerdictWord::Send && told.known && told.out.as_deref() == Some("c1"), "{told:?}");
+    ensure!(stages(&told) == ["parse", "address", "quote", "flow", "rewrite", "hop"], "{told:?}");
+    ensure!(told.steps[2].found.contains(&format!("tcp packet from {} to {}", hello.peer, hello.local)), "{told:?}");
+    ensure!(told.steps[4].found.contains(&format!("from {from} to {to}")), "{told:?}");
+    let told = trace_packet(lab, agent, beside, &[8, 0], &unreachable(1)?, "s1")?;
+    ensure!(told.verdict == VerdictWord::Pass && told.reason.as_deref() == Some("icmp_unknown"), "{told:?}");
+    drop(stream);
     Ok(())
 }
 
