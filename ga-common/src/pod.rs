@@ -2,6 +2,8 @@
 
 use crate::abi::entry::{Address, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings};
 use crate::abi::id::EndpointId;
+use crate::path::explain::Trace;
+use crate::watch::{Seen, Watch};
 
 macro_rules! pod {
     ($($name:ident),*) => {
@@ -11,4 +13,4 @@ macro_rules! pod {
     };
 }
 
-pod!(Address, Egress, Endpoint, EndpointCounters, EndpointId, Hop, Listener, Service, ServiceKey, Settings);
+pod!(Address, Egress, Endpoint, EndpointCounters, EndpointId, Hop, Listener, Seen, Service, ServiceKey, Settings, Trace, Watch);

@@ -8,6 +8,8 @@ mod apart;
 mod frame;
 mod maps;
 mod tables;
+mod trace;
+mod watch;
 
 use core::hint::black_box;
 
@@ -35,11 +37,22 @@ use crate::{apart::ga_icmp, frame::XdpFrame, tables::KernelTables};
 /// Every packet of every interface.
 #[xdp]
 pub(crate) fn ga(ctx: XdpContext) -> u32 {
-    let mut frame = XdpFrame::new(&ctx);
-    let mut outcome = path::flows(&mut frame, &KernelTables);
-    if outcome == path::OTHER_PROTOCOL {
-        outcome = Outcome::from_bits(black_box(ga_icmp(ctx.ctx)));
+    let outcome = decide(&ctx);
+    act(&ctx, outcome)
+}
+
+/// What becomes of a packet, which is rewritten if it is to be sent.
+#[inline(always)]
+fn decide(ctx: &XdpContext) -> Outcome {
+    match path::flows(&mut XdpFrame::new(ctx), &KernelTables) {
+        path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_icmp(ctx.ctx))),
+        outcome => outcome,
     }
+}
+
+/// Verdict to XDP action and counter.
+#[inline(always)]
+fn act(ctx: &XdpContext, outcome: Outcome) -> u32 {
     match outcome.verdict() {
         Verdict::Pass(reason) => {
             count_pass(reason);
@@ -49,7 +62,7 @@ pub(crate) fn ga(ctx: XdpContext) -> u32 {
             count_drop(reason, outcome.listener());
             XDP_DROP
         }
-        Verdict::Send(ifindex) if ifindex == frame.ifindex() => XDP_TX,
+        Verdict::Send(ifindex) if ifindex == XdpFrame::new(ctx).ifindex() => XDP_TX,
         // SAFETY: a helper call without pointers; an interface that is gone makes the kernel drop and count the packet.
         Verdict::Send(ifindex) => unsafe { bpf_redirect(ifindex, 0) as u32 },
     }

@@ -3,7 +3,9 @@
 //! `K` says which IP version it is, as it does for flows.
 
 use super::{
-    Leave, NOT_READY, OTHER_PROTOCOL, TRUNCATED, depart, flow,
+    Leave, NOT_READY, OTHER_PROTOCOL, TRUNCATED, depart,
+    explain::Stage,
+    flow,
     link::{self, Link},
     owner,
     select::{Addresses, V4, V6},
@@ -73,6 +75,12 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     if !is_echo::<K>(kind) && !is_error::<K>(kind) {
         return Err(OTHER_PROTOCOL);
     }
+    if T::DRY {
+        tables.explain(Stage::icmp(outer, kind, ttl, at.icmp, tags));
+        if let Some(address) = tables.address(&A::destination(*outer)) {
+            tables.explain(Stage::roles(&address));
+        }
+    }
     // What we send to ourselves would go round for ever.
     room.key.addr = A::source(*outer);
     if !A::is_host(*outer) || tables.address(&room.key.addr).is_some() {
@@ -82,9 +90,15 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
         room.key.addr = A::destination(*outer);
         let is_vip = tables.address(&room.key.addr).is_some_and(|address| address.roles & Address::VIP != 0);
         let done = if is_vip { answer::<K, F>(frame, at) } else { None };
+        if T::DRY && done.is_some() {
+            tables.explain(Stage::answered());
+        }
         return done.map(|()| Outcome::send(frame.ifindex())).ok_or(OTHER_PROTOCOL);
     }
     let quoted = quote::<K, F>(frame, at, &mut room.tuple).ok_or(UNKNOWN)?;
+    if T::DRY {
+        tables.explain(Stage::quoted(&room.tuple));
+    }
     // An error goes to whom the quoted packet came from.
     if !is_same_source(turned(*outer), turned(room.tuple.addrs)) {
         return Err(UNKNOWN);
@@ -95,6 +109,9 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     let slot = FlowMemory::<K, W>::slot(tables, found.index).ok_or(UNKNOWN)?;
     let meta = slot.meta();
     room.to = slot.translation(room.tuple.protocol);
+    if T::DRY {
+        tables.explain(Stage::known(found.index, found.state, meta, slot.clock().0));
+    }
     let is_return = meta.flags() & Flow::<K>::RETURN != 0;
     if ttl <= 1 {
         return Err(Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint())));
@@ -111,6 +128,9 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     }
     let half = Half { tuple: &room.tuple, to: &room.to, is_return };
     translate::<K, F>(frame, at, quoted, &half).ok_or(TRUNCATED)?;
+    if T::DRY {
+        tables.explain(Stage::translated(&room.to));
+    }
     let direction = if is_return { Direction::Return } else { Direction::Forward };
     Ok(depart(frame, tables, Leave { tags, way: room.from, endpoint: meta.endpoint(), direction }))
 }

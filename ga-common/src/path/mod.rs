@@ -4,6 +4,7 @@
 //! A packet that is not ours costs one look at the addresses; a packet of a known flow one look at flow memory; only a new
 //! flow asks for listener, table and endpoint.
 
+pub mod explain;
 pub mod flow;
 pub mod icmp;
 pub mod link;
@@ -16,6 +17,7 @@ mod tests;
 pub mod verdict;
 
 use self::{
+    explain::Stage,
     flow::News,
     parse::{Place, flag},
     select::{Addresses, V4, V6},
@@ -88,14 +90,24 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
         Err(outcome) => return outcome,
     };
     let Some(settings) = tables.settings() else { return NOT_READY };
+    if T::DRY {
+        tables.explain(Stage::parsed(&packet, tags));
+        if let Some(address) = tables.address(&A::destination(packet.tuple.addrs)) {
+            tables.explain(Stage::roles(&address));
+        }
+    }
     let now = tables.tick();
     let hash = flow::hash(settings, &packet.tuple);
     let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else { return Outcome::UNKNOWN };
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return TRUNCATED };
     let (meta, to) = (slot.meta(), slot.translation(packet.tuple.protocol));
+    if T::DRY {
+        tables.explain(Stage::known(found.index, found.state, meta, slot.clock().0));
+    }
     let (flags, is_return) = (meta.flags(), meta.flags() & Flow::<K>::RETURN != 0);
     let is_opening = packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN;
     if is_opening && flags & (Flow::<K>::CLOSED | Flow::<K>::RETURN) == Flow::<K>::CLOSED {
+        tables.explain(Stage::reopened(found.index));
         flow::release_pair::<K, W, T>(tables, found);
         return Outcome::UNKNOWN;
     }
@@ -155,6 +167,7 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
             None => Pass::NotOurs,
         });
     };
+    tables.explain(Stage::service(service));
     let id = service.listener;
     let Some(listener) = tables.listener(id) else { return Outcome::pass(Pass::NoListener) };
     // From ourselves, a flow would be answered to ourselves: two packets of such a kind go round for ever.
@@ -212,6 +225,9 @@ fn emit<const K: usize, A: Addresses<K>, F: Frame, T: Tables>(
     to: &Tuple<K>,
     leave: Leave,
 ) -> Outcome {
+    if T::DRY {
+        tables.explain(Stage::rewritten(to));
+    }
     if A::rewrite(frame, place, to).is_none() {
         return TRUNCATED;
     }
@@ -235,6 +251,9 @@ struct Leave {
 #[inline(always)]
 fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T, leave: Leave) -> Outcome {
     let Leave { tags, way, endpoint, direction } = leave;
+    if T::DRY {
+        tables.explain(Stage::hop(&way));
+    }
     let bytes = frame.len() as u64;
     if link::leave(frame, tags, Tags(way.tags), unpack_mac(way.dst), unpack_mac(way.src)).is_none() {
         return TRUNCATED;

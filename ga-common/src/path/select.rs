@@ -1,6 +1,7 @@
 //! A new flow: which endpoint, which egress address and port, and both halves of the pair.
 
 use super::{
+    explain::Stage,
     flow::{NO_SLOT, claim, evict, hash, publish, release, taken},
     parse::{self, Parsed, Place},
     rewrite,
@@ -166,9 +167,11 @@ pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
     if table == TableId::EMPTY {
         return Err(Drop::NoEndpoint);
     }
-    let hash =
-        if listener.flags & Listener::SOURCE_IP != 0 { Sip::new(settings.seed).words(tuple.addrs).finish() } else { flow_hash };
-    let chosen = tables.choose(table, scale((hash >> 32) as u32, TABLE_SIZE as u32));
+    let by_source = listener.flags & Listener::SOURCE_IP != 0;
+    let hash = if by_source { Sip::new(settings.seed).words(tuple.addrs).finish() } else { flow_hash };
+    let slot = scale((hash >> 32) as u32, TABLE_SIZE as u32);
+    let chosen = tables.choose(table, slot);
+    tables.explain(Stage::chosen(table, slot, hash, by_source, chosen.unwrap_or(EndpointId::NONE)));
     chosen.filter(|&id| id != EndpointId::NONE).ok_or(Drop::NoEndpoint)
 }
 
@@ -195,7 +198,8 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
     if forward == NO_SLOT {
         return Err(Drop::FlowTableFull);
     }
-    if taken::<K, W, T>(tables, &room.tuple, flow_hash, now, forward) != NO_SLOT {
+    // Only asked about, the flow that this one would take the place of is still there.
+    if !T::DRY && taken::<K, W, T>(tables, &room.tuple, flow_hash, now, forward) != NO_SLOT {
         release::<K, W, T>(tables, forward);
         return Err(Drop::FlowTableFull);
     }
@@ -260,6 +264,7 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
         room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.tuple.protocol };
         let reply_hash = hash(settings, &room.reply);
         let owner = taken::<K, W, T>(tables, &room.reply, reply_hash, now, NO_SLOT);
+        tables.explain(Stage::candidate(&room.reply, owner == NO_SLOT));
         if owner == NO_SLOT {
             let back = claim::<K, W, T>(tables, reply_hash, now);
             return if back == NO_SLOT { Err(Drop::FlowTableFull) } else { Ok(back) };

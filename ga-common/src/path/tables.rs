@@ -11,6 +11,8 @@ use crate::abi::{
 };
 use crate::word::Word;
 
+use super::explain::Stage;
+
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -77,6 +79,10 @@ pub trait FlowMemory<const K: usize, const W: usize> {
 pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     /// Whether nothing may be written: the packet is only asked about.
     const DRY: bool = false;
+
+    /// Notes what a stage found; nobody does unless somebody asks.
+    #[inline(always)]
+    fn explain(&self, _stage: Stage) {}
 
     /// What holds for all packets.
     fn settings(&self) -> Option<&Settings>;

@@ -1,10 +1,34 @@
 //! Who may do what, by the credentials the kernel vouches for (`SO_PEERCRED`).
 
-use std::{fs, io, os::unix::fs::MetadataExt};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::status::{Code, Refusal};
+
+/// Seconds that a connection may take longer than most.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Patience(Arc<AtomicU64>);
+
+impl Patience {
+    /// A watch takes as long as it was told to.
+    pub(super) fn extend(&self, seconds: u32) {
+        self.0.store(u64::from(seconds), Ordering::Relaxed);
+    }
+
+    /// How much longer.
+    pub(super) fn extra(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+}
 
 /// What a peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,15 +5,18 @@
 //! | `GET /v1/status` | | [`Status`](crate::status::Status) |
 //! | `GET /v1/drops` | | [`Drops`](crate::status::Drops) |
 //! | `POST /v1/plan` | `{"file", "text"}` | [`Planned`](crate::status::Planned); changes nothing |
+//! | `POST /v1/flows` | [`FlowQuery`](crate::status::FlowQuery) | [`FlowList`](crate::status::FlowList); changes nothing |
 //! | `POST /v1/reload` | | [`Reloaded`](crate::status::Reloaded), when live |
 //! | `POST /v1/endpoints/drain` | `{"selector"}` | [`EndpointChange`](crate::status::EndpointChange), when live |
 //! | `POST /v1/endpoints/undrain` | `{"selector"}` | the same |
 //! | `POST /v1/endpoints/weight` | `{"selector", "weight"}` | the same |
+//! | `POST /v1/trace` | [`TraceOrder`](crate::status::TraceOrder) | [`Trace`](crate::status::Trace); changes nothing |
+//! | `POST /v1/watch` | [`WatchOrder`](crate::status::WatchOrder) | [`WatchLine`](crate::status::WatchLine)s, one a line, as they come |
 //! | `GET /livez` | | 200 while this task lives |
 //! | `GET /readyz` | | 200 when a plan is live and every interface attached, otherwise 503 and what is missing |
 //!
-//! Whatever is refused comes as a [`Refusal`](crate::status::Refusal) with a status code other than 200. Reading (the `GET`s and
-//! the plan) is for root, the agent's own user and members of the socket's group; changing is for root and the agent's user.
+//! Whatever is refused comes as a [`Refusal`](crate::status::Refusal) with a status code other than 200. Reading (the `GET`s,
+//! the plan, the flows and the trace) is for root, the agent's own user and members of the socket's group; changing is for root and the agent's user.
 //! Nothing here decides: the agent does, behind its [`Handle`](crate::status::Handle).
 
 mod access;

@@ -2,17 +2,22 @@
 
 use axum::{
     Extension, Json, Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures_util::stream;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::mpsc;
 
-use super::access::Access;
-use crate::status::{Action, Code, Drops, EndpointChange, Handle, Planned, Refusal, Reloaded, Selector, Status};
+use super::access::{Access, Patience};
+use crate::status::{
+    Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status, Trace,
+    TraceOrder, WatchLine, WatchOrder,
+};
 
 /// Bytes a body may have: a configuration is far smaller.
 const BODY_LIMIT: usize = 8 << 20;
@@ -51,11 +56,14 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/drops", get(drops))
         .route("/v1/plan", post(plan))
+        .route("/v1/flows", post(flows))
+        .route("/v1/trace", post(trace))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route_layer(middleware::from_fn(readers));
     let write = Router::new()
         .route("/v1/reload", post(reload))
+        .route("/v1/watch", post(watch))
         .route("/v1/endpoints/drain", post(drain))
         .route("/v1/endpoints/undrain", post(undrain))
         .route("/v1/endpoints/weight", post(weight))
@@ -130,8 +138,44 @@ async fn plan(State(handle): State<Handle>, body: Bytes) -> Answer<Planned> {
     })
 }
 
+async fn flows(State(handle): State<Handle>, body: Bytes) -> Answer<FlowList> {
+    Answer(match parse::<FlowQuery>(&body) {
+        Ok(query) => handle.flows(query).await,
+        Err(refusal) => Err(refusal),
+    })
+}
+
+async fn trace(State(handle): State<Handle>, body: Bytes) -> Answer<Trace> {
+    Answer(match parse::<TraceOrder>(&body) {
+        Ok(order) => handle.trace(order).await,
+        Err(refusal) => Err(refusal),
+    })
+}
+
 async fn reload(State(handle): State<Handle>) -> Answer<Reloaded> {
     Answer(handle.reload().await)
+}
+
+/// One JSON object a line, as they come. The watch ends with the connection.
+async fn watch(State(handle): State<Handle>, Extension(patience): Extension<Patience>, body: Bytes) -> Response {
+    let begun = match parse::<WatchOrder>(&body) {
+        Ok(order) => {
+            patience.extend(order.seconds);
+            handle.watch(order).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    match begun {
+        Ok(lines) => Body::from_stream(stream::unfold(lines, next_line)).into_response(),
+        Err(refusal) => Answer::<()>(Err(refusal)).into_response(),
+    }
+}
+
+type Lines = mpsc::Receiver<WatchLine>;
+
+async fn next_line(mut lines: Lines) -> Option<(Result<String, serde_json::Error>, Lines)> {
+    let line = lines.recv().await?;
+    Some((serde_json::to_string(&line).map(|text| text + "\n"), lines))
 }
 
 async fn drain(State(handle): State<Handle>, body: Bytes) -> Answer<EndpointChange> {

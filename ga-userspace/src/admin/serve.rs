@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    access::{Access, Owner},
+    access::{Access, Owner, Patience},
     routes,
 };
 use crate::status::Handle;
@@ -61,16 +61,26 @@ pub async fn serve(listener: UnixListener, handle: Handle, shutdown: impl Future
 }
 
 async fn answer(stream: UnixStream, access: Access, router: Router) {
-    let service = TowerToHyperService::new(router.layer(Extension(access)));
+    let patience = Patience::default();
+    let service = TowerToHyperService::new(router.layer(Extension(access)).layer(Extension(patience.clone())));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(CONNECTION, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "an admin connection ended badly"),
-        Err(_) => tracing::debug!("an admin connection took too long"),
+    let mut connection = pin!(connection);
+    let mut given = CONNECTION;
+    let ended = loop {
+        match (timeout(given, &mut connection).await, patience.extra()) {
+            (Ok(ended), _) => break Some(ended),
+            (Err(_), extra) if extra > Duration::ZERO && given == CONNECTION => given = extra,
+            (Err(_), _) => break None,
+        }
+    };
+    match ended {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(%error, "an admin connection ended badly"),
+        None => tracing::debug!("an admin connection took too long"),
     }
 }
 
@@ -85,8 +95,8 @@ mod tests {
     use crate::{
         admin::bind,
         status::{
-            Action, Code, EndpointChange, EndpointState, Planned, Refusal, Reloaded, Request, SCHEMA_VERSION, channel,
-            example::example,
+            Action, Code, EndpointChange, EndpointState, FlowList, Planned, Refusal, Reloaded, Request, SCHEMA_VERSION, WatchEnd,
+            WatchLine, channel, example::example,
         },
     };
 
@@ -104,6 +114,18 @@ mod tests {
                     summary: vec![format!("{file} was read")],
                     report: serde_json::Value::Null,
                 })),
+                Request::Flows { query, reply } => {
+                    reply.send(Ok(FlowList { matched: u64::from(query.limit), ..FlowList::default() }));
+                }
+                Request::Trace { reply, .. } => reply.send(Err(Refusal::new(Code::NotFound, "no such interface"))),
+                Request::Watch { order, reply } => {
+                    let (tell, told) = mpsc::channel(8);
+                    for number in 0..u64::from(order.count) {
+                        let end = WatchEnd { because: "test".to_owned(), told: number, ..WatchEnd::default() };
+                        tell.try_send(WatchLine::Ended(end)).expect("room");
+                    }
+                    reply.send(Ok(told));
+                }
                 Request::Endpoint { endpoint, action, reply } => {
                     let weight = match action {
                         Action::Drain => 0,
@@ -155,6 +177,17 @@ mod tests {
         assert_eq!(ask("GET", "/readyz", "").await, (200, r#""ready""#.to_owned()));
         let (code, body) = ask("POST", "/v1/plan", r#"{"file":"ga.toml","text":"[node]"}"#).await;
         assert!(code == 200 && body.contains("ga.toml was read"), "{body}");
+        let (code, body) = ask("POST", "/v1/flows", r#"{"limit":7,"protocol":"udp","client":"192.0.2.0/24"}"#).await;
+        assert!(code == 200 && body.contains(r#""matched":7"#), "{body}");
+        assert_eq!(ask("POST", "/v1/flows", r#"{"protocol":"icmp"}"#).await.0, 422);
+        let order =
+            r#"{"packet":{"fields":{"src":"192.0.2.7:1","dst":"[::1]:2","protocol":"tcp","flags":2,"ttl":9,"payload":0}}}"#;
+        assert_eq!(ask("POST", "/v1/trace", order).await.0, 404);
+        assert_eq!(ask("POST", "/v1/trace", "{}").await.0, 422);
+        let order = r#"{"every":1,"per_second":1,"seconds":1,"count":3,"snap":0}"#;
+        let (code, body) = ask("POST", "/v1/watch", order).await;
+        assert!(code == 200 && body.matches(r#"{"event":"ended","because":"test""#).count() == 3, "{body}");
+        assert_eq!(ask("POST", "/v1/watch", "{}").await.0, 422);
         let (code, body) = ask("POST", "/v1/reload", "").await;
         assert_eq!(
             (code, body.as_str()),
@@ -196,6 +229,7 @@ mod tests {
             (code, body.as_str()),
             (403, r#"{"code":"forbidden","message":"only root and the agent's user may change anything"}"#)
         );
+        assert_eq!(asked_with(Access::Read, "POST", "/v1/watch").await.0, 403, "it replaces the program for a while");
         for (method, path) in [("GET", "/v1/status"), ("GET", "/livez"), ("POST", "/v1/endpoints/drain")] {
             assert_eq!(asked_with(Access::None, method, path).await.0, 403, "{path}");
         }

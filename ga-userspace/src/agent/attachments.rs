@@ -1,13 +1,15 @@
 //! Where the program is attached, and that it stays so: an interface that comes back is attached again, a pin that was removed is
 //! made again.
 
-use aya::Ebpf;
+use std::collections::BTreeMap;
+
+use aya::{Ebpf, programs::Xdp};
 
 use super::Error;
 use crate::{
     model::{Node, XdpMode},
     net::{Interface, Net},
-    program::{self, Attached, Pins},
+    program::{self, Attached, Pins, Tool},
 };
 
 /// A configured interface.
@@ -31,16 +33,23 @@ pub(super) struct Attachments {
     slots: Vec<Slot>,
     pins_restored: u64,
     pin_trouble: Option<String>,
+    /// What the interfaces run in the place of the program.
+    tool: Option<(Ebpf, Tool)>,
 }
 
 impl Attachments {
     pub(super) fn new(ebpf: Ebpf, pins: Pins) -> Self {
-        Self { ebpf, pins, slots: Vec::new(), pins_restored: 0, pin_trouble: None }
+        Self { ebpf, pins, slots: Vec::new(), pins_restored: 0, pin_trouble: None, tool: None }
     }
 
     /// The configured interfaces, in file order.
     pub(super) fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    /// What interfaces that the program is on are called, by index.
+    pub(super) fn names(&self) -> BTreeMap<u32, String> {
+        self.slots.iter().filter_map(|slot| Some((slot.attached.as_ref()?.ifindex, slot.name.clone()))).collect()
     }
 
     /// Pins that were removed by somebody and made again since the start.
@@ -76,12 +85,12 @@ impl Attachments {
     /// Looks at every interface and every pin, and mends what is not as it was. What cannot be mended now is tried again.
     pub(super) async fn keep(&mut self, mode: XdpMode, net: &Net) {
         self.keep_pins();
-        let (mode, dir) = (mode, self.pins.dir().to_owned());
-        let program = match program::program(&mut self.ebpf).and_then(|program| Ok((program::id(program)?, program))) {
+        let dir = self.pins.dir().to_owned();
+        let current = current(&mut self.ebpf, &mut self.tool);
+        let (ours, program) = match current.and_then(|program| Ok((program::id(program)?, program))) {
             Ok(program) => program,
             Err(error) => return tracing::error!("{error}"),
         };
-        let (ours, program) = program;
         for slot in &mut self.slots {
             let interface = match net.interface(&slot.name).await {
                 Ok(interface) => interface,
@@ -111,6 +120,35 @@ impl Attachments {
                 Err(error) => slot.lose(&error.to_string()),
             }
         }
+    }
+
+    /// Gives every interface the program of `tool`, or none of them. An interface that comes back gets it too.
+    pub(super) fn attach_tool(&mut self, tool: Ebpf, which: Tool) -> Result<(), Error> {
+        self.tool = Some((tool, which));
+        let replaced = self.replace();
+        if replaced.is_err() {
+            self.attach_usual()?;
+        }
+        replaced
+    }
+
+    /// Gives every interface the usual program back; tries all, and tells of the first that failed. That one is tried again by
+    /// [`Self::keep`].
+    pub(super) fn attach_usual(&mut self) -> Result<(), Error> {
+        // Not dropped before the last interface has left it.
+        let tool = self.tool.take();
+        let replaced = self.replace();
+        drop(tool);
+        replaced
+    }
+
+    /// Gives the pinned links the program that is to run now.
+    fn replace(&mut self) -> Result<(), Error> {
+        self.keep_pins();
+        let program = current(&mut self.ebpf, &mut self.tool)?;
+        let attached = self.slots.iter().filter(|slot| slot.attached.is_some());
+        let results: Vec<_> = attached.map(|slot| program::replace(program, self.pins.dir(), &slot.name)).collect();
+        Ok(results.into_iter().collect::<Result<(), _>>()?)
     }
 
     fn keep_pins(&mut self) {
@@ -145,6 +183,14 @@ impl Slot {
             tracing::error!(interface = self.name, "not attached, and tried again every second: {why}");
             self.trouble = Some(why.to_owned());
         }
+    }
+}
+
+/// The program that the interfaces are to run.
+fn current<'a>(usual: &'a mut Ebpf, tool: &'a mut Option<(Ebpf, Tool)>) -> Result<&'a mut Xdp, program::Error> {
+    match tool {
+        Some((tool, which)) => program::tool_program(tool, *which),
+        None => program::program(usual),
     }
 }
 

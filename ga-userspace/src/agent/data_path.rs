@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,7 @@ use crate::{
     model::Node,
     net::Net,
     plan::{self, Plan, State},
-    program::{self, PinLock, Pins, Sizes},
+    program::{self, PinLock, Pins, Sizes, Tool},
 };
 
 /// What runs in the kernel.
@@ -32,7 +33,7 @@ pub(super) struct DataPath {
     sizes: Sizes,
     maps: Maps,
     next_hops: NextHops,
-    flows: FlowTables,
+    flows: Arc<FlowTables>,
     counters: Counters,
     running: State,
     /// Entries that were not what they should have been, by map.
@@ -74,7 +75,7 @@ impl DataPath {
                     sizes,
                     maps,
                     next_hops,
-                    flows,
+                    flows: Arc::new(flows),
                     counters,
                     running,
                     repaired: maps::REPAIRED.map(|map| (map, 0)).into(),
@@ -144,6 +145,11 @@ impl DataPath {
     /// Flows alive, and how many fit.
     pub(super) fn live_flows(&self) -> (LiveFlows, Sizes) {
         (self.flows.live(clock::tick()), self.sizes)
+    }
+
+    /// Flow memory itself, for a look that takes its time.
+    pub(super) fn flow_tables(&self) -> Arc<FlowTables> {
+        Arc::clone(&self.flows)
     }
 
     /// Applies a plan step by step. When a step fails for good, what was done is undone as far as possible; `old` is the plan that
@@ -252,6 +258,21 @@ impl DataPath {
         for (map, count) in entries {
             *self.repaired.entry(map).or_default() += count;
         }
+    }
+
+    /// How large flow memory is.
+    pub(super) fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// Gives every interface the program of `tool`, or none of them.
+    pub(super) fn attach_tool(&mut self, tool: Ebpf, which: Tool) -> Result<(), Error> {
+        self.attachments.attach_tool(tool, which)
+    }
+
+    /// Gives every interface the usual program back; tries all, and tells of the first that failed.
+    pub(super) fn attach_usual(&mut self) -> Result<(), Error> {
+        self.attachments.attach_usual()
     }
 
     /// Releases idle pairs.

@@ -4,29 +4,41 @@ mod attachments;
 mod clock;
 mod data_path;
 mod error;
+mod flows;
 mod next_hops;
 mod overrides;
 mod report;
 mod reset;
+mod trace;
+mod watch;
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use aya::Ebpf;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::{
     net::{TcpListener, UnixListener},
     select,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Semaphore, mpsc, watch as stopping},
+    task::JoinSet,
     time::{Interval, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
 pub use error::Error;
 
-use self::{data_path::DataPath, overrides::OverrideFile, reset::Resets};
+use self::{
+    data_path::DataPath,
+    overrides::OverrideFile,
+    reset::Resets,
+    trace::{Asked, Tracer},
+    watch::{Ending, Order, Watching},
+};
 use crate::{
     admin, config, metrics,
     model::Intent,
@@ -57,6 +69,8 @@ const ASK: Duration = Duration::from_millis(400);
 const REPAIR: Duration = Duration::from_secs(10);
 /// How long the start waits for neighbours to be resolved.
 const RESOLVE: Duration = Duration::from_secs(1);
+/// Notices that may wait for the agent.
+const NOTICES: usize = 8;
 /// Changes that netlink reports within this time are looked at together.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -74,6 +88,24 @@ struct Agent {
     net: Net,
     resets: Resets,
     last_reload: LastReload,
+    /// Answers that take their time.
+    tasks: JoinSet<()>,
+    /// The right to walk over flow memory.
+    walks: Arc<Semaphore>,
+    /// How they tell that something is to be done about them.
+    notify: mpsc::Sender<Notice>,
+    watching: Option<Watching>,
+    tracer: Option<Tracer>,
+}
+
+/// What work aside has to say to the task that owns all state.
+enum Notice {
+    /// The watching program was loaded, or not.
+    WatchLoaded(Box<Result<Ebpf, Refusal>>, Order),
+    /// The tracing program was loaded, or not.
+    TraceLoaded(Box<Result<Ebpf, Refusal>>, Asked),
+    /// Enough was watched.
+    WatchEnded(Ending),
 }
 
 /// Runs until SIGTERM or SIGINT. The data path stays as it is: it outlives the agent.
@@ -83,10 +115,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("signal handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signal handler"))?;
 
-    let mut agent = Agent::start(options).await?;
+    let (notify, mut notices) = mpsc::channel(NOTICES);
+    let mut agent = Agent::start(options, notify).await?;
     let (handle, mut requests) = status::channel();
-    let (stop, stopped) = watch::channel(false);
-    let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
+    let (stop, stopped) = stopping::channel(false);
+    let until_stopped = |mut stopped: stopping::Receiver<bool>| async move {
         // The sender going away is a stop too.
         drop(stopped.wait_for(|&stop| stop).await);
     };
@@ -100,6 +133,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     loop {
         select! {
             Some(request) = requests.recv() => agent.answer(request).await,
+            Some(notice) = notices.recv() => agent.notice(notice),
+            Some(_ended) = agent.tasks.join_next() => {}
             () = agent.net.changed() => {
                 sleep(SETTLE).await;
                 agent.heal().await;
@@ -119,6 +154,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             _ = interrupt.recv() => break,
         }
     }
+    agent.stop_watching();
     tracing::info!("stopping; the data path goes on without the agent");
     stop.send_replace(true);
     let tasks = async {
@@ -169,7 +205,7 @@ fn parse(file: &str, text: String) -> Result<Read, Error> {
 }
 
 impl Agent {
-    async fn start(options: Options) -> Result<Self, Error> {
+    async fn start(options: Options, notify: mpsc::Sender<Notice>) -> Result<Self, Error> {
         program::check_capabilities()?;
         let Read { loaded, hash, .. } = read(&options.config)?;
         for warning in &loaded.warnings {
@@ -206,6 +242,11 @@ impl Agent {
             net,
             resets,
             last_reload,
+            tasks: JoinSet::new(),
+            walks: Arc::new(Semaphore::new(1)),
+            notify,
+            watching: None,
+            tracer: None,
         })
     }
 
@@ -221,6 +262,17 @@ impl Agent {
                 let answer = self.change_endpoint(endpoint, action).await;
                 reply.send(answer);
             }
+            Request::Flows { query, reply } => self.list_flows(query, reply),
+            Request::Trace { order, reply } => self.order_trace(order, reply),
+            Request::Watch { order, reply } => self.order_watch(order, reply),
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::WatchLoaded(loaded, order) => self.begin_watch(*loaded, order),
+            Notice::TraceLoaded(loaded, asked) => self.begin_trace(*loaded, asked),
+            Notice::WatchEnded(ending) => self.end_watch(&ending),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,13 +20,19 @@ use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
     admin::{EndpointOrder, PlanOrder, WeightOrder},
-    status::{Action, Drops, EndpointChange, Handle, Planned, Refusal, Reloaded, Selector, Status},
+    status::{
+        Action, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status, Trace,
+        TraceOrder, WatchLine, WatchOrder,
+    },
 };
 
 /// Bytes an answer may have.
 const ANSWER_LIMIT: usize = 256 << 20;
 /// What the way costs on top of the agent's own deadline, so that the agent's answer comes first.
 const WAY: Duration = Duration::from_secs(5);
+
+type Sender = http1::SendRequest<Full<Bytes>>;
+type Connection = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
 
 /// A client of one agent.
 #[derive(Clone, Debug)]
@@ -100,6 +107,11 @@ impl Client {
         self.ask(Method::POST, "/v1/plan", Some(&PlanOrder { file, text }), Handle::CHANGE_DEADLINE).await
     }
 
+    /// `POST /v1/flows`.
+    pub async fn flows(&self, query: &FlowQuery) -> Result<FlowList, ClientError> {
+        self.ask(Method::POST, "/v1/flows", Some(query), Handle::CHANGE_DEADLINE).await
+    }
+
     /// `POST /v1/endpoints/…`.
     pub async fn endpoint(&self, selector: &Selector, action: Action) -> Result<EndpointChange, ClientError> {
         let selector = selector.to_string();
@@ -137,13 +149,51 @@ impl Client {
         if status == StatusCode::OK {
             return serde_json::from_slice(&answer).map_err(|source| ClientError::Answer { status, source });
         }
-        Err(match serde_json::from_slice(&answer) {
-            Ok(refusal) => ClientError::Refused(refusal),
-            Err(source) => ClientError::Answer { status, source },
-        })
+        Err(refused(status, &answer))
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
+    /// `POST /v1/trace`.
+    pub async fn trace(&self, order: &TraceOrder) -> Result<Trace, ClientError> {
+        self.ask(Method::POST, "/v1/trace", Some(order), Handle::CHANGE_DEADLINE).await
+    }
+
+    /// `POST /v1/watch`: shows `line` every line until it breaks off or the agent ends the stream.
+    pub async fn watch(
+        &self,
+        order: &WatchOrder,
+        mut line: impl FnMut(WatchLine) -> anyhow::Result<ControlFlow<()>>,
+    ) -> anyhow::Result<()> {
+        let body = serde_json::to_vec(order)?;
+        let request = Request::builder().method(Method::POST).uri("/v1/watch").header(HOST, "ga");
+        let request = request.header(CONTENT_TYPE, "application/json").body(Full::new(Bytes::from(body)))?;
+        let (mut sender, connection) = self.connect().await?;
+        let told = async move {
+            let response = sender.send_request(request).await.map_err(protocol)?;
+            let status = response.status();
+            if status != StatusCode::OK {
+                let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(ClientError::Protocol)?;
+                return Err(refused(status, &body.to_bytes()).into());
+            }
+            let (mut body, mut text) = (response.into_body(), Vec::new());
+            while let Some(part) = body.frame().await {
+                if let Ok(data) = part.map_err(protocol)?.into_data() {
+                    text.extend_from_slice(&data);
+                }
+                while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                    let one: Vec<u8> = text.drain(..=end).collect();
+                    let one = serde_json::from_slice(&one).map_err(|source| ClientError::Answer { status, source })?;
+                    if line(one)?.is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        };
+        let (told, _) = tokio::join!(told, connection);
+        told
+    }
+
+    async fn connect(&self) -> Result<(Sender, Connection), ClientError> {
         let socket = || self.socket.clone();
         let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
             if source.kind() == io::ErrorKind::PermissionDenied {
@@ -152,7 +202,11 @@ impl Client {
                 ClientError::Unreachable { socket: socket(), source }
             }
         })?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
+        http1::handshake(TokioIo::new(stream)).await.map_err(protocol)
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
+        let (mut sender, connection) = self.connect().await?;
         let exchange = async move {
             let response = sender.send_request(request).await.map_err(protocol)?;
             let status = response.status();
@@ -162,6 +216,14 @@ impl Client {
         // The connection ends with its sender; if it ends badly before, the exchange says so.
         let (answer, _) = tokio::join!(exchange, connection);
         answer
+    }
+}
+
+/// What an answer other than 200 says.
+fn refused(status: StatusCode, answer: &[u8]) -> ClientError {
+    match serde_json::from_slice(answer) {
+        Ok(refusal) => ClientError::Refused(refusal),
+        Err(source) => ClientError::Answer { status, source },
     }
 }
 
@@ -203,7 +265,7 @@ mod tests {
                         summary: vec![file],
                         report: Value::Null,
                     })),
-                    Question::Endpoint { .. } => {}
+                    Question::Endpoint { .. } | Question::Flows { .. } | Question::Trace { .. } | Question::Watch { .. } => {}
                 }
             }
         });

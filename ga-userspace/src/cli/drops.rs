@@ -1,5 +1,7 @@
 //! `ga drops`: which packets were dropped or passed, and why.
 
+use std::time::Duration;
+
 use clap::Args;
 use comfy_table::{Cell, CellAlignment};
 
@@ -7,13 +9,14 @@ use super::{
     Context, Exit,
     output::Style,
     units::count,
-    watch::{Unit, Watch, watch},
+    watch::{Unit, Watch, rates, seconds, watch},
 };
 use crate::status::{DropCount, Drops, PassCount};
 
 pub(super) const EXAMPLES: &str = "Examples:
   ga drops            every reason that dropped or passed packets
-  ga drops --watch    packets per second by reason
+  ga drops --watch    packets per second by reason, again and again
+  ga drops --interval 10 --listener shop/web    what was dropped for a listener, per second, over 10 seconds
   ga drops --output json | jq '.drops[] | select(.packets > 0)'";
 
 /// Arguments of `ga drops`.
@@ -21,25 +24,48 @@ pub(super) const EXAMPLES: &str = "Examples:
 pub(super) struct DropsArgs {
     #[command(flatten)]
     watch: Watch,
+    /// Watch for SECS seconds and show rates per second once
+    #[arg(long, value_name = "SECS", conflicts_with = "watch", value_parser = seconds)]
+    interval: Option<Duration>,
+    /// Only drops of this listener: instance/listener, or listener
+    #[arg(long, value_name = "LISTENER")]
+    listener: Option<String>,
 }
 
 /// Runs `ga drops`.
 pub(super) async fn run(args: &DropsArgs, context: &Context) -> anyhow::Result<Exit> {
     let output = &context.output;
-    match args.watch.watch {
-        Some(every) => {
+    match (args.watch.watch, args.interval) {
+        (Some(every), _) => {
             watch(context, every, |status, unit| {
-                let drops = Drops::of(status);
+                let drops = only(Drops::of(status), args.listener.as_deref());
                 output.repeated(&drops, |style| render(&drops, style, unit))
             })
             .await
         }
-        None => {
-            let drops = context.client().drops().await?;
+        (None, Some(interval)) => {
+            let drops = only(Drops::of(&rates(context, interval).await?), args.listener.as_deref());
+            output.view(&drops, |style| render(&drops, style, Unit::PerSecond))?;
+            Ok(Exit::Ok)
+        }
+        (None, None) => {
+            let drops = only(context.client().drops().await?, args.listener.as_deref());
             output.view(&drops, |style| render(&drops, style, Unit::Total))?;
             Ok(Exit::Ok)
         }
     }
+}
+
+/// Passes are no listener's.
+fn only(mut drops: Drops, listener: Option<&str>) -> Drops {
+    if let Some(wanted) = listener {
+        drops.drops.retain(|row| match (&row.instance, &row.listener) {
+            (Some(instance), Some(name)) => name == wanted || format!("{instance}/{name}") == wanted,
+            (None, _) | (_, None) => false,
+        });
+        drops.passes.clear();
+    }
+    drops
 }
 
 fn render(drops: &Drops, style: &Style, unit: Unit) -> String {
@@ -86,6 +112,15 @@ fn packets(unit: Unit) -> &'static str {
 mod tests {
     use super::*;
     use crate::status::example::example;
+
+    #[test]
+    fn a_listener_is_named_with_or_without_its_instance() {
+        for (listener, left) in [("game", 1), ("ga-demo/game", 1), ("voice", 0), ("ga-demo", 0)] {
+            let drops = only(Drops::of(&example()), Some(listener));
+            assert_eq!((drops.drops.len(), drops.passes.len()), (left, 0), "{listener}");
+        }
+        assert_eq!(only(Drops::of(&example()), None), Drops::of(&example()));
+    }
 
     #[test]
     fn only_what_happened_is_shown() {

@@ -1,5 +1,6 @@
 //! The `ga` command: one file for each verb. Verbs ask and print; they never decide.
 
+mod capture;
 pub mod check;
 mod client;
 pub mod detach;
@@ -7,12 +8,16 @@ mod drops;
 mod endpoints;
 mod exit;
 mod file;
+mod flows;
 mod output;
+mod packets;
+mod pcapng;
 pub mod plan;
 mod reload;
 pub mod run;
 pub mod schema;
 mod status;
+mod trace;
 mod units;
 mod watch;
 
@@ -30,7 +35,9 @@ const EXAMPLES: &str = "Examples:
   ga check /etc/ga/ga.toml           is the file right?
   ga run --config /etc/ga/ga.toml    the agent
   ga status --watch                  how things are, with rates
-  ga endpoints drain 10.0.0.11       no new flows for an endpoint";
+  ga endpoints drain 10.0.0.11       no new flows for an endpoint
+  ga trace 203.0.113.7:40000 198.51.100.10:443/tcp    what would become of this packet, and why?
+  ga flows --top clients             who has most connections";
 
 /// A self-hosted global accelerator: TCP and UDP to the right endpoint, in the kernel
 #[derive(Debug, Parser)]
@@ -42,6 +49,9 @@ struct Cli {
     /// What answers look like
     #[arg(long, global = true, value_enum, default_value_t)]
     output: Format,
+    /// The same as --output json
+    #[arg(long, global = true)]
+    json: bool,
     /// When to use colours; NO_COLOR is honoured
     #[arg(long, global = true, value_enum, default_value_t)]
     color: ColorChoice,
@@ -75,6 +85,18 @@ enum Verb {
     /// Show which packets were dropped or passed to the host, and why
     #[command(after_long_help = drops::EXAMPLES)]
     Drops(drops::DropsArgs),
+    /// List flows, count them, or show who has most
+    #[command(after_long_help = flows::EXAMPLES)]
+    Flows(flows::FlowsArgs),
+    /// Explain what would become of a packet
+    #[command(after_long_help = trace::EXAMPLES)]
+    Trace(trace::TraceArgs),
+    /// Show what becomes of packets, as they come
+    #[command(after_long_help = packets::EXAMPLES)]
+    Watch(packets::WatchArgs),
+    /// Write packets before and after translation into a file
+    #[command(after_long_help = capture::EXAMPLES)]
+    Capture(capture::CaptureArgs),
     /// List endpoints; drain them, or change their weight
     #[command(after_long_help = endpoints::EXAMPLES)]
     Endpoints(endpoints::EndpointsArgs),
@@ -108,7 +130,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let from_environment = || std::env::var_os("GA_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
     let socket = cli.socket.or_else(from_environment).unwrap_or_else(|| DEFAULT_SOCKET.into());
-    let context = Context { socket, output: Output::new(cli.output, cli.color) };
+    let format = if cli.json { Format::Json } else { cli.output };
+    let context = Context { socket, output: Output::new(format, cli.color) };
     dispatch(&cli.verb, &context).unwrap_or_else(|error| complain(&error, &context.output)).into()
 }
 
@@ -122,6 +145,10 @@ fn dispatch(verb: &Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Reload => block_on(reload::run(context)),
         Verb::Status(args) => block_on(status::run(args, context)),
         Verb::Drops(args) => block_on(drops::run(args, context)),
+        Verb::Flows(args) => block_on(flows::run(args, context)),
+        Verb::Trace(args) => block_on(trace::run(args, context)),
+        Verb::Watch(args) => block_on(packets::run(args, context)),
+        Verb::Capture(args) => block_on(capture::run(args, context)),
         Verb::Endpoints(args) => block_on(endpoints::run(args, context)),
     }
 }
@@ -187,6 +214,16 @@ mod tests {
             "ga --socket /tmp/x status --watch",
             "ga status --watch=0.5 --output json --socket /tmp/x --color never",
             "ga drops --watch=2",
+            "ga drops --interval 0.5 --listener lab/web",
+            "ga flows --listener web --client 192.0.2.0/24 --proto tcp --state open --limit 7 --json",
+            "ga flows --endpoint 2001:db8::11 --count",
+            "ga flows --top clients -n 3",
+            "ga watch --host 192.0.2.0/24 --port 80 --proto tcp --verdict drop --reason no_flow --count 7 --seconds 3 --sample 5",
+            "ga watch --src 192.0.2.7 --sport 4000 --dst ::/0 --dport 53 --rate 5",
+            "ga capture -w x.pcapng -c 5 --seconds 2 --snaplen 128 --proto icmp6",
+            "ga trace 192.0.2.7:4000 198.51.100.10:80/tcp --flags syn,ack --ttl 3 --payload 100 --interface eth0",
+            "ga trace [2001:db8::7]:4000 [2001:db8::1]:53/udp",
+            "ga trace --pcap x.pcap --nth 3 --json",
             "ga endpoints list",
             "ga endpoints drain ga-demo/game/10.0.0.11",
             "ga endpoints weight 2001:db8::11 50",
@@ -200,6 +237,17 @@ mod tests {
         for line in [
             "ga run",
             "ga status --watch 5",
+            "ga flows --client web",
+            "ga watch --seconds 0",
+            "ga trace",
+            "ga trace 192.0.2.7:4000",
+            "ga trace 192.0.2.7:4000 198.51.100.10:80",
+            "ga trace --pcap x.pcap 192.0.2.7:4000 198.51.100.10:80/tcp",
+            "ga watch --verdict lost",
+            "ga capture -c 5",
+            "ga flows --proto icmp",
+            "ga flows -n 3",
+            "ga flows --top clients --count",
             "ga endpoints weight 10.0.0.11 256",
             "ga endpoints weight 10.0.0.11",
             "ga endpoints drain a/10.0.0.11",

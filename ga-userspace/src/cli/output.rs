@@ -61,6 +61,11 @@ impl Output {
         Self { format, style: Style { width: Table::new().width().filter(|_| terminal), color }, terminal }
     }
 
+    /// Whether somebody looks.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// Prints a view: as JSON, or as the text that `table` makes of it.
     pub fn view<T: Serialize>(&self, view: &T, table: impl FnOnce(&Style) -> String) -> anyhow::Result<()> {
         match self.format {
@@ -80,6 +85,14 @@ impl Output {
         }
     }
 
+    /// One of many on a line of its own.
+    pub fn line<T: Serialize>(&self, view: &T, line: impl FnOnce() -> String) -> anyhow::Result<()> {
+        match self.format {
+            Format::Table => self.text(&line()),
+            Format::Json => self.text(&serde_json::to_string(view)?),
+        }
+    }
+
     /// Prints `text` and ends the line.
     pub fn text(&self, text: &str) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
@@ -89,6 +102,15 @@ impl Output {
         }
         Ok(out.flush()?)
     }
+}
+
+/// Tab-separated values under a header line. No name, address or number of ours has a tab.
+pub(super) fn tsv<R: IntoIterator<Item = String>>(header: &[&str], rows: impl Iterator<Item = R>) -> String {
+    let mut out = header.join("\t") + "\n";
+    for row in rows {
+        out += &(row.into_iter().collect::<Vec<_>>().join("\t") + "\n");
+    }
+    out
 }
 
 impl Style {

@@ -5,7 +5,7 @@ use std::{pin::pin, time::Duration};
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Context, Exit};
+use super::{Context, Exit, Failure};
 use crate::status::Status;
 
 /// The flag.
@@ -25,9 +25,19 @@ pub(super) enum Unit {
     PerSecond,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// 0.1 s to an hour.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     if (0.1..=3600.0).contains(&seconds) { Ok(Duration::from_secs_f64(seconds)) } else { Err("0.1 to 3600 seconds".to_owned()) }
+}
+
+/// Growth per second over one `interval`.
+pub(super) async fn rates(context: &Context, interval: Duration) -> anyhow::Result<Status> {
+    let client = context.client();
+    let before = client.status().await?;
+    tokio::time::sleep(interval).await;
+    let restarted = || Failure::new(Exit::Unreachable, "the agent was started anew meanwhile: ask again");
+    Ok(client.status().await?.per_second(&before).ok_or_else(restarted)?)
 }
 
 /// Gives `show` a status every `every`: totals first, then rates. A failure ends it only when it is the first answer: an agent

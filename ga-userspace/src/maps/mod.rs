@@ -1,14 +1,17 @@
 //! The maps of the data path: the only room that writes them. It makes no choice: steps come from the plan.
 //!
-//! One file per kind of memory: `flows` (shared with packets, word by word), `hops` (how to get to endpoints), `counters`
-//! (read only), `tables` (who is chosen), `repair` (puts right what somebody else changed), and here all else that a plan
-//! describes.
+//! One file per kind of memory: `flows` (shared with packets, word by word), `walk` (the same for people), `hops` (how to get to
+//! endpoints), `counters` (read only), `tables` (who is chosen), `repair` (puts right what somebody else changed), `watch` and
+//! `trace` (of the programs beside the usual one), and here all else that a plan describes.
 
 mod counters;
 mod flows;
 mod hops;
 mod repair;
 mod tables;
+mod trace;
+mod walk;
+mod watch;
 
 use aya::{
     Ebpf, Pod,
@@ -26,6 +29,9 @@ pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
 pub use repair::{REPAIRED, Repairs, TABLES_A_PASS};
 use tables::{Fill, SelectionTables};
+pub use trace::TraceMap;
+pub use walk::{Pair, Stage};
+pub use watch::{Told, WatchMaps, WatchRing};
 
 use self::repair::{Contents, settings};
 use crate::plan::{Family, State, Step, TableInfo};

@@ -59,6 +59,12 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// Makes the flow tables that large.
+    pub(super) fn set(self, loader: &mut EbpfLoader<'_>) {
+        loader.map_max_entries("FLOWS4", self.flows4).map_max_entries("TAGS4", self.flows4 / FLOW_WAYS);
+        loader.map_max_entries("FLOWS6", self.flows6).map_max_entries("TAGS6", self.flows6 / FLOW_WAYS);
+    }
+
     /// Room for `flows` flows of each family: two halves each, at most half full.
     pub fn for_flows(flows: u32) -> Self {
         let slots = flows.saturating_mul(4).next_power_of_two().max(64);
@@ -81,8 +87,7 @@ pub struct Loaded {
 /// pinned: for tests.
 pub fn load(pin_dir: Option<&Path>, sizes: Sizes) -> Result<Loaded, Error> {
     let mut loader = EbpfLoader::new();
-    loader.map_max_entries("FLOWS4", sizes.flows4).map_max_entries("TAGS4", sizes.flows4 / FLOW_WAYS);
-    loader.map_max_entries("FLOWS6", sizes.flows6).map_max_entries("TAGS6", sizes.flows6 / FLOW_WAYS);
+    sizes.set(&mut loader);
     let (mut adopted, mut rebuilt) = (false, None);
     let paths: Vec<(&str, PathBuf)> =
         pin_dir.map(|dir| MAPS.map(|name| (name, dir.join("maps").join(name))).to_vec()).unwrap_or_default();

@@ -7,6 +7,7 @@ mod attach;
 mod load;
 mod pins;
 mod preflight;
+mod tool;
 
 use std::{io, path::PathBuf};
 
@@ -16,6 +17,7 @@ pub use load::BENCH_OBJECT;
 pub use load::{Loaded, OBJECT, Sizes, id, load, program, unpin};
 pub use pins::Pins;
 pub use preflight::{PinLock, check_capabilities, preflight};
+pub use tool::{Ran, Tool, load_tool, replace, run_once, tool_program};
 
 /// What can go wrong, and how to mend it.
 #[derive(Debug, thiserror::Error)]

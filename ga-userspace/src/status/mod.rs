@@ -5,19 +5,28 @@
 
 #[cfg(test)]
 pub(crate) mod example;
+mod flows;
 mod order;
 mod rates;
 mod refusal;
 mod request;
 mod selector;
 mod sums;
+mod trace;
 mod view;
+mod watch;
 
+pub use flows::{FLOWS_LIMIT, FlowFilter, FlowList, FlowQuery, FlowRow, FlowState, Protocol, Top, TopRow};
 pub use order::{Drops, EndpointChange, EndpointList, EndpointRow, Planned, Reloaded};
 pub use refusal::{Code, Refusal};
 pub use request::{Action, Handle, Reply, Request, channel};
 pub use selector::{EndpointPath, Selector, SelectorError};
+pub use trace::{TRACE_LENGTH, Trace, TraceOrder, TracePacket, TraceStep};
 pub use view::{
     AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Instance, Interface, LastReload, Listener,
     MapFill, NextHop, PassCount, ReasonCount, Repairs, SCHEMA_VERSION, Status,
+};
+pub use watch::{
+    Frame, PacketEnds, PacketEvent, PacketFilter, VerdictWord, WATCH_COUNT, WATCH_RATE, WATCH_SECONDS, WatchEnd, WatchLine,
+    WatchOrder,
 };

@@ -7,7 +7,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Code, EndpointChange, EndpointPath, Planned, Refusal, Reloaded, Status};
+use super::{
+    Code, EndpointChange, EndpointPath, FlowList, FlowQuery, Planned, Refusal, Reloaded, Status, Trace, TraceOrder, WatchLine,
+    WatchOrder,
+};
 
 /// Requests that may wait for the agent.
 const QUEUE: usize = 32;
@@ -36,6 +39,27 @@ pub enum Request {
         action: Action,
         /// Where the answer goes.
         reply: Reply<EndpointChange>,
+    },
+    /// Which flows are there?
+    Flows {
+        /// Which ones, and how they are to be told.
+        query: FlowQuery,
+        /// Where the answer goes.
+        reply: Reply<FlowList>,
+    },
+    /// What would become of a packet?
+    Trace {
+        /// Which packet.
+        order: TraceOrder,
+        /// Where the answer goes.
+        reply: Reply<Trace>,
+    },
+    /// Tell of packets as they come. Answer when that has begun; the lines end with the watch, and the watch with the receiver.
+    Watch {
+        /// Which packets.
+        order: WatchOrder,
+        /// Where the answer goes.
+        reply: Reply<mpsc::Receiver<WatchLine>>,
     },
 }
 
@@ -97,6 +121,21 @@ impl Handle {
     /// Change the weight in force of one endpoint.
     pub async fn endpoint(&self, endpoint: EndpointPath, action: Action) -> Result<EndpointChange, Refusal> {
         self.ask(Self::CHANGE_DEADLINE, |reply| Request::Endpoint { endpoint, action, reply }).await
+    }
+
+    /// Which flows are there?
+    pub async fn flows(&self, query: FlowQuery) -> Result<FlowList, Refusal> {
+        self.ask(Self::CHANGE_DEADLINE, |reply| Request::Flows { query, reply }).await
+    }
+
+    /// What would become of a packet?
+    pub async fn trace(&self, order: TraceOrder) -> Result<Trace, Refusal> {
+        self.ask(Self::CHANGE_DEADLINE, |reply| Request::Trace { order, reply }).await
+    }
+
+    /// Tell of packets as they come.
+    pub async fn watch(&self, order: WatchOrder) -> Result<mpsc::Receiver<WatchLine>, Refusal> {
+        self.ask(Self::CHANGE_DEADLINE, |reply| Request::Watch { order, reply }).await
     }
 
     async fn ask<T>(&self, deadline: Duration, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {

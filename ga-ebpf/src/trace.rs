@@ -1,0 +1,225 @@
+//! The program that `ga trace` runs on one packet: the same way through the same tables, of which nothing is written, and a note
+//! of what every stage found.
+
+use core::hint::black_box;
+
+use aya_ebpf::{
+    bindings::{
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+        xdp_md,
+    },
+    btf_maps::Array,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use ga_common::{
+    abi::{
+        entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
+        family::Family,
+        flow::{FlowSlot4, FlowSlot6},
+        id::{EndpointId, InstanceId, ListenerId, TableId},
+        limits::ADMISSION_TICKS,
+        reason::Event,
+    },
+    path::{
+        self,
+        explain::{STAGES, Stage, Trace},
+        tables::{Direction, FlowMemory, Scratch, Tables},
+        verdict::{Outcome, Verdict},
+    },
+    word::Word,
+};
+
+use crate::{
+    frame::{FarFrame, XdpFrame},
+    maps,
+    tables::KernelTables,
+};
+
+/// What the packet met; one packet at a time.
+#[btf_map]
+static TRACE: Array<Trace, 1> = Array::new();
+#[btf_map]
+static TRACE_ROOM4: Array<Scratch<1>, 1> = Array::new();
+#[btf_map]
+static TRACE_ROOM6: Array<Scratch<4>, 1> = Array::new();
+
+/// Says what `ga` would do with a packet.
+#[xdp]
+pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
+    let outcome = match path::flows(&mut XdpFrame::new(&ctx), &TraceTables) {
+        path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_icmp(ctx.ctx))),
+        outcome => outcome,
+    };
+    TraceTables.explain(Stage::verdict(outcome));
+    match outcome.verdict() {
+        Verdict::Pass(_) => XDP_PASS,
+        Verdict::Drop(_) => XDP_DROP,
+        Verdict::Send(_) => XDP_TX,
+    }
+}
+
+/// The same for what [`crate::apart`] has in a function of its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_icmp(ctx: *mut xdp_md) -> u64 {
+    path::icmp::packet(&mut FarFrame::new(ctx), &TraceTables).bits()
+}
+
+/// All maps, to be looked at only.
+struct TraceTables;
+
+impl FlowMemory<1, 6> for TraceTables {
+    type Room<'a> = &'a mut Scratch<1>;
+
+    #[inline(always)]
+    fn room(&self) -> Option<&mut Scratch<1>> {
+        // SAFETY: the agent traces one packet at a time.
+        TRACE_ROOM4.get_ptr_mut(0).map(|room| unsafe { &mut *room })
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<&FlowSlot4> {
+        maps::FLOWS4.get(index)
+    }
+
+    #[inline(always)]
+    fn tags(&self, group: u32) -> Option<&Word> {
+        maps::TAGS4.get(group)
+    }
+
+    #[inline(always)]
+    fn mask(&self, settings: &Settings) -> u32 {
+        settings.flow4_mask
+    }
+}
+
+impl FlowMemory<4, 14> for TraceTables {
+    type Room<'a> = &'a mut Scratch<4>;
+
+    #[inline(always)]
+    fn room(&self) -> Option<&mut Scratch<4>> {
+        // SAFETY: the agent traces one packet at a time.
+        TRACE_ROOM6.get_ptr_mut(0).map(|room| unsafe { &mut *room })
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<&FlowSlot6> {
+        maps::FLOWS6.get(index)
+    }
+
+    #[inline(always)]
+    fn tags(&self, group: u32) -> Option<&Word> {
+        maps::TAGS6.get(group)
+    }
+
+    #[inline(always)]
+    fn mask(&self, settings: &Settings) -> u32 {
+        settings.flow6_mask
+    }
+}
+
+impl Tables for TraceTables {
+    const DRY: bool = true;
+
+    #[inline(always)]
+    fn explain(&self, stage: Stage) {
+        let Some(trace) = TRACE.get_ptr_mut(0) else {
+            return;
+        };
+        // SAFETY: the agent traces one packet at a time.
+        let trace = unsafe { &mut *trace };
+        let at = black_box(trace.count as usize);
+        trace.count += 1;
+        if at < STAGES {
+            trace.stages[at] = stage;
+        }
+    }
+
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        KernelTables.settings()
+    }
+
+    #[inline(always)]
+    fn tick(&self) -> u32 {
+        KernelTables.tick()
+    }
+
+    #[inline(always)]
+    fn cpu(&self) -> u32 {
+        KernelTables.cpu()
+    }
+
+    #[inline(always)]
+    fn filter(&self, word: u32) -> u64 {
+        KernelTables.filter(word)
+    }
+
+    #[inline(always)]
+    fn address(&self, key: &AddressKey) -> Option<Address> {
+        KernelTables.address(key)
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        KernelTables.service(key)
+    }
+
+    #[inline(always)]
+    fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        maps::LISTENERS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn active(&self, listener: ListenerId, family: Family) -> TableId {
+        KernelTables.active(listener, family)
+    }
+
+    #[inline(always)]
+    fn choose(&self, table: TableId, slot: u32) -> Option<EndpointId> {
+        KernelTables.choose(table, slot)
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        maps::ENDPOINTS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn egress(&self, id: InstanceId) -> Option<&Egress> {
+        maps::EGRESS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn hop(&self, id: EndpointId) -> Option<&Hop> {
+        let hop = *maps::ENDPOINT_HOPS.get(u32::from(id.0))?;
+        if hop == 0 { None } else { maps::HOPS.get(hop) }
+    }
+
+    /// Whether it would be admitted on this CPU; that it was asked is not counted.
+    #[inline(always)]
+    fn admit(&self, id: ListenerId, allowed: u32, now: u32) -> bool {
+        let Some(period) = maps::ADMISSIONS.get(u32::from(id.0)) else {
+            return true;
+        };
+        now.wrapping_sub(*period as u32) >= ADMISSION_TICKS || ((*period >> 32) as u32) < allowed
+    }
+
+    #[inline(always)]
+    fn turn(&self, _cell: &Word, _bits: u64) {}
+
+    #[inline(always)]
+    fn swap(&self, _cell: &Word, _old: u64, _new: u64) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn count(&self, _id: EndpointId, _direction: Direction, _bytes: u64) {}
+
+    #[inline(always)]
+    fn count_flow(&self, _id: EndpointId) {}
+
+    #[inline(always)]
+    fn count_event(&self, _event: Event) {}
+}
