@@ -101,8 +101,8 @@ impl Verb {
             stream.context("a pipe")?.read_to_string(&mut text)?;
             Ok(text)
         };
-        let out = read(self.0.stdout.as_mut().map(|out| out as _))?;
-        let err = read(self.0.stderr.as_mut().map(|err| err as _))?;
+        let out = read(self.0.stdout.as_mut().map(|out| out as &mut dyn std::io::Read))?;
+        let err = read(self.0.stderr.as_mut().map(|err| err as &mut dyn std::io::Read))?;
         let status = self.0.wait()?;
         ensure!(status.success(), "the verb ended with {status}: {err}");
         Ok((out, err))

@@ -172,7 +172,7 @@ pub struct Listener {
     pub idle_timeout: Option<Time>,
     /// New flows a second that are admitted, 1–100,000,000; the rest is dropped and counted. Without the key a bound follows from
     /// the size of flow memory.
-    #[schemars(default, skip_serializing_if = "Option::is_none", range(min = 1, max = 100_000_000))]
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u32", range(min = 1, max = 100_000_000))]
     pub max_new_flows_per_second: Option<u32>,
     /// The default endpoint group.
     #[schemars(length(min = 1, max = 1))]

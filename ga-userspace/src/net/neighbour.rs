@@ -82,8 +82,12 @@ impl Asking {
     pub(super) fn round(&mut self, in_use: &BTreeSet<Key>, known: &BTreeMap<Key, Neighbour>) -> Round {
         let state = |key: &Key| known.get(key).map(|neighbour| neighbour.state);
         let seek = self.asked.iter().filter(|key| state(key) == Some(NeighbourState::Probe)).copied().collect();
-        let may_be_asked =
-            |key: &&Key| matches!(state(key), Some(NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay));
+        let is_kept = |key: &Key| known.get(key).is_some_and(|neighbour| neighbour.is_kept);
+        let may_be_asked = |key: &&Key| {
+            let can_answer =
+                matches!(state(key), Some(NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay));
+            can_answer && !is_kept(key)
+        };
         let ask = turn(in_use, self.last, ASKED_AT_ONCE, may_be_asked);
         self.last = ask.last().copied().or(self.last);
         self.asked = ask.iter().copied().collect();
