@@ -37,6 +37,7 @@ impl Agent {
             last_reload: self.last_reload.clone(),
             interfaces: interfaces.collect(),
             flows: Flows { ipv4: FlowTable { live: live.v4, capacity }, ipv6: FlowTable { live: live.v6, capacity } },
+            flow_events: self.data_path.counters().events()?.into_iter().map(|(event, n)| (event.name().to_owned(), n)).collect(),
             maps: self.fills(&live, u64::from(sizes.flows4)),
             repairs: self.repairs(),
             instances: self.instances(&live)?,

@@ -68,6 +68,11 @@ fn head(status: &Status) -> String {
         flows("IPv4", status.flows.ipv4),
         flows("IPv6", status.flows.ipv6),
     );
+    let events: Vec<String> =
+        status.flow_events.iter().filter(|(_, n)| **n > 0).map(|(event, n)| format!("{} {event}", count(*n))).collect();
+    if !events.is_empty() {
+        out += &format!("flow memory: {}\n", events.join(", "));
+    }
     let refused = (!last_reload.successful).then(|| {
         let why = last_reload.error.as_deref().unwrap_or("no reason given");
         format!("the latest configuration was refused: {why}")
@@ -190,6 +195,7 @@ mod tests {
 ga 0.1.0 at fra1, generation 42, up 3d 4h, configured 10m ago
 interfaces: eth0 native, eth1 generic
 flows: IPv4 12,345 of 65,536 (18.8%), IPv6 0 of 65,536 (0.0%)
+flow memory: 5 port_retry
 warning: somebody else changed the data path; put right since the start: 3 in hops, 1 pins
 ";
 

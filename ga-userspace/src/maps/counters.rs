@@ -8,7 +8,7 @@ use ga_common::abi::{
     entry::EndpointCounters,
     id::{EndpointId, ListenerId},
     limits::MAX_LISTENERS,
-    reason::{Drop, Pass},
+    reason::{Drop, Event, Pass},
 };
 
 use super::{Error, on, take};
@@ -38,12 +38,18 @@ pub struct Counters {
     endpoints: PerCpuArray<MapData, EndpointCounters>,
     drops: PerCpuArray<MapData, u64>,
     passes: PerCpuArray<MapData, u64>,
+    events: PerCpuArray<MapData, u64>,
 }
 
 impl Counters {
     /// Takes the maps out of a loaded object.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        Ok(Self { endpoints: take(ebpf, "COUNTERS")?, drops: take(ebpf, "DROPS")?, passes: take(ebpf, "PASSES")? })
+        Ok(Self {
+            endpoints: take(ebpf, "COUNTERS")?,
+            drops: take(ebpf, "DROPS")?,
+            passes: take(ebpf, "PASSES")?,
+            events: take(ebpf, "EVENTS")?,
+        })
     }
 
     /// Of one endpoint.
@@ -75,5 +81,14 @@ impl Counters {
             Ok(PassCount { reason, packets: values.iter().sum() })
         };
         Pass::ALL.iter().copied().map(count).collect()
+    }
+
+    /// Everything that happened in flow memory.
+    pub fn events(&self) -> Result<Vec<(Event, u64)>, Error> {
+        let count = |event: Event| {
+            let values = on("EVENTS", self.events.get(&(event as u32), 0))?;
+            Ok((event, values.iter().sum()))
+        };
+        Event::ALL.iter().copied().map(count).collect()
     }
 }

@@ -148,6 +148,13 @@ pub(super) const FAMILIES: &[Family] = &[
         }),
     },
     Family {
+        name: "flow_events",
+        help: "What happened in flow memory beside verdicts: ports tried again or reused, flows evicted, clients that moved.",
+        source: Source::Counter(|status| {
+            status.flow_events.iter().map(|(event, count)| Series::new([("event", event.as_str())], *count)).collect()
+        }),
+    },
+    Family {
         name: "flow_entries",
         help: "Flows that have not expired, by family of the client.",
         source: Source::Gauge(|status| families(status.flows.ipv4.live, status.flows.ipv6.live)),

@@ -149,6 +149,7 @@ mod tests {
             (r#"ga_drop_packets_total{reason="no_flow",instance="ga-demo",listener="game"}"#, 17.0),
             (r#"ga_drop_packets_total{reason="malformed",instance="",listener=""}"#, 0.0),
             (r#"ga_pass_packets_total{reason="not_ours"}"#, 9001.0),
+            (r#"ga_flow_events_total{event="port_retry"}"#, 5.0),
             (r#"ga_flow_entries{family="ipv4"}"#, 12_345.0),
             (r#"ga_flow_capacity{family="ipv6"}"#, 65_536.0),
             (r#"ga_bpf_map_fill_ratio{map="services"}"#, 0.5),

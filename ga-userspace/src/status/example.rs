@@ -63,6 +63,7 @@ pub(crate) fn example() -> Status {
         interfaces: vec![interface("eth0", 2, AttachMode::Native), interface("eth1", 3, AttachMode::Generic)],
         flows: Flows { ipv4: FlowTable { live: 12_345, capacity: 65_536 }, ipv6: FlowTable { live: 0, capacity: 65_536 } },
         repairs: Repairs { maps: [("active".to_owned(), 0), ("hops".to_owned(), 3)].into(), pins: 1, next_hops: 12 },
+        flow_events: [("evicted".to_owned(), 0), ("port_retry".to_owned(), 5)].into(),
         maps: vec![MapFill { name: "services".to_owned(), entries: 512, capacity: 1024 }],
         instances: vec![Instance {
             id: "ga-demo".to_owned(),

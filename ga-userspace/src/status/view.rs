@@ -35,6 +35,9 @@ pub struct Status {
     /// Maps of a fixed capacity, by name.
     #[serde(default)]
     pub maps: Vec<MapFill>,
+    /// What happened in flow memory beside the verdicts (retries, evictions), by the word of the event.
+    #[serde(default)]
+    pub flow_events: BTreeMap<String, u64>,
     /// What the agent put right.
     #[serde(default)]
     pub repairs: Repairs,
