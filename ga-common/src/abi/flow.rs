@@ -122,7 +122,7 @@ pub struct Flow<const K: usize> {
     /// New source and destination port.
     pub new_ports: [u8; 4],
     /// Where the client's packets come from, in both halves: the return half sends there, the forward half notices when it
-    /// changes (its own way is the endpoint's next hop). At most [`MAX_IFINDEX`](super::limits::MAX_IFINDEX).
+    /// changes (its own way is the endpoint's next hop). At most [`MAX_IFINDEX`].
     pub ifindex: u32,
     /// The client's MAC address or its router's.
     pub dst_mac: [u8; 6],

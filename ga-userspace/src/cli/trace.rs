@@ -20,7 +20,7 @@ Examples:
 /// Arguments of `ga trace`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct TraceArgs {
-    /// Where the packet comes from: ADDRESS:PORT, [ADDRESS]:PORT for IPv6
+    /// Where the packet comes from: `ADDRESS:PORT`, `[ADDRESS]:PORT` for IPv6
     #[arg(value_name = "SRC:PORT", required_unless_present = "pcap")]
     src: Option<SocketAddr>,
     /// Where it goes to, and what it speaks: ADDRESS:PORT/tcp or /udp

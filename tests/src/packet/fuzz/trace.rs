@@ -28,7 +28,7 @@ pub(super) fn show(events: &[Event]) -> String {
     events.iter().map(line).collect()
 }
 
-/// What [`show`] printed; empty lines and lines that begin with `#` say nothing.
+/// What `show` printed; empty lines and lines that begin with `#` say nothing.
 pub fn parse(text: &str) -> anyhow::Result<Vec<Event>> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines

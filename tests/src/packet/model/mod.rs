@@ -5,7 +5,7 @@
 //! What the specification leaves open is read from the outcome and judged: the egress address and the NAT port of a new pair must be
 //! ours, in range and nobody else's. Places in flow memory are not modelled: a full table is counted, not predicted.
 //!
-//! Reading order: [`site`] (a world), [`segment`] (bytes), [`pair`] (life of flows), [`sip`] (the keyed hash), and the order of
+//! Reading order: [`site`] (a world), [`segment`] (bytes), [`pair`] (life of flows), [`mod@sip`] (the keyed hash), and the order of
 //! things here.
 
 pub mod icmp;
