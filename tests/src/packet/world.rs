@@ -64,6 +64,8 @@ pub const STICKY: ListenerId = ListenerId(2);
 
 /// A TCP listener that admits two new flows at a time.
 pub const GUARDED: ListenerId = ListenerId(3);
+/// More than can come: what follows from the size of flow memory is not meant here.
+const ALL: u32 = u32::MAX;
 const LISTENERS: [ListenerId; 4] = [WEB, DNS, STICKY, GUARDED];
 /// Worlds without listeners' endpoints still name them; the last listener that has counters of its own.
 pub const LISTENER_COUNT: u16 = LISTENERS.len() as u16;
@@ -310,7 +312,7 @@ fn egress(counts: [u16; 2]) -> Egress {
 
 fn listeners(steps: &mut Vec<Step>) {
     for (id, idle_timeout_s, affinity, admission) in
-        [(WEB, 900, 0, 0), (DNS, 20, 0, 0), (STICKY, 60, Listener::SOURCE_IP, 0), (GUARDED, 900, 0, 8)]
+        [(WEB, 900, 0, ALL), (DNS, 20, 0, ALL), (STICKY, 60, Listener::SOURCE_IP, ALL), (GUARDED, 900, 0, 8)]
     {
         let flags = Listener::IN_USE | affinity;
         let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0), admission, pad: 0 };
