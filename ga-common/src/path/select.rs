@@ -12,7 +12,7 @@ use crate::{
     abi::{
         entry::{AddressKey, Egress, Listener, Service, Settings, mapped},
         family::Family,
-        flow::{Flow, TICK_SHIFT, Tuple, pack4, pack6, unpack_mac, unpack4, unpack6},
+        flow::{Becomes, Flow, TICK_SHIFT, Tuple, pack4, pack6, unpack_mac, unpack4, unpack6},
         id::{EndpointId, ListenerId, TableId},
         limits::{ADMISSION_TICKS, MAX_EGRESS, NAT_RETRIES, NAT_REUSING_RETRIES, SYN_TIMEOUT_S, TABLE_SIZE},
         reason::{Drop, Event},
@@ -28,7 +28,7 @@ pub trait Addresses<const K: usize> {
     /// From the bytes at `l3` to a tuple.
     fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<Parsed<K>, Outcome>;
     /// Makes a packet what its flow says; none when the frame is shorter than it was a moment ago.
-    fn rewrite<F: Frame>(frame: &mut F, place: Place, to: &Tuple<K>) -> Option<()>;
+    fn rewrite<F: Frame, B: Becomes<K>>(frame: &mut F, place: Place, protocol: u8, to: &B) -> Option<()>;
     /// The addresses of a reply: from the endpoint to one of the egress addresses, which `n` draws; none when there is no
     /// egress address of this family.
     fn reply(endpoint: &AddressKey, egress: &Egress, n: u32) -> Option<[u64; K]>;
@@ -57,8 +57,8 @@ impl Addresses<1> for V4 {
     }
 
     #[inline(always)]
-    fn rewrite<F: Frame>(frame: &mut F, place: Place, to: &Tuple<1>) -> Option<()> {
-        rewrite::v4(frame, place, to)
+    fn rewrite<F: Frame, B: Becomes<1>>(frame: &mut F, place: Place, protocol: u8, to: &B) -> Option<()> {
+        rewrite::v4(frame, place, protocol, to)
     }
 
     #[inline(always)]
@@ -101,8 +101,8 @@ impl Addresses<4> for V6 {
     }
 
     #[inline(always)]
-    fn rewrite<F: Frame>(frame: &mut F, place: Place, to: &Tuple<4>) -> Option<()> {
-        rewrite::v6(frame, place, to)
+    fn rewrite<F: Frame, B: Becomes<4>>(frame: &mut F, place: Place, protocol: u8, to: &B) -> Option<()> {
+        rewrite::v6(frame, place, protocol, to)
     }
 
     #[inline(always)]
@@ -153,25 +153,23 @@ pub fn admits<T: Tables>(tables: &T, settings: &Settings, id: ListenerId, listen
     tables.admit(id, if allowed == 0 { 1 } else { allowed }, tables.tick())
 }
 
-/// The endpoint for a new flow of `tuple`.
+/// The endpoint for a new flow of the packet in `room`.
 #[inline(always)]
 pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
     tables: &T,
     settings: &Settings,
-    id: ListenerId,
-    listener: &Listener,
-    flow_hash: u64,
-    tuple: &Tuple<K>,
+    room: &Scratch<K>,
 ) -> Result<EndpointId, Drop> {
+    let id = room.service.listener;
     let table = tables.active(id, A::FAMILY);
     if table == TableId::EMPTY {
         return Err(Drop::NoEndpoint);
     }
-    let by_source = listener.flags & Listener::SOURCE_IP != 0;
-    let hash = if by_source { Sip::new(settings.seed).words(tuple.addrs).finish() } else { flow_hash };
+    let by_source = tables.listener(id).is_some_and(|listener| listener.flags & Listener::SOURCE_IP != 0);
+    let hash = if by_source { Sip::new(settings.seed).words(room.packet.tuple.addrs).finish() } else { room.hash };
     let slot = scale((hash >> 32) as u32, TABLE_SIZE as u32);
     let chosen = tables.choose(table, slot);
-    tables.explain(Stage::chosen(table, slot, hash, by_source, chosen.unwrap_or(EndpointId::NONE)));
+    tables.explain(|| Stage::chosen(table, slot, hash, by_source, chosen.unwrap_or(EndpointId::NONE)));
     chosen.filter(|&id| id != EndpointId::NONE).ok_or(Drop::NoEndpoint)
 }
 
@@ -180,12 +178,10 @@ pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
 pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     settings: &Settings,
-    service: Service,
     endpoint: EndpointId,
-    flow_hash: u64,
     room: &mut Scratch<K>,
 ) -> Result<(), Drop> {
-    let now = tables.tick();
+    let (now, service, flow_hash) = (tables.tick(), room.service, room.hash);
     let (Some(to), Some(listener)) = (tables.endpoint(endpoint), tables.listener(service.listener)) else {
         return Err(Drop::NoEndpoint);
     };
@@ -199,7 +195,7 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
         return Err(Drop::FlowTableFull);
     }
     // Only asked about, the flow that this one would take the place of is still there.
-    if !T::DRY && taken::<K, W, T>(tables, &room.tuple, flow_hash, now, forward) != NO_SLOT {
+    if !T::DRY && taken::<K, W, T>(tables, &room.packet.tuple, flow_hash, now, forward) != NO_SLOT {
         release::<K, W, T>(tables, forward);
         return Err(Drop::FlowTableFull);
     }
@@ -211,8 +207,8 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
         }
     };
     let [e0, e1] = service.endpoint_port;
-    let [c0, c1, v0, v1] = room.tuple.ports;
-    let protocol = room.tuple.protocol;
+    let [c0, c1, v0, v1] = room.packet.tuple.ports;
+    let protocol = room.packet.tuple.protocol;
     let [.., p0, p1] = room.reply.ports;
     room.to = Tuple { addrs: A::turned(room.reply.addrs), ports: [p0, p1, e0, e1], protocol };
     if !T::DRY {
@@ -230,10 +226,10 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
             timeout_s,
         };
         if let Some(slot) = FlowMemory::<K, W>::slot(tables, forward) {
-            slot.store(&half(&room.tuple, room.to.addrs, room.to.ports, 0));
+            slot.store(&half(&room.packet.tuple, room.to.addrs, room.to.ports, 0));
         }
         if let Some(slot) = FlowMemory::<K, W>::slot(tables, back) {
-            slot.store(&half(&room.reply, A::turned(room.tuple.addrs), [v0, v1, c0, c1], Flow::<K>::RETURN));
+            slot.store(&half(&room.reply, A::turned(room.packet.tuple.addrs), [v0, v1, c0, c1], Flow::<K>::RETURN));
         }
         publish::<K, W, T>(tables, forward, back, now);
     }
@@ -254,17 +250,17 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     room: &mut Scratch<K>,
 ) -> Result<u32, Drop> {
     let [e0, e1] = service.endpoint_port;
-    let [c0, c1, ..] = room.tuple.ports;
+    let [c0, c1, ..] = room.packet.tuple.ports;
     let mut draw = flow_hash as u32;
     // The client's own port first (RFC 4787 section 4.2.1): a client that comes again and again meets itself.
     let mut port = own_port(settings, tables.cpu(), u16::from_be_bytes([c0, c1]));
     for attempt in 0..NAT_RETRIES {
         let Some(addrs) = A::reply(to, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
         let [p0, p1] = port.unwrap_or_else(|| nat_port(settings, tables.cpu(), draw)).to_be_bytes();
-        room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.tuple.protocol };
+        room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.packet.tuple.protocol };
         let reply_hash = hash(settings, &room.reply);
         let owner = taken::<K, W, T>(tables, &room.reply, reply_hash, now, NO_SLOT);
-        tables.explain(Stage::candidate(&room.reply, owner == NO_SLOT));
+        tables.explain(|| Stage::candidate(&room.reply, owner == NO_SLOT));
         if owner == NO_SLOT {
             let back = claim::<K, W, T>(tables, reply_hash, now);
             return if back == NO_SLOT { Err(Drop::FlowTableFull) } else { Ok(back) };

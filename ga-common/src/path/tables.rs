@@ -11,7 +11,11 @@ use crate::abi::{
 };
 use crate::word::Word;
 
-use super::explain::Stage;
+use super::{
+    explain::Stage,
+    flow::News,
+    parse::{Parsed, Place},
+};
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +26,12 @@ pub enum Direction {
     Return,
 }
 
-/// What a packet that opens a flow keeps outside the stack, of which the kernel gives 512 bytes.
+/// What a packet keeps outside the stack, of which the kernel gives 512 bytes, once it turns out to be of no known flow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Scratch<const K: usize> {
-    /// The packet's tuple.
-    pub tuple: Tuple<K>,
+    /// The packet.
+    pub packet: Parsed<K>,
     /// The tuple of the replies.
     pub reply: Tuple<K>,
     /// What the packet becomes.
@@ -36,6 +40,14 @@ pub struct Scratch<const K: usize> {
     pub from: Way,
     /// The service that is asked for.
     pub key: ServiceKey,
+    /// Who serves it.
+    pub service: Service,
+    /// The hash of the packet's tuple.
+    pub hash: u64,
+    /// Who was chosen.
+    pub endpoint: EndpointId,
+    /// What the packet says of its flow.
+    pub news: News,
 }
 
 impl<const K: usize> Scratch<K> {
@@ -43,11 +55,15 @@ impl<const K: usize> Scratch<K> {
     pub const fn new() -> Self {
         let tuple = Tuple { addrs: [0; K], ports: [0; 4], protocol: 0 };
         Self {
-            tuple,
+            packet: Parsed { tuple, place: Place { l3: 0, l4: 0 }, flags: 0, ack: 0, speaks: false, ttl: 0 },
             reply: tuple,
             to: tuple,
             from: Way { dst: 0, src: 0, ifindex: 0, tags: 0 },
             key: ServiceKey { addr: [0; 16], port: [0; 2], protocol: 0, pad: 0 },
+            service: Service { listener: ListenerId::NONE, endpoint_port: [0; 2] },
+            hash: 0,
+            endpoint: EndpointId::NONE,
+            news: News { flags: 0, seq: 0 },
         }
     }
 }
@@ -65,7 +81,7 @@ pub trait FlowMemory<const K: usize, const W: usize> {
     where
         Self: 'a;
 
-    /// Room for a packet that opens a flow.
+    /// Room for the packet that is on its way; every call gives the same, and no two are in use at once.
     fn room(&self) -> Option<Self::Room<'_>>;
     /// The slot at `index`, if the table is that large.
     fn slot(&self, index: u32) -> Option<&FlowSlot<K, W>>;
@@ -82,7 +98,7 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
 
     /// Notes what a stage found; nobody does unless somebody asks.
     #[inline(always)]
-    fn explain(&self, _stage: Stage) {}
+    fn explain(&self, _stage: impl FnOnce() -> Stage) {}
 
     /// What holds for all packets.
     fn settings(&self) -> Option<&Settings>;
