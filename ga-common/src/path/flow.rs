@@ -14,7 +14,6 @@ use super::{
     parse::flag,
     tables::{FlowMemory, Scratch, Tables},
 };
-use core::sync::atomic::{Ordering, compiler_fence};
 use crate::{
     abi::{
         entry::Settings,
@@ -145,8 +144,6 @@ fn among<const K: usize, const W: usize, M: FlowMemory<K, W>>(
             let slot = memory.slot(index)?;
             let state = slot.state();
             if let Some(mine) = mine {
-                // Or all of the tuple waits on the stack while slots are looked for.
-                compiler_fence(Ordering::SeqCst);
                 if index == mine {
                     continue;
                 }

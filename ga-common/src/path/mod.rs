@@ -21,13 +21,13 @@ use self::{
     flow::News,
     parse::{Parsed, flag},
     select::{Addresses, V4, V6},
-    tables::{Direction, FlowMemory, Tables},
+    tables::{Direction, FlowMemory, Scratch, Tables},
     verdict::Outcome,
 };
 use crate::{
     abi::{
         entry::{Address, ServiceKey},
-        flow::{Flow, Way, mac, unpack_mac},
+        flow::{Flow, Tuple, Way, mac, unpack_mac},
         id::{EndpointId, ListenerId},
         reason::{Drop, Pass},
     },
@@ -78,6 +78,10 @@ fn known_or_new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Ta
     if outcome != Outcome::UNKNOWN {
         return outcome;
     }
+    let outcome = answer::<K, W, A, T>(tables);
+    if outcome != Outcome::UNKNOWN {
+        return outcome;
+    }
     send::<K, W, A, F, T>(frame, tables, tags)
 }
 
@@ -101,10 +105,9 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     };
     let Some(settings) = tables.settings() else { return NOT_READY };
     if T::DRY {
-        tables.explain(|| Stage::parsed(&packet, tags));
-        if let Some(address) = tables.address(&A::destination(packet.tuple.addrs)) {
-            tables.explain(|| Stage::roles(&address));
-        }
+        let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
+        room.packet = packet;
+        tell_parsed::<K, A, T>(tables, &mut room, tags);
     }
     let now = tables.tick();
     let hash = flow::hash(settings, &packet.tuple);
@@ -152,7 +155,9 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
         return TRUNCATED;
     }
     if T::DRY {
-        tables.explain(|| Stage::rewritten(&slot.translation(packet.tuple.protocol)));
+        let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
+        room.to = slot.translation(packet.tuple.protocol);
+        tell_rewritten(tables, &room.to);
     }
     if meta.flags() & Flow::<K>::RETURN != 0 {
         let way = slot.client_way();
@@ -167,6 +172,21 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     }
     let Some(hop) = tables.hop(meta.endpoint()) else { return Outcome::drop(Drop::NoNextHop, owner(tables, meta.endpoint())) };
     depart(frame, tables, Leave { tags, way: Way::by(hop), endpoint: meta.endpoint(), direction: Direction::Forward })
+}
+
+/// Explains what a packet is and what its destination is to us. This and [`tell_rewritten`] are functions of their own because what
+/// they say lies on the stack.
+#[inline(never)]
+fn tell_parsed<const K: usize, A: Addresses<K>, T: Tables>(tables: &T, room: &mut Scratch<K>, tags: Tags) {
+    tables.explain(|| Stage::parsed(&room.packet, tags));
+    room.key.addr = A::destination(room.packet.tuple.addrs);
+    icmp::tell_roles(tables, &room.key.addr);
+}
+
+/// Explains what a packet becomes.
+#[inline(never)]
+fn tell_rewritten<const K: usize, T: Tables>(tables: &T, to: &Tuple<K>) {
+    tables.explain(|| Stage::rewritten(to));
 }
 
 /// The sequence number of a segment, where its flags make it count.
@@ -227,27 +247,28 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     Outcome::UNKNOWN
 }
 
-/// Opens the flow of a packet that [`new`] admitted; [`Outcome::UNKNOWN`], with the endpoint in the packet's room, when it may go.
+/// The endpoint and the forward half's slot for a packet that [`new`] admitted.
 #[inline(never)]
 fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(tables: &T) -> Outcome {
     let (Some(settings), Some(mut room)) = (tables.settings(), FlowMemory::<K, W>::room(tables)) else { return NOT_READY };
-    let room = &mut *room;
-    let id = room.service.listener;
-    let endpoint = match select::endpoint::<K, A, T>(tables, settings, room) {
-        Ok(endpoint) => endpoint,
-        Err(reason) => return Outcome::drop(reason, id),
-    };
-    if let Err(reason) = select::open::<K, W, A, T>(tables, settings, endpoint, room) {
-        return Outcome::drop(reason, id);
+    let endpoint = select::endpoint::<K, A, T>(tables, settings, &room);
+    match endpoint.and_then(|endpoint| select::reserve::<K, W, T>(tables, endpoint, &mut room)) {
+        Ok(()) => Outcome::UNKNOWN,
+        Err(reason) => Outcome::drop(reason, room.service.listener),
     }
-    if !T::DRY {
-        tables.count_flow(endpoint);
-    }
-    room.endpoint = endpoint;
-    Outcome::UNKNOWN
 }
 
-/// Sends the first packet of a flow, opened by [`open`].
+/// The NAT port and the return half's slot for what [`open`] began.
+#[inline(never)]
+fn answer<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(tables: &T) -> Outcome {
+    let (Some(settings), Some(mut room)) = (tables.settings(), FlowMemory::<K, W>::room(tables)) else { return NOT_READY };
+    match select::answer::<K, W, A, T>(tables, settings, &mut room) {
+        Ok(()) => Outcome::UNKNOWN,
+        Err(reason) => Outcome::drop(reason, room.service.listener),
+    }
+}
+
+/// Makes the pair for which [`open`] and [`answer`] claimed slots, and sends its first packet.
 #[inline(never)]
 fn send<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
@@ -255,8 +276,12 @@ fn send<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + F
     tags: Tags,
 ) -> Outcome {
     let Some(room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
+    if !T::DRY {
+        select::fill::<K, W, A, T>(tables, &room);
+        tables.count_flow(room.endpoint);
+    }
     if T::DRY {
-        tables.explain(|| Stage::rewritten(&room.to));
+        tell_rewritten(tables, &room.to);
     }
     if A::rewrite(frame, room.packet.place, room.to.protocol, &room.to).is_none() {
         return TRUNCATED;

@@ -13,7 +13,7 @@ use crate::word::Word;
 
 use super::{
     explain::Stage,
-    flow::News,
+    flow::{NO_SLOT, News},
     parse::{Parsed, Place},
 };
 
@@ -46,6 +46,14 @@ pub struct Scratch<const K: usize> {
     pub hash: u64,
     /// Who was chosen.
     pub endpoint: EndpointId,
+    /// Whose egress addresses it takes.
+    pub instance: InstanceId,
+    /// The slot of the forward half.
+    pub forward: u32,
+    /// The slot of the return half.
+    pub back: u32,
+    /// Seconds of silence after which the new pair is over.
+    pub timeout_s: u16,
     /// What the packet says of its flow.
     pub news: News,
 }
@@ -63,6 +71,10 @@ impl<const K: usize> Scratch<K> {
             service: Service { listener: ListenerId::NONE, endpoint_port: [0; 2] },
             hash: 0,
             endpoint: EndpointId::NONE,
+            instance: InstanceId(0),
+            forward: NO_SLOT,
+            back: NO_SLOT,
+            timeout_s: 0,
             news: News { flags: 0, seq: 0 },
         }
     }
