@@ -178,7 +178,7 @@ fn is_alive<const K: usize, const W: usize, M: FlowMemory<K, W>>(
 }
 
 /// Which slot but `mine` is `tuple`'s already, or is being claimed most likely for it; [`NO_SLOT`] when none is.
-#[inline(never)]
+#[inline(always)]
 pub fn taken<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     tuple: &Tuple<K>,
@@ -193,7 +193,7 @@ pub fn taken<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
 
 /// Claims a slot in the groups of `hash`: the first free one, or that of a pair that may be evicted where none is free. Nobody else
 /// touches it until it goes live. Returns [`NO_SLOT`] when there is none, or another CPU was faster.
-#[inline(never)]
+#[inline(always)]
 pub fn claim<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, hash: u64, now: u32) -> u32 {
     let Some(settings) = tables.settings() else { return NO_SLOT };
     let places = Places::of(hash, FlowMemory::<K, W>::mask(tables, settings));

@@ -2,10 +2,10 @@
 
 use super::{
     explain::Stage,
-    flow::{NO_SLOT, claim, evict, hash, publish, release, taken},
+    flow::{NO_SLOT, hash, publish, release},
     parse::{self, Parsed, Place},
     rewrite,
-    tables::{FlowMemory, Scratch, Tables},
+    tables::{FlowMemory, Half, Scratch, Tables},
     verdict::Outcome,
 };
 use crate::{
@@ -180,7 +180,6 @@ pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     endpoint: EndpointId,
     room: &mut Scratch<K>,
 ) -> Result<(), Drop> {
-    let now = tables.tick();
     let (Some(to), Some(listener)) = (tables.endpoint(endpoint), tables.listener(room.service.listener)) else {
         return Err(Drop::NoEndpoint);
     };
@@ -191,12 +190,12 @@ pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     room.service.endpoint_port = to.port_of(room.service);
     room.timeout_s = if room.packet.tuple.protocol == TCP { SYN_TIMEOUT_S } else { listener.idle_timeout_s };
     (room.endpoint, room.instance) = (endpoint, listener.instance);
-    let forward = claim::<K, W, T>(tables, room.hash, now);
+    let forward = FlowMemory::<K, W>::claim(tables, room.hash);
     if forward == NO_SLOT {
         return Err(Drop::FlowTableFull);
     }
     // Only asked about, the flow that this one would take the place of is still there.
-    if !T::DRY && taken::<K, W, T>(tables, &room.packet.tuple, room.hash, now, forward) != NO_SLOT {
+    if !T::DRY && FlowMemory::<K, W>::taken(tables, room, Half::Forward, room.hash, forward) != NO_SLOT {
         release::<K, W, T>(tables, forward);
         return Err(Drop::FlowTableFull);
     }
@@ -265,21 +264,22 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     let mut draw = room.hash as u32;
     // The client's own port first (RFC 4787 section 4.2.1): a client that comes again and again meets itself.
     let mut port = own_port(settings, tables.cpu(), u16::from_be_bytes([c0, c1]));
-    for attempt in 0..NAT_RETRIES {
+    // Counted in 64 bits: the verifier loses sight of a narrower counter that waits on the stack.
+    for attempt in 0..u64::from(NAT_RETRIES) {
         let Some(addrs) = A::reply(&to.addr, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
         let [p0, p1] = port.unwrap_or_else(|| nat_port(settings, tables.cpu(), draw)).to_be_bytes();
         room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.packet.tuple.protocol };
         let reply_hash = hash(settings, &room.reply);
-        let owner = taken::<K, W, T>(tables, &room.reply, reply_hash, tables.tick(), NO_SLOT);
+        let owner = FlowMemory::<K, W>::taken(tables, room, Half::Return, reply_hash, NO_SLOT);
         if T::DRY {
             tell_candidate(tables, &room.reply, owner == NO_SLOT);
         }
         if owner == NO_SLOT {
-            let back = claim::<K, W, T>(tables, reply_hash, tables.tick());
+            let back = FlowMemory::<K, W>::claim(tables, reply_hash);
             return if back == NO_SLOT { Err(Drop::FlowTableFull) } else { Ok(back) };
         }
-        if attempt >= NAT_RETRIES - NAT_REUSING_RETRIES {
-            let back = evict::<K, W, T>(tables, owner, reply_hash, tables.tick(), Event::PortReused);
+        if attempt >= u64::from(NAT_RETRIES - NAT_REUSING_RETRIES) {
+            let back = FlowMemory::<K, W>::reuse(tables, owner, reply_hash);
             if back != NO_SLOT {
                 return Ok(back);
             }

@@ -13,7 +13,7 @@ use crate::word::Word;
 
 use super::{
     explain::Stage,
-    flow::{NO_SLOT, News},
+    flow::{self, NO_SLOT, News},
     parse::{Parsed, Place},
 };
 
@@ -58,7 +58,25 @@ pub struct Scratch<const K: usize> {
     pub news: News,
 }
 
+/// A half of the pair that is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// From the client on.
+    Forward,
+    /// From the endpoint back.
+    Return,
+}
+
 impl<const K: usize> Scratch<K> {
+    /// What packets of a half look like on arrival.
+    #[inline(always)]
+    pub fn half(&self, which: Half) -> &Tuple<K> {
+        match which {
+            Half::Forward => &self.packet.tuple,
+            Half::Return => &self.reply,
+        }
+    }
+
     /// Empty room.
     pub const fn new() -> Self {
         let tuple = Tuple { addrs: [0; K], ports: [0; 4], protocol: 0 };
@@ -101,6 +119,34 @@ pub trait FlowMemory<const K: usize, const W: usize> {
     fn tags(&self, group: u32) -> Option<&Word>;
     /// Number of slots minus one; the number is a power of two.
     fn mask(&self, settings: &Settings) -> u32;
+
+    /// [`flow::claim`]. This and what follows are rare: the kernel has functions of their own for them, which its verifier judges
+    /// once and not on every way that leads there.
+    #[inline(always)]
+    fn claim(&self, hash: u64) -> u32
+    where
+        Self: Tables + Sized,
+    {
+        flow::claim::<K, W, Self>(self, hash, self.tick())
+    }
+
+    /// [`flow::evict`] for the sake of the slot's NAT port.
+    #[inline(always)]
+    fn reuse(&self, index: u32, hash: u64) -> u32
+    where
+        Self: Tables + Sized,
+    {
+        flow::evict::<K, W, Self>(self, index, hash, self.tick(), Event::PortReused)
+    }
+
+    /// [`flow::taken`] for one of the tuples in `room`, which is this packet's.
+    #[inline(always)]
+    fn taken(&self, room: &Scratch<K>, which: Half, hash: u64, mine: u32) -> u32
+    where
+        Self: Tables + Sized,
+    {
+        flow::taken::<K, W, Self>(self, room.half(which), hash, self.tick(), mine)
+    }
 }
 
 /// Everything else.
