@@ -1,7 +1,7 @@
 //! Every fixed capacity, with the memory it costs.
 
 /// Layout number of everything in `abi`; a change of any layout or meaning raises it.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Entries of a selection table, a prime: 255:1 and 30/35/35 come out right. 131,074 bytes a table.
 pub const TABLE_SIZE: usize = 65_537;
@@ -26,6 +26,10 @@ pub const MAX_ENDPOINTS: u32 = 16_384;
 
 /// Selection tables in use or being filled. 8 bytes each, plus the tables themselves.
 pub const MAX_TABLES: u32 = 8_192;
+
+/// Access lists of one family in use or being filled, the explicit empty one included. 8 bytes each, plus the lists themselves:
+/// 140 kB each for IPv4, 560 kB for IPv6.
+pub const MAX_ACLS: u32 = 512;
 
 /// Distinct next hops (interface, MAC pair and VLAN tags). 20 bytes each.
 pub const MAX_HOPS: u32 = 4_096;

@@ -117,6 +117,11 @@ impl<'d> Value<'d> {
         fits
     }
 
+    /// True or false.
+    pub(super) fn boolean(&self, problems: &mut Problems<'_>) -> Option<bool> {
+        self.value.as_bool().or_else(|| self.wrong_type("true or false", problems))
+    }
+
     /// One of `words`; `what` names them in the message.
     pub(super) fn word<T: Copy>(&self, words: &[(&'static str, T)], problems: &mut Problems<'_>) -> Option<T> {
         let text = self.string(problems)?;

@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads a clock, a file or a socket, and nothing here knows TOML.
 
+mod acl;
 mod endpoint;
 mod instance;
 mod limits;
@@ -10,6 +11,7 @@ mod name;
 mod node;
 mod port;
 
+pub use acl::{Acl, AclEntry, AclMode, ListenerAcl};
 pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Weight};
 pub use instance::Instance;
 pub use limits::{Limits, NameRule, Profile};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
-use super::{EndpointName, Family, Selection, State};
+use super::{AclView, EndpointName, Family, Selection, Sheet, SheetId, State};
 use crate::model::{Affinity, Name, PortMapping, Ports, Protocol, Weight};
 
 /// An immutable, numbered answer to "what shall the data path hold". Listeners and endpoints are in the order of their names.
@@ -20,6 +20,8 @@ pub struct Plan {
     pub listeners: Vec<ListenerView>,
     /// What an operator may have overlooked.
     pub notes: Vec<Note>,
+    /// The contents of all sheets.
+    pub sheets: BTreeMap<SheetId, Sheet>,
     pub(super) noop: bool,
     pub(super) table_size: usize,
 }
@@ -81,6 +83,8 @@ pub struct ListenerView {
     pub idle_timeout_s: u16,
     /// New flows a second that are admitted; 0 is the automatic bound.
     pub max_new_flows_per_second: u32,
+    /// Who may open flows; everybody without.
+    pub acl: Option<AclView>,
     /// The group's name.
     pub group: Name,
     /// The group's region.
