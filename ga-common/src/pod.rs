@@ -14,4 +14,20 @@ macro_rules! pod {
     };
 }
 
-pod!(Address, Borders4, Borders6, Egress, Endpoint, EndpointCounters, EndpointId, Hop, Listener, Seen, Service, ServiceKey, Settings, Trace, Watch);
+pod!(
+    Address,
+    Borders4,
+    Borders6,
+    Egress,
+    Endpoint,
+    EndpointCounters,
+    EndpointId,
+    Hop,
+    Listener,
+    Seen,
+    Service,
+    ServiceKey,
+    Settings,
+    Trace,
+    Watch
+);

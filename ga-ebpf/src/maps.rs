@@ -11,7 +11,10 @@ use ga_common::{
             Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, SelectionTable, Service, ServiceKey, Settings,
         },
         flow::{FlowSlot4, FlowSlot6},
-        limits::{FILTER_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_HOPS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES},
+        limits::{
+            FILTER_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_HOPS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES,
+            MAX_TABLES,
+        },
         reason::{Drop, Event, Pass},
         sheet::{Borders4, Borders6},
     },

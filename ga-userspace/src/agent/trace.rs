@@ -143,7 +143,9 @@ impl Agent {
                 Step::Chosen { endpoint, table, .. } if *table != TableId::EMPTY => {
                     (trace.listener, trace.endpoint) = words.endpoint(*endpoint);
                 }
-                Step::Denied { listener } | Step::Service { listener, .. } => trace.listener = words.listeners.get(listener).cloned(),
+                Step::Denied { listener } | Step::Service { listener, .. } => {
+                    trace.listener = words.listeners.get(listener).cloned()
+                }
                 Step::Rewritten { src, dst } => {
                     trace.sent =
                         Some(PacketEnds { protocol, src: src.ip(), sport: src.port(), dst: dst.ip(), dport: dst.port() });

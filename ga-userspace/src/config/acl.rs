@@ -123,7 +123,10 @@ pub(super) fn net(value: &Value<'_>, cx: &mut Context<'_>) -> Option<IpNet> {
     let text = value.string(&mut cx.problems)?;
     let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     let (message, help) = match net {
-        None => (format!("{:?} is neither an address nor a network", shorten(text)), "write \"192.0.2.7\" or \"192.0.2.0/24\"".to_owned()),
+        None => (
+            format!("{:?} is neither an address nor a network", shorten(text)),
+            "write \"192.0.2.7\" or \"192.0.2.0/24\"".to_owned(),
+        ),
         Some(net) if net.addr() != net.network() => {
             (format!("{net} has bits behind its prefix"), format!("write \"{}\", or the single address", net.trunc()))
         }
@@ -176,7 +179,8 @@ fn lists(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Vec<Arc<Acl>>> {
         let family = |acl: &Acl| acl.entries.first().map(|entry| Family::of(entry.net.addr()));
         let same = found.iter().find(|other| family(other).is_some() && family(other) == family(&acl));
         if let (Some(other), Some(family)) = (same, family(&acl)) {
-            let message = format!("`{}` and `{}` are both {family} lists; a listener has one of each IP version", other.name, acl.name);
+            let message =
+                format!("`{}` and `{}` are both {family} lists; a listener has one of each IP version", other.name, acl.name);
             element.problem(Fault::new(Kind::Conflict, message).help("put the entries of both into one list"), &mut cx.problems);
         }
         found.push(acl);

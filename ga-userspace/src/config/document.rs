@@ -46,7 +46,13 @@ pub(super) fn read(file_name: &str, text: &str) -> Result<Loaded, Report> {
     let Some(document) = syntax::read(&mut problems) else {
         return Err(problems.finish());
     };
-    let mut cx = Context { problems, limits: Limits::default(), ledger: Ledger::default(), acls: acl::Acls::default(), places: BTreeMap::new() };
+    let mut cx = Context {
+        problems,
+        limits: Limits::default(),
+        ledger: Ledger::default(),
+        acls: acl::Acls::default(),
+        places: BTreeMap::new(),
+    };
     let intent = intent(&Table::document(document.get_ref(), &mut cx.problems), &mut cx);
     match intent {
         Some(intent) if cx.problems.count() == 0 => {

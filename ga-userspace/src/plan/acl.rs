@@ -9,7 +9,7 @@ use std::{
 use ga_common::abi::sheet::Wide;
 
 use super::{Family, Sheet};
-use crate::model::{AclMode, AclEntry, Instance, Listener};
+use crate::model::{AclEntry, AclMode, Instance, Listener};
 
 /// Who may open flows of a listener, as the data path is told.
 #[derive(Clone, Debug, PartialEq, Eq)]

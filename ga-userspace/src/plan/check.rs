@@ -99,7 +99,8 @@ impl State {
     fn check_acl(&self, id: ListenerId, listener: &Listener) -> Vec<Violation> {
         let word = AclWord(listener.acl);
         let named = [(SheetKind::Acl4, word.v4()), (SheetKind::Acl6, word.v6())];
-        let sheets = named.into_iter().filter(|(_, number)| *number != 0).map(|(kind, number)| SheetId { kind, number: number as u16 });
+        let sheets =
+            named.into_iter().filter(|(_, number)| *number != 0).map(|(kind, number)| SheetId { kind, number: number as u16 });
         sheets.filter(|sheet| !self.sheets.contains_key(sheet)).map(|sheet| Violation::SheetNotFilled(id, sheet)).collect()
     }
 

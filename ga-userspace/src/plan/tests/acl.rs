@@ -14,9 +14,7 @@ use crate::{
 fn of(mode: AclMode, vips: &[&str], lists: &[&[&str]]) -> AclView {
     let mut listener = fixtures::listener("web", Protocol::Tcp, "80", &[("10.0.0.1", 1)]);
     let entry = |net: &&str| AclEntry { net: net.parse().unwrap(), description: String::new() };
-    let list = |nets: &&[&str]| {
-        Arc::new(Acl { name: fixtures::name("list"), entries: nets.iter().map(entry).collect() })
-    };
+    let list = |nets: &&[&str]| Arc::new(Acl { name: fixtures::name("list"), entries: nets.iter().map(entry).collect() });
     listener.acl = Some(ListenerAcl { mode, lists: lists.iter().map(list).collect(), kill_established: false });
     view(&fixtures::instance("shop", vips, &["192.0.2.9"], Vec::new()), &listener).unwrap()
 }
@@ -66,7 +64,7 @@ fn networks_that_touch_or_overlap_are_one() {
         Some(Sheet::Acl4(borders)) => borders.to_vec(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(borders(&["10.0.0.0/25", "10.0.0.128/25", "10.0.0.7"]), [0x0a00_0000, 0x0a00_0100]);
+    assert_eq!(borders(&["10.0.0.0/25", "10.0.0.128/25", "10.0.0.7/32"]), [0x0a00_0000, 0x0a00_0100]);
     assert_eq!(borders(&["0.0.0.0/0", "10.0.0.0/8"]), [0]);
     assert_eq!(borders(&["128.0.0.0/1"]), [0x8000_0000]);
 }

@@ -76,9 +76,10 @@ impl Site {
             IpAddr::V4(addr) => (v4, false, u128::from(addr.to_bits())),
             IpAddr::V6(addr) => (v6, true, addr.to_bits()),
         };
-        let is_listed = self.lists.get(&(number, is_v6)).is_some_and(|borders| {
-            borders.chunks(2).any(|range| range[0] <= bits && range.get(1).is_none_or(|end| bits < *end))
-        });
+        let is_listed = self
+            .lists
+            .get(&(number, is_v6))
+            .is_some_and(|borders| borders.chunks(2).any(|range| range[0] <= bits && range.get(1).is_none_or(|end| bits < *end)));
         if number == 0 { !white } else { is_listed == white }
     }
 
