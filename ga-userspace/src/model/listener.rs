@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{EndpointGroup, ListenerAcl, Name, Ports};
+use super::{EndpointGroup, ListenerAcl, Name, PortMapping, Ports};
 
 /// What clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +60,14 @@ pub struct Listener {
     pub max_new_flows_per_second: u32,
     /// Who may open flows; everybody without.
     pub acl: Option<ListenerAcl>,
-    /// The default endpoint group.
-    pub group: EndpointGroup,
+    /// The default endpoint groups, at least one, in file order; each is in a region of its own and has a name of its own.
+    pub groups: Vec<EndpointGroup>,
+}
+
+impl Listener {
+    /// Listener port to endpoint port: all groups of a listener map alike.
+    pub fn port_mapping(&self) -> &PortMapping {
+        static NONE: PortMapping = PortMapping::NONE;
+        self.groups.first().map_or(&NONE, |group| &group.port_mapping)
+    }
 }

@@ -4,6 +4,8 @@
 
 mod acl;
 mod endpoint;
+mod full_name;
+mod health_check;
 mod instance;
 mod limits;
 mod listener;
@@ -12,7 +14,9 @@ mod node;
 mod port;
 
 pub use acl::{Acl, AclEntry, AclMode, ListenerAcl};
-pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Weight};
+pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, TrafficRatio, Weight};
+pub use full_name::{EndpointName, EndpointNameError, GroupName};
+pub use health_check::{HealthCheck, HealthProtocol};
 pub use instance::Instance;
 pub use limits::{Limits, NameRule, Profile};
 pub use listener::{Affinity, Listener, Protocol};
