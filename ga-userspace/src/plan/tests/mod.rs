@@ -4,4 +4,5 @@ mod acl;
 mod build;
 mod change;
 mod fixtures;
+mod groups;
 mod properties;
