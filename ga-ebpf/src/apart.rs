@@ -90,3 +90,10 @@ pub(crate) extern "C" fn ga_taken6(is_reply: u32, hash: u64, mine: u32) -> u32 {
     let which = if is_reply != 0 { Half::Return } else { Half::Forward };
     flow::taken::<4, 14, KernelTables>(&KernelTables, room.half(which), hash, KernelTables.tick(), mine)
 }
+
+/// [`path::acl::denies_halves`]: 1 when the source is kept out.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_acl(word: u32, high: u64, low: u64) -> u32 {
+    path::acl::denies_halves(&KernelTables, word, high, low).into()
+}
