@@ -59,7 +59,9 @@ impl<'d> Table<'d> {
             if self.keys.known.contains(&name) {
                 continue;
             }
-            let draft = if self.keys.later.contains(&name) {
+            let draft = if let Some(why) = self.keys.fixed(name) {
+                Fault::new(Kind::NotAllowed, why).help("remove the key")
+            } else if self.keys.later.contains(&name) {
                 Fault::new(Kind::NotSupportedYet, format!("`{name}` is not supported yet in this version"))
                     .help("remove the key; this version does without it")
             } else {
@@ -115,6 +117,11 @@ impl<'d> Value<'d> {
             self.problem(Fault::new(Kind::OutOfRange, message).help("choose a number within these bounds"), problems);
         }
         fits
+    }
+
+    /// True or false.
+    pub(super) fn boolean(&self, problems: &mut Problems<'_>) -> Option<bool> {
+        self.value.as_bool().or_else(|| self.wrong_type("true or false", problems))
     }
 
     /// One of `words`; `what` names them in the message.
