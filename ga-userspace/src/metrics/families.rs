@@ -229,3 +229,34 @@ fn directions(pairs: Vec<Series<'_, (u64, u64)>>) -> Vec<Series<'_, u64>> {
     });
     both.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use super::{FAMILIES, Source};
+
+    /// The names on the wire.
+    fn names() -> BTreeSet<String> {
+        let suffix = |source| match source {
+            Source::Counter(_) => "_total",
+            Source::Gauge(_) | Source::Process(super::Process::AgentUp) => "",
+            Source::Info(_) | Source::Process(super::Process::Build) => "_info",
+        };
+        FAMILIES.iter().map(|family| format!("ga_{}{}", family.name, suffix(family.source))).collect()
+    }
+
+    #[test]
+    fn the_dashboard_shows_what_there_is_and_all_of_flow_memory() {
+        let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../config/grafana.json")).unwrap();
+        let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+        let queries: Vec<_> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+        let words = queries.iter().flat_map(|query| query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+        let shown: BTreeSet<_> = words.filter(|word| word.starts_with("ga_")).map(str::to_owned).collect();
+        assert_eq!(shown.difference(&names()).collect::<Vec<_>>(), [""; 0], "no such family");
+        for name in ["ga_flow_entries", "ga_flow_capacity", "ga_flow_events_total", "ga_drop_packets_total"] {
+            assert!(shown.contains(name), "{name} is on no panel");
+        }
+    }
+}
