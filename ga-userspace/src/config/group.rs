@@ -109,7 +109,7 @@ fn read(
         description,
         traffic_ratio: TrafficRatio::default(),
         latency: None,
-        health_check: None,
+        health_check: health_check.ok()?,
         backend_ip_version: version?,
         port_mapping: port_mapping?,
         endpoints: endpoints?,

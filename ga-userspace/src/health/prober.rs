@@ -81,6 +81,11 @@ impl Prober {
         Arc::clone(&self.reports.borrow_and_update())
     }
 
+    /// How long it is until a moment of a report.
+    pub fn left(&self, at: Duration) -> Duration {
+        at.saturating_sub(self.start.elapsed())
+    }
+
     /// How long ago something of a report was.
     pub fn age(&self, at: Duration) -> Duration {
         self.start.elapsed().saturating_sub(at)

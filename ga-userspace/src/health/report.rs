@@ -86,17 +86,21 @@ impl Report {
         self.seen.get(*self.roster.endpoints.get(endpoint)?)
     }
 
-    /// What the plan is told: only who is not well, and how far away the groups are.
-    pub fn beliefs(&self) -> Beliefs {
+    /// What the plan of `roster`'s intent is told, which may be a newer one than the report's: only who is not well, and how far away
+    /// the groups are.
+    pub fn beliefs(&self, roster: &Roster) -> Beliefs {
         let mut beliefs = Beliefs::default();
         let mut sums: BTreeMap<GroupName, (Duration, u32)> = BTreeMap::new();
-        for (name, number) in &self.roster.endpoints {
-            let Some(seen) = self.seen.get(*number) else { continue };
-            let belief = Belief { up: seen.up, share_percent: seen.share_percent };
+        for (name, number) in &roster.endpoints {
+            let belief = match (self.of(name), roster.checks.get(*number)) {
+                (Some(seen), _) => Belief { up: seen.up, share_percent: seen.share_percent },
+                (None, Some(check)) => Belief { up: check.how.initially_healthy, ..Belief::default() },
+                (None, None) => continue,
+            };
             if belief != Belief::default() {
                 beliefs.endpoints.insert(name.clone(), belief);
             }
-            if let Some(round_trip) = seen.round_trip.filter(|_| seen.up) {
+            if let Some(round_trip) = self.of(name).filter(|seen| seen.up).and_then(|seen| seen.round_trip) {
                 let (sum, count) = sums.entry(group(name)).or_default();
                 (*sum, *count) = (*sum + round_trip, *count + 1);
             }

@@ -176,8 +176,7 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
     for view in listeners {
         for family in Family::ALL {
             let members = || view.endpoints.iter().filter(|endpoint| Family::of(endpoint.name.address) == family);
-            let selection =
-                Selection::new(members().map(|e| Candidate { identity: identity::place(&e.name), share: u64::from(e.weight.0) }));
+            let selection = Selection::new(members().map(|e| Candidate { identity: identity::place(&e.name), share: weight(e) }));
             let digest = selection.digest(size);
             let owners: Owners =
                 members().map(|endpoint| (identity::place(&endpoint.name), (endpoint.id, endpoint.identity))).collect();
@@ -218,6 +217,11 @@ fn kept(
         running.endpoints.get(&id).is_some_and(|entry| entry.identity == identity)
     };
     selection.candidates().iter().all(|candidate| same(candidate.identity)).then(|| (*id, info.clone()))
+}
+
+/// Nobody chooses an endpoint that is down; one that starts slowly counts in per cent of its weight.
+fn weight(endpoint: &EndpointView) -> u64 {
+    if endpoint.belief.up { u64::from(endpoint.weight.0) * u64::from(endpoint.belief.share_percent) } else { 0 }
 }
 
 fn filled(selection: &Selection, digest: u64, owners: &Owners, size: usize) -> TableInfo {
