@@ -530,7 +530,7 @@ fn proxy_protocol_under_udp_is_refused_for_good() {
 fn the_node_has_documented_defaults() {
     let node = file().loaded().intent.node;
     assert_eq!((node.ap.as_str(), node.xdp_mode, node.flows), ("local", XdpMode::Auto, 65_536));
-    assert_eq!((node.nat_ports, node.hash_seed), (1_024..=32_767, None));
+    assert_eq!((node.nat_ports, node.hash_seed), (1_024..=64_511, None));
     assert_eq!(node.metrics, Some("127.0.0.1:9464".parse().unwrap()));
 }
 
@@ -547,7 +547,7 @@ fn the_node_says_everything_about_the_host() {
 
 #[test]
 fn source_ports_that_the_host_takes_for_itself_are_a_warning() {
-    let loaded = file().node("interfaces = [\"eth0\"]\nnat_ports = \"30000~40000\"").loaded();
+    let loaded = file().node("interfaces = [\"eth0\"]\nnat_ports = \"1500~65000\"").loaded();
     assert_eq!(loaded.warnings[0].place.path, "node.nat_ports");
 }
 
