@@ -83,6 +83,10 @@ fn bound(source: SocketAddr) -> Result<Socket, Outcome> {
         // Probes of different places share the few ports.
         socket.set_reuse_address(true)?;
         socket.set_linger(Some(Duration::ZERO))?;
+        if source.is_ipv6() {
+            // For IPv4 a local route makes an address the host's; binding to an IPv6 address asks for an interface that has it.
+            socket.set_freebind_v6(true)?;
+        }
         Ok(socket)
     };
     let socket = open().map_err(|error| unable("socket", &error))?;

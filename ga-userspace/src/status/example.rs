@@ -16,15 +16,7 @@ fn endpoint(id: u16, address: &str, weight: u8, share: f64, packets: u64) -> End
         weight,
         state: if weight == 0 { EndpointState::Drained } else { EndpointState::Active },
         share,
-        health: (packets > 1_000_000).then(|| Health {
-            healthy: true,
-            for_s: 7_200,
-            suspect: false,
-            failure: None,
-            round_trip_ms: Some(0.4),
-            share_percent: 100,
-            held_for_s: None,
-        }),
+        health: if packets > 1_000_000 { Some(well()) } else { None },
         next_hop: NextHop::Resolved,
         counters: Counters {
             forward_packets: packets,
@@ -34,6 +26,18 @@ fn endpoint(id: u16, address: &str, weight: u8, share: f64, packets: u64) -> End
             new_flows: packets / 10,
         },
         active_flows: packets / 100,
+    }
+}
+
+fn well() -> Health {
+    Health {
+        healthy: true,
+        for_s: 7_200,
+        suspect: false,
+        failure: None,
+        round_trip_ms: Some(0.4),
+        share_percent: 100,
+        held_for_s: None,
     }
 }
 
