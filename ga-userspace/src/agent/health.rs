@@ -152,9 +152,8 @@ impl Agent {
     pub(super) async fn judge(&mut self, report: Arc<Report>) {
         self.health.latest = report;
         let beliefs = self.health.beliefs(&self.health.roster);
-        if beliefs.endpoints != self.beliefs.endpoints
-            && let Err(error) = self.believe(&beliefs).await
-        {
+        let same = beliefs.endpoints == self.beliefs.endpoints && beliefs.priority == self.beliefs.priority;
+        if !same && let Err(error) = self.believe(&beliefs).await {
             // The next report comes within a second.
             tracing::error!("health: {error}");
             return;

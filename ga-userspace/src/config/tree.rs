@@ -119,9 +119,10 @@ impl<'d> Value<'d> {
         fits
     }
 
-    /// True or false.
+    /// `true` or `false`.
     pub(super) fn boolean(&self, problems: &mut Problems<'_>) -> Option<bool> {
-        self.value.as_bool().or_else(|| self.wrong_type("true or false", problems))
+        let DeValue::Boolean(value) = self.value else { return self.wrong_type("true or false", problems) };
+        Some(*value)
     }
 
     /// One of `words`; `what` names them in the message.

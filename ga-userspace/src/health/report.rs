@@ -93,7 +93,7 @@ impl Report {
         let mut sums: BTreeMap<GroupName, (Duration, u32)> = BTreeMap::new();
         for (name, number) in &roster.endpoints {
             let belief = match (self.of(name), roster.checks.get(*number)) {
-                (Some(seen), _) => Belief { up: seen.up, share_percent: seen.share_percent },
+                (Some(seen), _) => Belief { up: seen.up, share_percent: seen.share_percent, ..Belief::default() },
                 (None, Some(check)) => Belief { up: check.how.initially_healthy, ..Belief::default() },
                 (None, None) => continue,
             };
