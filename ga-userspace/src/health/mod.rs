@@ -8,6 +8,7 @@ mod belief;
 mod book;
 mod http;
 mod machine;
+mod order;
 mod outcome;
 mod probe;
 mod prober;
@@ -17,6 +18,7 @@ mod timetable;
 
 pub use belief::{Belief, Beliefs};
 pub use book::{Book, Verdicts};
+pub use order::Order;
 pub use outcome::{Outcome, Reason};
 pub use prober::Prober;
 pub use report::{Pace, Panic, Report, Seen};
