@@ -2,10 +2,10 @@
 
 use super::{
     explain::Stage,
-    flow::{NO_SLOT, hash, publish, release},
+    flow::{NO_SLOT, TAKEN, hash, publish, release},
     parse::{self, Parsed, Place},
     rewrite,
-    tables::{FlowMemory, Half, Scratch, Tables},
+    tables::{FlowMemory, Scratch, Tables},
     verdict::Outcome,
 };
 use crate::{
@@ -195,7 +195,7 @@ pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
         return Err(Drop::FlowTableFull);
     }
     // Only asked about, the flow that this one would take the place of is still there.
-    if !T::DRY && FlowMemory::<K, W>::taken(tables, room, Half::Forward, room.hash, forward) != NO_SLOT {
+    if !T::DRY && FlowMemory::<K, W>::taken(tables, room, room.hash, forward) != NO_SLOT {
         release::<K, W, T>(tables, forward);
         return Err(Drop::FlowTableFull);
     }
@@ -262,27 +262,22 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     let [e0, e1] = room.service.endpoint_port;
     let [c0, c1, ..] = room.packet.tuple.ports;
     let mut draw = room.hash as u32;
-    // The client's own port first (RFC 4787 section 4.2.1): a client that comes again and again meets itself.
-    let mut port = own_port(settings, tables.cpu(), u16::from_be_bytes([c0, c1]));
+    // The client's own port first (RFC 4787 section 4.2.1), whatever CPU this is: a client that comes again from a port meets what
+    // the endpoint remembers of itself, and not another client's connection whose timestamps may be ahead of its own (RFC 6191).
+    let mut port = own_port(settings, u16::from_be_bytes([c0, c1]));
     // Counted in 64 bits: the verifier loses sight of a narrower counter that waits on the stack.
     for attempt in 0..u64::from(NAT_RETRIES) {
         let Some(addrs) = A::reply(&to.addr, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
         let [p0, p1] = port.unwrap_or_else(|| nat_port(settings, tables.cpu(), draw)).to_be_bytes();
         room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.packet.tuple.protocol };
         let reply_hash = hash(settings, &room.reply);
-        let owner = FlowMemory::<K, W>::taken(tables, room, Half::Return, reply_hash, NO_SLOT);
+        let reuses = attempt >= u64::from(NAT_RETRIES - NAT_REUSING_RETRIES);
+        let back = FlowMemory::<K, W>::obtain(tables, room, reply_hash, reuses);
         if T::DRY {
-            tell_candidate(tables, &room.reply, owner == NO_SLOT);
+            tell_candidate(tables, &room.reply, back != TAKEN);
         }
-        if owner == NO_SLOT {
-            let back = FlowMemory::<K, W>::claim(tables, reply_hash);
+        if back != TAKEN {
             return if back == NO_SLOT { Err(Drop::FlowTableFull) } else { Ok(back) };
-        }
-        if attempt >= u64::from(NAT_RETRIES - NAT_REUSING_RETRIES) {
-            let back = FlowMemory::<K, W>::reuse(tables, owner, reply_hash);
-            if back != NO_SLOT {
-                return Ok(back);
-            }
         }
         if !T::DRY {
             tables.count_event(Event::PortRetry);
@@ -300,17 +295,16 @@ fn tell_candidate<const K: usize, T: Tables>(tables: &T, reply: &Tuple<K>, is_fr
     tables.explain(|| Stage::candidate(reply, is_free));
 }
 
-/// The `draw`th port of this CPU: ports are dealt out to CPUs in turn, so that no two CPUs can claim the same one.
+/// The `draw`th port of this CPU: ports are dealt out to CPUs in turn, so that two of them seldom want the same one.
 #[inline(always)]
 fn nat_port(settings: &Settings, cpu: u32, draw: u32) -> u16 {
     let nth = scale(draw, u32::from(settings.nat_span)) * settings.cpus;
     settings.nat_first.wrapping_add((nth + cpu) as u16)
 }
 
-/// `port`, if it is one of this CPU's.
+/// `port`, if it is a NAT port of any CPU.
 #[inline(always)]
-fn own_port(settings: &Settings, cpu: u32, port: u16) -> Option<u16> {
+fn own_port(settings: &Settings, port: u16) -> Option<u16> {
     let offset = u32::from(port).checked_sub(u32::from(settings.nat_first))?;
-    let nth = offset.checked_div(settings.cpus)?;
-    (nth < u32::from(settings.nat_span) && offset - nth * settings.cpus == cpu).then_some(port)
+    (offset < u32::from(settings.nat_span) * settings.cpus).then_some(port)
 }
