@@ -18,13 +18,13 @@ use ga_common::{
     },
     path::{
         acl,
-        tables::{Direction, FlowMemory, Scratch, Tables},
+        tables::{Direction, FlowMemory, Half, Scratch, Tables},
     },
     word::Word,
 };
 
 use crate::{
-    apart::{ga_acl, ga_claim4, ga_claim6, ga_obtain4, ga_obtain6, ga_taken4, ga_taken6},
+    apart::{ga_acl, ga_claim4, ga_claim6, ga_reuse4, ga_reuse6, ga_taken4, ga_taken6},
     maps,
 };
 
@@ -61,13 +61,13 @@ impl FlowMemory<1, 6> for KernelTables {
     }
 
     #[inline(always)]
-    fn obtain(&self, _room: &Scratch<1>, hash: u64, reuses: bool) -> u32 {
-        black_box(ga_obtain4(hash, reuses.into()))
+    fn reuse(&self, index: u32, hash: u64) -> u32 {
+        black_box(ga_reuse4(index, hash))
     }
 
     #[inline(always)]
-    fn taken(&self, _room: &Scratch<1>, hash: u64, mine: u32) -> u32 {
-        black_box(ga_taken4(hash, mine))
+    fn taken(&self, _room: &Scratch<1>, which: Half, hash: u64, mine: u32) -> u32 {
+        black_box(ga_taken4((which == Half::Return).into(), hash, mine))
     }
 }
 
@@ -101,13 +101,13 @@ impl FlowMemory<4, 14> for KernelTables {
     }
 
     #[inline(always)]
-    fn obtain(&self, _room: &Scratch<4>, hash: u64, reuses: bool) -> u32 {
-        black_box(ga_obtain6(hash, reuses.into()))
+    fn reuse(&self, index: u32, hash: u64) -> u32 {
+        black_box(ga_reuse6(index, hash))
     }
 
     #[inline(always)]
-    fn taken(&self, _room: &Scratch<4>, hash: u64, mine: u32) -> u32 {
-        black_box(ga_taken6(hash, mine))
+    fn taken(&self, _room: &Scratch<4>, which: Half, hash: u64, mine: u32) -> u32 {
+        black_box(ga_taken6((which == Half::Return).into(), hash, mine))
     }
 }
 

@@ -29,8 +29,6 @@ use crate::{
 
 /// A slot index that no table has.
 pub const NO_SLOT: u32 = u32::MAX;
-/// Another one: there may be room, but the tuple is somebody's.
-pub const TAKEN: u32 = NO_SLOT - 1;
 
 /// The hash of a tuple: where its slot is.
 #[inline(always)]
@@ -191,38 +189,6 @@ pub fn taken<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     let Some(settings) = tables.settings() else { return NO_SLOT };
     let places = Places::of(hash, FlowMemory::<K, W>::mask(tables, settings));
     among::<K, W, T>(tables, places, tuple, now, Some(mine)).map_or(NO_SLOT, |found| found.index)
-}
-
-/// Claims a slot for `tuple` if it is nobody's; [`TAKEN`] when it is, and [`NO_SLOT`] when there is no slot. With `reuses`, also that
-/// of a pair that may be evicted.
-///
-/// Other CPUs may want the same tuple at the same time: whoever has claimed a slot looks once more, so that of two that claimed at
-/// once at least one sees the other, and gives way.
-#[inline(always)]
-pub fn obtain<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
-    tables: &T,
-    tuple: &Tuple<K>,
-    hash: u64,
-    now: u32,
-    reuses: bool,
-) -> u32 {
-    let owner = taken::<K, W, T>(tables, tuple, hash, now, NO_SLOT);
-    let mine = if owner == NO_SLOT {
-        FlowMemory::<K, W>::claim(tables, hash)
-    } else if reuses {
-        evict::<K, W, T>(tables, owner, hash, now, Event::PortReused)
-    } else {
-        NO_SLOT
-    };
-    if mine == NO_SLOT {
-        return if owner == NO_SLOT { NO_SLOT } else { TAKEN };
-    }
-    // Only asked about, what would be evicted is still there.
-    if !T::DRY && taken::<K, W, T>(tables, tuple, hash, now, mine) != NO_SLOT {
-        release::<K, W, T>(tables, mine);
-        return TAKEN;
-    }
-    mine
 }
 
 /// Claims a slot in the groups of `hash`: the first free one, or that of a pair that may be evicted where none is free. Nobody else

@@ -2,10 +2,10 @@
 
 use super::{
     explain::Stage,
-    flow::{NO_SLOT, TAKEN, hash, publish, release},
+    flow::{NO_SLOT, hash, publish, release},
     parse::{self, Parsed, Place},
     rewrite,
-    tables::{FlowMemory, Scratch, Tables},
+    tables::{FlowMemory, Half, Scratch, Tables},
     verdict::Outcome,
 };
 use crate::{
@@ -195,7 +195,7 @@ pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
         return Err(Drop::FlowTableFull);
     }
     // Only asked about, the flow that this one would take the place of is still there.
-    if !T::DRY && FlowMemory::<K, W>::taken(tables, room, room.hash, forward) != NO_SLOT {
+    if !T::DRY && FlowMemory::<K, W>::taken(tables, room, Half::Forward, room.hash, forward) != NO_SLOT {
         release::<K, W, T>(tables, forward);
         return Err(Drop::FlowTableFull);
     }
@@ -271,13 +271,26 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
         let [p0, p1] = port.unwrap_or_else(|| nat_port(settings, tables.cpu(), draw)).to_be_bytes();
         room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.packet.tuple.protocol };
         let reply_hash = hash(settings, &room.reply);
-        let reuses = attempt >= u64::from(NAT_RETRIES - NAT_REUSING_RETRIES);
-        let back = FlowMemory::<K, W>::obtain(tables, room, reply_hash, reuses);
+        let owner = FlowMemory::<K, W>::taken(tables, room, Half::Return, reply_hash, NO_SLOT);
         if T::DRY {
-            tell_candidate(tables, &room.reply, back != TAKEN);
+            tell_candidate(tables, &room.reply, owner == NO_SLOT);
         }
-        if back != TAKEN {
-            return if back == NO_SLOT { Err(Drop::FlowTableFull) } else { Ok(back) };
+        let back = if owner == NO_SLOT {
+            FlowMemory::<K, W>::claim(tables, reply_hash)
+        } else if attempt >= u64::from(NAT_RETRIES - NAT_REUSING_RETRIES) {
+            FlowMemory::<K, W>::reuse(tables, owner, reply_hash)
+        } else {
+            NO_SLOT
+        };
+        if back != NO_SLOT {
+            // Another CPU may want the same port at the same time. Whoever has claimed a slot looks once more: of two that did so at
+            // once at least one sees the other, and gives way.
+            if T::DRY || FlowMemory::<K, W>::taken(tables, room, Half::Return, reply_hash, back) == NO_SLOT {
+                return Ok(back);
+            }
+            release::<K, W, T>(tables, back);
+        } else if owner == NO_SLOT {
+            return Err(Drop::FlowTableFull);
         }
         if !T::DRY {
             tables.count_event(Event::PortRetry);

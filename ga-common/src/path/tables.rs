@@ -60,7 +60,25 @@ pub struct Scratch<const K: usize> {
     pub news: News,
 }
 
+/// A half of the pair that is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// From the client on.
+    Forward,
+    /// From the endpoint back.
+    Return,
+}
+
 impl<const K: usize> Scratch<K> {
+    /// What packets of a half look like on arrival.
+    #[inline(always)]
+    pub fn half(&self, which: Half) -> &Tuple<K> {
+        match which {
+            Half::Forward => &self.packet.tuple,
+            Half::Return => &self.reply,
+        }
+    }
+
     /// Empty room.
     pub const fn new() -> Self {
         let tuple = Tuple { addrs: [0; K], ports: [0; 4], protocol: 0 };
@@ -114,22 +132,22 @@ pub trait FlowMemory<const K: usize, const W: usize> {
         flow::claim::<K, W, Self>(self, hash, self.tick())
     }
 
-    /// [`flow::obtain`] for the reply tuple in `room`, which is this packet's.
+    /// [`flow::evict`] for the sake of the slot's NAT port.
     #[inline(always)]
-    fn obtain(&self, room: &Scratch<K>, hash: u64, reuses: bool) -> u32
+    fn reuse(&self, index: u32, hash: u64) -> u32
     where
         Self: Tables + Sized,
     {
-        flow::obtain::<K, W, Self>(self, &room.reply, hash, self.tick(), reuses)
+        flow::evict::<K, W, Self>(self, index, hash, self.tick(), Event::PortReused)
     }
 
-    /// [`flow::taken`] for the tuple of the packet in `room`, which is this one.
+    /// [`flow::taken`] for one of the tuples in `room`, which is this packet's.
     #[inline(always)]
-    fn taken(&self, room: &Scratch<K>, hash: u64, mine: u32) -> u32
+    fn taken(&self, room: &Scratch<K>, which: Half, hash: u64, mine: u32) -> u32
     where
         Self: Tables + Sized,
     {
-        flow::taken::<K, W, Self>(self, &room.packet.tuple, hash, self.tick(), mine)
+        flow::taken::<K, W, Self>(self, room.half(which), hash, self.tick(), mine)
     }
 }
 
