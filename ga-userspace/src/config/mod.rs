@@ -13,6 +13,7 @@ mod acl;
 mod across;
 mod address;
 mod change;
+mod custom;
 mod document;
 mod endpoint;
 mod group;
@@ -47,6 +48,7 @@ pub struct Loaded {
 struct ListenerPlaces {
     ports: Place,
     protocol: Place,
+    routing: Place,
 }
 
 /// Reads the text of a file; `file_name` is only repeated in the problems.
