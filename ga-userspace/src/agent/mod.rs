@@ -6,8 +6,10 @@ mod data_path;
 mod error;
 mod flows;
 mod gate;
+mod health;
 mod next_hops;
 mod overrides;
+mod ports;
 mod report;
 mod reset;
 mod trace;
@@ -35,14 +37,16 @@ pub use error::Error;
 
 use self::{
     data_path::DataPath,
+    health::{Begun, Health},
     overrides::OverrideFile,
+    ports::Ports,
     reset::Resets,
     trace::{Asked, Tracer},
     watch::{Ending, Order, Watching},
 };
 use crate::{
     admin, config,
-    health::Beliefs,
+    health::{Beliefs, Roster},
     metrics,
     model::{EndpointName, Intent},
     net::Net,
@@ -86,7 +90,9 @@ struct Agent {
     config_hash: String,
     overrides: Overrides,
     override_file: OverrideFile,
+    ports: Ports,
     beliefs: Beliefs,
+    health: Health,
     plan: Plan,
     data_path: DataPath,
     net: Net,
@@ -141,6 +147,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Some(request) = requests.recv() => agent.answer(request).await,
             Some(notice) = notices.recv() => agent.notice(notice),
             Some(_ended) = agent.tasks.join_next() => {}
+            report = agent.health.changed() => agent.judge(report).await,
             () = agent.net.changed() => {
                 sleep(SETTLE).await;
                 agent.heal().await;
@@ -213,15 +220,19 @@ fn parse(file: &str, text: String) -> Result<Read, Error> {
 impl Agent {
     async fn start(options: Options, notify: mpsc::Sender<Notice>) -> Result<Self, Error> {
         program::check_capabilities()?;
-        let Read { loaded, hash, .. } = read(&options.config)?;
+        let Read { mut loaded, hash, text } = read(&options.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{}: {}", options.config.display(), warning.message);
         }
-        let intent = loaded.intent;
         let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
-        let beliefs = Beliefs::default();
+        let mut ports = Ports::open(&options.state_dir)?;
+        let given = ports.settle(&mut loaded, &text)?;
+        ports.keep(given)?;
+        let intent = loaded.intent;
+        let begun = Begun::read(&options.state_dir, &intent)?;
+        let beliefs = begun.beliefs();
         let resets = Resets::open().map_err(|source| Error::System { what: "raw socket (CAP_NET_RAW)", source })?;
         let mut net = Net::connect()?;
 
@@ -234,9 +245,10 @@ impl Agent {
         data_path.keep_or_undo(resolved)?;
         let attached = data_path.attach(&intent.node, &net).await;
         data_path.keep_or_undo(attached)?;
+        let health = data_path.keep_or_undo(begun.start())?;
 
         let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
-        Ok(Self {
+        let mut agent = Self {
             options,
             started: Instant::now(),
             started_at: clock::unix(),
@@ -244,7 +256,9 @@ impl Agent {
             config_hash: hash,
             overrides,
             override_file,
+            ports,
             beliefs,
+            health,
             plan,
             data_path,
             net,
@@ -256,7 +270,9 @@ impl Agent {
             watching: None,
             is_gate_new: true,
             tracer: None,
-        })
+        };
+        agent.house_probes().await;
+        Ok(agent)
     }
 
     async fn answer(&mut self, request: Request) {
@@ -307,10 +323,19 @@ impl Agent {
     }
 
     async fn try_reload(&mut self) -> Result<Reloaded, Error> {
-        let Read { loaded, text, hash } = read(&self.options.config)?;
+        let Read { mut loaded, text, hash } = read(&self.options.config)?;
+        let given = self.ports.settle(&mut loaded, &text)?;
         self.check_change(&loaded, text)?;
         let overrides = self.overrides.clone();
-        let changes = self.apply(loaded.intent, overrides).await?;
+        // Kept first: a restart must give away the same.
+        let before = self.ports.keep(given)?;
+        let changes = match self.apply(loaded.intent, overrides).await {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.ports.keep(before)?;
+                return Err(error);
+            }
+        };
         self.config_hash = hash;
         Ok(Reloaded {
             schema_version: status::SCHEMA_VERSION,
@@ -343,7 +368,9 @@ impl Agent {
     }
 
     async fn apply(&mut self, intent: Intent, overrides: Overrides) -> Result<Changes, Error> {
-        let plan = self.planned(&intent, &overrides)?;
+        let roster = Roster::of(&intent);
+        let beliefs = self.health.beliefs(&roster);
+        let plan = self.planned(&intent, &overrides, &beliefs)?;
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
         self.data_path.follow(&mut self.net, Some(&plan)).await?;
@@ -353,21 +380,24 @@ impl Agent {
         }
         let changes = plan::compare(Some(&self.plan), &plan);
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
-        (self.intent, self.overrides, self.plan) = (intent, overrides, plan);
+        (self.intent, self.overrides, self.beliefs, self.plan) = (intent, overrides, beliefs, plan);
         self.end_denied();
         self.is_gate_new = true;
+        self.probe(roster).await;
         Ok(changes)
     }
 
-    fn planned(&self, intent: &Intent, overrides: &Overrides) -> Result<Plan, Error> {
+    fn planned(&self, intent: &Intent, overrides: &Overrides, beliefs: &Beliefs) -> Result<Plan, Error> {
         let running = self.data_path.running();
-        Ok(plan::build(intent, overrides, &self.beliefs, running, seed(intent, running)?)?)
+        Ok(plan::build(intent, overrides, beliefs, running, seed(intent, running)?)?)
     }
 
     fn preview(&self, file: &str, text: String) -> Result<Planned, Error> {
-        let Read { loaded, text, .. } = parse(file, text)?;
+        let Read { mut loaded, text, .. } = parse(file, text)?;
+        self.ports.settle(&mut loaded, &text)?;
         self.check_change(&loaded, text)?;
-        let plan = self.planned(&loaded.intent, &self.overrides)?;
+        let beliefs = self.health.beliefs(&Roster::of(&loaded.intent));
+        let plan = self.planned(&loaded.intent, &self.overrides, &beliefs)?;
         let changes = plan::compare(Some(&self.plan), &plan);
         Ok(Planned {
             schema_version: status::SCHEMA_VERSION,
@@ -454,6 +484,8 @@ fn state(endpoint: &plan::EndpointView) -> EndpointState {
         EndpointState::Drained
     } else if endpoint.weight.0 == 0 {
         EndpointState::Zero
+    } else if !endpoint.belief.up {
+        EndpointState::Unhealthy
     } else {
         EndpointState::Active
     }

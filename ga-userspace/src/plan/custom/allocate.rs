@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Block, CustomGroup, Destination, Instance, Intent, Listener, addresses, usable};
+use crate::model::{Block, CustomGroup, Destination, Intent, Listener, addresses, usable};
 
 /// What was given away, by `instance/listener`. Kept by the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,9 +128,4 @@ fn take(free: &mut BTreeSet<u16>, count: usize) -> Vec<(u16, u16)> {
         }
     }
     ranges
-}
-
-/// Every custom routing listener with its instance.
-pub(super) fn custom(intent: &Intent) -> impl Iterator<Item = (&Instance, &Listener)> {
-    intent.listeners().filter(|(_, listener)| listener.is_custom())
 }

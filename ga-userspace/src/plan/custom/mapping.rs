@@ -1,6 +1,6 @@
 //! The mapping of a custom routing listener, to be asked both ways. It is computed from blocks; no row is stored.
 
-use std::net::Ipv4Addr;
+use std::{fmt, net::Ipv4Addr, ops::Range};
 
 use ga_common::abi::id::EndpointId;
 use ipnet::Ipv4Net;
@@ -73,26 +73,42 @@ impl CustomView {
 
     /// All rows, by listener port.
     pub fn rows(&self) -> Vec<Row<'_>> {
-        let of = |part: &'_ Part| -> Vec<Row<'_>> {
-            let positions = 0..part.block.width() * addresses(part.block.net);
-            positions.filter_map(|position| part.row(position)).collect()
-        };
-        let mut rows: Vec<Row<'_>> = self.subnets.iter().flat_map(of).collect();
-        rows.sort_unstable_by_key(|row| row.port);
-        rows
+        sorted(self.subnets.iter().flat_map(|part| part.rows(0..part.block.width() * addresses(part.block.net))))
     }
 
     /// The rows that lead to `host`, in the subnet `net` if one is named, to `port` if one is named; by listener port.
     pub fn reverse(&self, net: Option<Ipv4Net>, host: Ipv4Addr, port: Option<u16>) -> Vec<Row<'_>> {
         let parts = self.subnets.iter().filter(|part| net.is_none_or(|net| part.block.net == net) && part.block.net.contains(&host));
-        let of = |part: &'_ Part| -> Vec<Row<'_>> {
+        let rows = parts.flat_map(|part| {
             let width = part.block.width();
             let first = (host.to_bits() - part.block.net.network().to_bits()) * width;
-            (first..first + width).filter_map(|position| part.row(position)).collect()
-        };
-        let mut rows: Vec<Row<'_>> = parts.flat_map(of).filter(|row| port.is_none_or(|port| row.host_port == port)).collect();
-        rows.sort_unstable_by_key(|row| row.port);
-        rows
+            part.rows(first..first + width)
+        });
+        sorted(rows.filter(|row| port.is_none_or(|port| row.host_port == port)))
+    }
+}
+
+fn sorted<'v>(rows: impl Iterator<Item = Row<'v>>) -> Vec<Row<'v>> {
+    let mut rows: Vec<Row<'v>> = rows.collect();
+    rows.sort_unstable_by_key(|row| row.port);
+    rows
+}
+
+impl fmt::Display for CustomView {
+    /// Other mappings or policies, other text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for Part { block, policy, destinations, .. } in &self.subnets {
+            let ports: Vec<String> = block.taken.iter().map(|(first, last)| format!("{first}~{last}")).collect();
+            let to: Vec<String> = destinations.iter().map(ToString::to_string).collect();
+            write!(f, "{separator}{} to {} port {} ({}", ports.join(","), block.net, to.join(" "), policy.word())?;
+            if let Policy::AllowCustom(allowed) = policy {
+                write!(f, " {:08x}", super::super::identity::fingerprint(&format!("{allowed:?}")) >> 32)?;
+            }
+            write!(f, ")")?;
+            separator = ", ";
+        }
+        Ok(())
     }
 }
 
@@ -111,6 +127,10 @@ impl Part {
             host_port,
             is_allowed: self.policy.allows(host, host_port),
         })
+    }
+
+    fn rows(&self, positions: Range<u32>) -> impl Iterator<Item = Row<'_>> {
+        positions.filter_map(|position| self.row(position))
     }
 
     /// Whether the group still has the port under these protocols.

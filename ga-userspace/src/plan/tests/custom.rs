@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{super::custom::{Allocation, CustomView, settle}, fixtures};
 use crate::model::{
-    Allowed, CustomGroup, Destination, Intent, Name, NameRule, Policy, Ports, Protocol, Protocols, RESERVED_PORTS, Subnet,
+    Allowed, CustomGroup, Destination, Intent, Name, NameRule, Policy, Protocol, Protocols, RESERVED_PORTS, Subnet,
 };
 
 fn destination(first: u16, last: u16, protocols: Protocols) -> Destination {
@@ -121,9 +121,9 @@ fn policy() -> impl Strategy<Value = Policy> {
     prop_oneof![Just(Policy::DenyAll), Just(Policy::AllowAll), proptest::collection::vec(host, 0..4).prop_map(Policy::AllowCustom)]
 }
 
-// proves: J07
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
+    // proves: J07
     #[test]
     fn the_two_ways_to_ask_are_inverse_for_every_row(
         wanted in proptest::collection::vec((destinations(), proptest::collection::btree_set(0u8..4, 1..3), policy()), 1..3),
