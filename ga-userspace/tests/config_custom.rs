@@ -51,9 +51,7 @@ fn every_port_of_every_address_needs_a_usable_port_of_the_listener() {
 // proves: J09, L04
 #[test]
 fn a_custom_listener_has_two_groups_unless_the_limit_says_otherwise() {
-    let with = |count: usize| {
-        (0..count).fold(listener("1001~2000"), |text, n| text + &group("81", &format!("10.1.{n}.0/28")))
-    };
+    let with = |count: usize| (0..count).fold(listener("1001~2000"), |text, n| text + &group("81", &format!("10.1.{n}.0/28")));
     assert_eq!(load("", &with(2)).unwrap().intent.instances[0].listeners[0].custom.len(), 2);
     assert_eq!(refusals("", &with(3)), ["QuotaExceeded.EndpointGroup"]);
     assert!(load("custom_groups_per_listener = 3", &with(3)).is_ok());
@@ -79,7 +77,8 @@ fn the_type_is_the_instances_and_stays() {
     let other = STANDARD.replace("rooms", "web").replace("101~110", "80");
     assert_eq!(refusals("", &format!("{custom}{other}")), ["conflict"]);
     assert_eq!(refusals("", &format!("{other}{custom}")), ["conflict"]);
-    let elsewhere = INSTANCE.replace("ga-demo", "ga-two").replace("198.51.100.10", "198.51.100.20").replace("203.0.113.5", "203.0.113.6");
+    let elsewhere =
+        INSTANCE.replace("ga-demo", "ga-two").replace("198.51.100.10", "198.51.100.20").replace("203.0.113.5", "203.0.113.6");
     assert!(load("", &format!("{custom}{elsewhere}{other}")).is_ok(), "another instance may be of the other type");
 
     let (custom, standard) = (load("", &custom).unwrap(), load("", STANDARD).unwrap());
@@ -93,7 +92,8 @@ fn the_type_is_the_instances_and_stays() {
 
 #[test]
 fn policies_and_destinations_are_what_the_file_says() {
-    let allow = "policy = \"allow_custom\"\nallow = [{ address = \"10.1.2.4\", ports = \"81~82,85\" }, { address = \"10.1.2.15\" }]\n";
+    let allow =
+        "policy = \"allow_custom\"\nallow = [{ address = \"10.1.2.4\", ports = \"81~82,85\" }, { address = \"10.1.2.15\" }]\n";
     let loaded = load("", &(listener("101~180") + &group("81~85", "10.1.2.0/28") + allow)).unwrap();
     let group = &loaded.intent.instances[0].listeners[0].custom[0];
     assert_eq!((group.name.as_str(), group.destinations[0].protocols), ("default", Protocols::Both));

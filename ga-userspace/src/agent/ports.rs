@@ -22,7 +22,9 @@ impl Ports {
     pub(super) fn open(state_dir: &Path) -> Result<Self, Error> {
         let path = state_dir.join("custom-ports.json");
         let given = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| Error::State { path: path.clone(), source: error.into() })?,
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|error| Error::State { path: path.clone(), source: error.into() })?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Allocation::default(),
             Err(source) => return Err(Error::State { path, source }),
         };

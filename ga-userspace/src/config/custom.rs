@@ -22,8 +22,8 @@ use super::{
     tree::{Table, Value, not_a_word, shorten},
 };
 use crate::model::{
-    Affinity, AllUnhealthy, Allowed, CustomGroup, Destination, Listener, Name, Policy, Port, Protocol, Protocols, Subnet, addresses,
-    usable,
+    Affinity, AllUnhealthy, Allowed, CustomGroup, Destination, Listener, Name, Policy, Port, Protocol, Protocols, Subnet,
+    addresses, usable,
 };
 
 /// Prefix lengths that a subnet may have.
@@ -173,9 +173,8 @@ fn preserve_client_ip(value: Option<Value<'_>>, cx: &mut Context<'_>) {
         "none" => return,
         "transparent" => Fault::new(Kind::NotSupportedYet, "`transparent` is not supported yet for custom routing")
             .help("with \"none\", hosts see the egress address"),
-        "proxy_v1" | "proxy_v2" | "toa" => {
-            Fault::new(Kind::NotAllowed, format!("`{word}` is not for custom routing")).help("with \"none\", hosts see the egress address")
-        }
+        "proxy_v1" | "proxy_v2" | "toa" => Fault::new(Kind::NotAllowed, format!("`{word}` is not for custom routing"))
+            .help("with \"none\", hosts see the egress address"),
         _ => not_a_word(word, ["none", "transparent"].into_iter()),
     };
     value.problem(draft, &mut cx.problems);
@@ -185,7 +184,10 @@ fn destinations(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Vec<Destinati
     let elements = value.array(&mut cx.problems)?;
     if elements.is_empty() {
         let draft = Fault::new(Kind::MissingKey, "at least one destination is needed");
-        value.problem(draft.help("say which ports of the hosts: `{ ports = \"81~85\", protocols = [\"tcp\"] }`"), &mut cx.problems);
+        value.problem(
+            draft.help("say which ports of the hosts: `{ ports = \"81~85\", protocols = [\"tcp\"] }`"),
+            &mut cx.problems,
+        );
         return None;
     }
     let limit = cx.limits.custom_destinations_per_group as usize;
@@ -197,7 +199,8 @@ fn destinations(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Vec<Destinati
     let mut found: Vec<Destination> = Vec::new();
     for element in &elements {
         let Some(new) = destination(element, cx) else { continue };
-        let meets = |other: &&Destination| other.first <= new.last && new.first <= other.last && other.protocols.meets(new.protocols);
+        let meets =
+            |other: &&Destination| other.first <= new.last && new.first <= other.last && other.protocols.meets(new.protocols);
         if let Some(other) = found.iter().find(meets) {
             let message = format!("{new} and {other} of this group overlap");
             let draft = Fault::new(Kind::Conflict, message).help("name a port and protocol in one destination only");
@@ -216,7 +219,10 @@ fn destination(element: &Value<'_>, cx: &mut Context<'_>) -> Option<Destination>
         match range(text) {
             Ok(range) => Some(range),
             Err(why) => {
-                value.problem(Fault::new(Kind::BadValue, why).help("write one port or one range: \"81\" or \"81~85\""), &mut cx.problems);
+                value.problem(
+                    Fault::new(Kind::BadValue, why).help("write one port or one range: \"81\" or \"81~85\""),
+                    &mut cx.problems,
+                );
                 None
             }
         }
@@ -290,7 +296,10 @@ fn subnet(
         && word != "vswitch"
     {
         let message = format!("a custom routing listener has subnets behind it, not `{}` endpoints", shorten(word));
-        value.problem(Fault::new(Kind::NotAllowed, message).help("write `type = \"vswitch\"`, or leave the key away"), &mut cx.problems);
+        value.problem(
+            Fault::new(Kind::NotAllowed, message).help("write `type = \"vswitch\"`, or leave the key away"),
+            &mut cx.problems,
+        );
     }
     let cidr = table.required("cidr", "name the subnet: `cidr = \"10.1.2.0/28\"`", &mut cx.problems);
     let net = cidr.as_ref().and_then(|value| cidr_of(value, around, known, cx));
@@ -321,12 +330,7 @@ fn subnet(
     Some(Subnet { net: net?, policy })
 }
 
-fn cidr_of(
-    value: &Value<'_>,
-    around: &Surroundings,
-    known: &mut Vec<(Ipv4Net, usize)>,
-    cx: &mut Context<'_>,
-) -> Option<Ipv4Net> {
+fn cidr_of(value: &Value<'_>, around: &Surroundings, known: &mut Vec<(Ipv4Net, usize)>, cx: &mut Context<'_>) -> Option<Ipv4Net> {
     let IpNet::V4(net) = acl::net(value, cx)? else {
         let draft = Fault::new(Kind::Family, "custom routing is for IPv4 only").help("name an IPv4 subnet");
         value.problem(draft, &mut cx.problems);
@@ -334,7 +338,8 @@ fn cidr_of(
     };
     if !PREFIXES.contains(&net.prefix_len()) {
         let (low, high) = PREFIXES.into_inner();
-        let draft = Fault::new(Kind::OutOfRange, format!("a subnet has a prefix of {low} to {high} bits, not {}", net.prefix_len()));
+        let draft =
+            Fault::new(Kind::OutOfRange, format!("a subnet has a prefix of {low} to {high} bits, not {}", net.prefix_len()));
         value.problem(draft.help("a /28 has 16 addresses, a /17 has 32,768"), &mut cx.problems);
         return None;
     }
@@ -386,12 +391,7 @@ fn allowed(
     (found.len() == elements.len()).then_some(found)
 }
 
-fn host(
-    value: &Value<'_>,
-    net: Option<Ipv4Net>,
-    seen: &mut BTreeMap<Ipv4Addr, usize>,
-    cx: &mut Context<'_>,
-) -> Option<Ipv4Addr> {
+fn host(value: &Value<'_>, net: Option<Ipv4Net>, seen: &mut BTreeMap<Ipv4Addr, usize>, cx: &mut Context<'_>) -> Option<Ipv4Addr> {
     let text = value.string(&mut cx.problems)?;
     let Ok(address) = text.parse::<Ipv4Addr>() else {
         let draft = Fault::new(Kind::BadValue, format!("{:?} is not an IPv4 address", shorten(text)));
@@ -429,7 +429,8 @@ fn allowed_ports(value: &Value<'_>, destinations: Option<&[Destination]>, cx: &m
             Ok(range) => {
                 ranges.push(range);
                 let is_served = |port: u16| {
-                    destinations.is_none_or(|all| all.iter().any(|destination| (destination.first..=destination.last).contains(&port)))
+                    destinations
+                        .is_none_or(|all| all.iter().any(|destination| (destination.first..=destination.last).contains(&port)))
                 };
                 let Some(port) = (range.0..=range.1).find(|port| !is_served(*port)) else { continue };
                 Fault::new(Kind::Conflict, format!("port {port} is in no destination of the group"))

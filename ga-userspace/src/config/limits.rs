@@ -79,11 +79,31 @@ pub(super) fn read(document: &Table<'_>, cx: &mut Context<'_>) -> Limits {
         acl_entries_per_listener: number("acl_entries_per_listener", ACL_ENTRIES_PER_LISTENER, default.acl_entries_per_listener),
         acl_entries_per_instance: number("acl_entries_per_instance", ACL_ENTRIES_PER_INSTANCE, default.acl_entries_per_instance),
         listeners_per_acl: number("listeners_per_acl", LISTENERS_PER_ACL, default.listeners_per_acl),
-        custom_groups_per_listener: number("custom_groups_per_listener", CUSTOM_GROUPS_PER_LISTENER, default.custom_groups_per_listener),
-        custom_destinations_per_group: number("custom_destinations_per_group", CUSTOM_DESTINATIONS_PER_GROUP, default.custom_destinations_per_group),
-        custom_endpoints_per_group: number("custom_endpoints_per_group", CUSTOM_ENDPOINTS_PER_GROUP, default.custom_endpoints_per_group),
-        custom_policy_addresses_per_endpoint: number("custom_policy_addresses_per_endpoint", CUSTOM_POLICY_ADDRESSES_PER_ENDPOINT, default.custom_policy_addresses_per_endpoint),
-        custom_policy_ranges_per_address: number("custom_policy_ranges_per_address", CUSTOM_POLICY_RANGES_PER_ADDRESS, default.custom_policy_ranges_per_address),
+        custom_groups_per_listener: number(
+            "custom_groups_per_listener",
+            CUSTOM_GROUPS_PER_LISTENER,
+            default.custom_groups_per_listener,
+        ),
+        custom_destinations_per_group: number(
+            "custom_destinations_per_group",
+            CUSTOM_DESTINATIONS_PER_GROUP,
+            default.custom_destinations_per_group,
+        ),
+        custom_endpoints_per_group: number(
+            "custom_endpoints_per_group",
+            CUSTOM_ENDPOINTS_PER_GROUP,
+            default.custom_endpoints_per_group,
+        ),
+        custom_policy_addresses_per_endpoint: number(
+            "custom_policy_addresses_per_endpoint",
+            CUSTOM_POLICY_ADDRESSES_PER_ENDPOINT,
+            default.custom_policy_addresses_per_endpoint,
+        ),
+        custom_policy_ranges_per_address: number(
+            "custom_policy_ranges_per_address",
+            CUSTOM_POLICY_RANGES_PER_ADDRESS,
+            default.custom_policy_ranges_per_address,
+        ),
     }
 }
 

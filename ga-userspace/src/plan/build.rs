@@ -15,8 +15,8 @@ use ga_common::abi::{
 use ipnet::Ipv4Net;
 
 use super::{
-    CustomView, EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State, TableInfo, TableView,
-    acl, address_key, entries,
+    CustomView, EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State, TableInfo,
+    TableView, acl, address_key, entries,
     error::within,
     groups, identity,
     ids::Pool,
@@ -108,13 +108,17 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
     };
     let mut endpoints: Vec<_> = listener.groups.iter().flat_map(of_group).collect();
     let subnets = listener.custom.iter().flat_map(|group| group.subnets.iter().map(move |subnet| (group, subnet)));
-    endpoints.extend(subnets.map(|(group, subnet)| {
-        endpoint_view(subnet_name(instance, listener, group, subnet), Weight::default(), known, numbers)
-    }));
+    endpoints.extend(
+        subnets.map(|(group, subnet)| {
+            endpoint_view(subnet_name(instance, listener, group, subnet), Weight::default(), known, numbers)
+        }),
+    );
     endpoints.sort_by(|a, b| a.name.cmp(&b.name));
     groups::claim(&mut endpoints);
     let id_of = |group: &str, net: Ipv4Net| {
-        let is_it = |endpoint: &&EndpointView| endpoint.name.group.as_str() == group && endpoint.name.address == IpAddr::V4(net.network());
+        let is_it = |endpoint: &&EndpointView| {
+            endpoint.name.group.as_str() == group && endpoint.name.address == IpAddr::V4(net.network())
+        };
         endpoints.iter().find(is_it).map(|endpoint| endpoint.id)
     };
     let custom = listener.is_custom().then(|| CustomView::new(listener, id_of));

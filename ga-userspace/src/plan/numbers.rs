@@ -34,7 +34,12 @@ impl<'a> Sorted<'a> {
     pub(super) fn endpoints(instance: &'a Instance, listener: &'a Listener) -> Vec<EndpointName> {
         let names_of = |group: &'a EndpointGroup| group.endpoints.iter().map(|e| EndpointName::new(instance, listener, group, e));
         let mut names: Vec<_> = listener.groups.iter().flat_map(names_of).collect();
-        names.extend(listener.custom.iter().flat_map(|group| group.subnets.iter().map(|subnet| subnet_name(instance, listener, group, subnet))));
+        names.extend(
+            listener
+                .custom
+                .iter()
+                .flat_map(|group| group.subnets.iter().map(|subnet| subnet_name(instance, listener, group, subnet))),
+        );
         names.sort_unstable();
         names
     }

@@ -72,7 +72,8 @@ fn blocks(listener: &Listener, before: &[Block]) -> Result<Vec<Block>, (String, 
             }
             if need > free.len() as u64 {
                 let why = format!("{} in group `{}` needs {need} ports, and {} are free", subnet.net, group.name, free.len());
-                let help = "ports of removed destinations are free again when their subnet is removed; or give the listener more ports";
+                let help =
+                    "ports of removed destinations are free again when their subnet is removed; or give the listener more ports";
                 return Err((why, help.to_owned()));
             }
             block.taken = take(&mut free, need as usize);

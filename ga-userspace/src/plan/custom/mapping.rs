@@ -62,10 +62,6 @@ impl CustomView {
         Self { subnets: listener.blocks.iter().filter_map(part).collect() }
     }
 
-    pub(super) fn parts(&self) -> &[Part] {
-        &self.subnets
-    }
-
     /// Where `port` leads.
     pub fn forward(&self, port: u16) -> Option<Row<'_>> {
         self.subnets.iter().find_map(|part| part.row(part.block.position(port)?))
@@ -78,7 +74,8 @@ impl CustomView {
 
     /// The rows that lead to `host`, in the subnet `net` if one is named, to `port` if one is named; by listener port.
     pub fn reverse(&self, net: Option<Ipv4Net>, host: Ipv4Addr, port: Option<u16>) -> Vec<Row<'_>> {
-        let parts = self.subnets.iter().filter(|part| net.is_none_or(|net| part.block.net == net) && part.block.net.contains(&host));
+        let parts =
+            self.subnets.iter().filter(|part| net.is_none_or(|net| part.block.net == net) && part.block.net.contains(&host));
         let rows = parts.flat_map(|part| {
             let width = part.block.width();
             let first = (host.to_bits() - part.block.net.network().to_bits()) * width;

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use ga_common::abi::id::EndpointId;
 use proptest::prelude::*;
 
-use super::{super::custom::{Allocation, CustomView, settle}, fixtures};
+use super::{
+    super::custom::{Allocation, CustomView, settle},
+    fixtures,
+};
 use crate::model::{
     Allowed, CustomGroup, Destination, Intent, Name, NameRule, Policy, Protocol, Protocols, RESERVED_PORTS, Subnet,
 };
@@ -118,7 +121,11 @@ fn policy() -> impl Strategy<Value = Policy> {
         address: (0x0a01_0000 + host).into(),
         ports: port.map(|port| (port, port + 1)).into_iter().collect(),
     });
-    prop_oneof![Just(Policy::DenyAll), Just(Policy::AllowAll), proptest::collection::vec(host, 0..4).prop_map(Policy::AllowCustom)]
+    prop_oneof![
+        Just(Policy::DenyAll),
+        Just(Policy::AllowAll),
+        proptest::collection::vec(host, 0..4).prop_map(Policy::AllowCustom)
+    ]
 }
 
 proptest! {
