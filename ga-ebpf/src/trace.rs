@@ -56,9 +56,9 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
         outcome => outcome,
     };
     if outcome.is_answered() {
-        TraceTables.explain(Stage::refused());
+        TraceTables.explain(Stage::refused);
     }
-    TraceTables.explain(Stage::verdict(outcome));
+    TraceTables.explain(|| Stage::verdict(outcome));
     match outcome.verdict() {
         Verdict::Pass(_) => XDP_PASS,
         Verdict::Drop(_) => XDP_DROP,
@@ -130,7 +130,7 @@ impl Tables for TraceTables {
     const DRY: bool = true;
 
     #[inline(always)]
-    fn explain(&self, stage: Stage) {
+    fn explain(&self, stage: impl FnOnce() -> Stage) {
         let Some(trace) = TRACE.get_ptr_mut(0) else {
             return;
         };
@@ -139,7 +139,7 @@ impl Tables for TraceTables {
         let at = black_box(trace.count as usize);
         trace.count += 1;
         if at < STAGES {
-            trace.stages[at] = stage;
+            trace.stages[at] = stage();
         }
     }
 
