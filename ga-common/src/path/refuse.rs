@@ -40,82 +40,80 @@ pub fn packet<F: Frame>(frame: &mut F, outcome: Outcome) -> Outcome {
 #[inline(always)]
 fn answer<F: Frame>(frame: &mut F) -> Option<()> {
     let Link { ether_type, tags } = link::read(frame)?;
-    let (dst_mac, src_mac) = macs(frame.window::<ETH_LEN>(0)?);
+    let &mut [.., first, _, _, _, _, _] = frame.window::<12>(0)?;
     // An answer to a group of stations would be an answer to many.
-    if src_mac[0] & 1 != 0 {
+    if first & 1 != 0 {
         return None;
     }
     match ether_type {
-        ETHERTYPE_IPV4 => v4(frame.window::<40>(tags.l3())?)?,
-        ETHERTYPE_IPV6 => v6(frame.window::<60>(tags.l3())?)?,
+        ETHERTYPE_IPV4 => v4(frame, tags.l3())?,
+        ETHERTYPE_IPV6 => v6(frame, tags.l3())?,
         _ => return None,
     }
-    set_macs(frame.window::<ETH_LEN>(0)?, src_mac, dst_mac);
+    let eth = frame.window::<ETH_LEN>(0)?;
+    let (dst_mac, src_mac) = macs(eth);
+    set_macs(eth, src_mac, dst_mac);
     Some(())
 }
 
 /// An IPv4 header without options and the TCP header behind it.
 #[inline(always)]
-fn v4(b: &mut [u8; 40]) -> Option<()> {
-    if b[0] != 0x45 || b[9] != TCP {
+fn v4<F: Frame>(frame: &mut F, l3: usize) -> Option<()> {
+    let &mut [first, _, l0, l1, _, _, _, _, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = frame.window::<20>(l3)?;
+    if first != 0x45 || protocol != TCP {
         return None;
     }
-    let behind = u32::from(u16::from_be_bytes([b[2], b[3]])).checked_sub(20)?;
-    let (src, dst) = ([b[12], b[13], b[14], b[15]], [b[16], b[17], b[18], b[19]]);
-    let mut tcp = [0; 20];
-    tcp.copy_from_slice(&b[20..]);
-    let pseudo = Delta::default().bytes4([0; 4], src).bytes4([0; 4], dst);
-    b[20..].copy_from_slice(&reset(&tcp, behind, pseudo)?);
+    let behind = u32::from(u16::from_be_bytes([l0, l1])).checked_sub(20)?;
+    let (src, dst) = ([s0, s1, s2, s3], [d0, d1, d2, d3]);
+    let addresses = Delta::default().bytes4([0; 4], src).bytes4([0; 4], dst);
+    reset(frame, l3 + 20, behind, addresses)?;
     // No identification is needed where nothing may be fragmented (RFC 6864 section 4.1).
-    let words = [[0x45, 0, 0, 20 + TCP_LEN], [0, 0, 0x40, 0], [TTL, TCP, 0, 0]];
-    let check = sum(words.iter().copied(), pseudo).apply([0xff, 0xff]);
-    for (n, word) in words.into_iter().enumerate() {
-        b[4 * n..4 * n + 4].copy_from_slice(&word);
-    }
-    b[10..12].copy_from_slice(&check);
-    b[12..16].copy_from_slice(&dst);
-    b[16..20].copy_from_slice(&src);
+    let (first, second, third) = ([0x45, 0, 0, 20 + TCP_LEN], [0, 0, 0x40, 0], [TTL, TCP, 0, 0]);
+    let [c0, c1] = addresses.bytes4([0; 4], first).bytes4([0; 4], second).bytes4([0; 4], third).apply([0xff, 0xff]);
+    *frame.window::<4>(l3)? = first;
+    *frame.window::<4>(l3 + 4)? = second;
+    *frame.window::<4>(l3 + 8)? = [TTL, TCP, c0, c1];
+    *frame.window::<4>(l3 + 12)? = dst;
+    *frame.window::<4>(l3 + 16)? = src;
     Some(())
 }
 
 /// An IPv6 header and the TCP header right behind it.
 #[inline(always)]
-fn v6(b: &mut [u8; 60]) -> Option<()> {
-    if b[6] != TCP {
+fn v6<F: Frame>(frame: &mut F, l3: usize) -> Option<()> {
+    let &mut [_, _, _, _, l0, l1, next, _] = frame.window::<8>(l3)?;
+    if next != TCP {
         return None;
     }
-    let behind = u32::from(u16::from_be_bytes([b[4], b[5]]));
-    let word = |at: usize| [b[at], b[at + 1], b[at + 2], b[at + 3]];
-    let pseudo = sum([8, 12, 16, 20, 24, 28, 32, 36].into_iter().map(word), Delta::default());
-    let mut tcp = [0; 20];
-    tcp.copy_from_slice(&b[40..]);
-    b[40..].copy_from_slice(&reset(&tcp, behind, pseudo)?);
-    for at in 8..24 {
-        b.swap(at, at + 16);
+    let mut addresses = Delta::default();
+    for at in [8, 16, 24, 32] {
+        addresses = addresses.words([0], [u64::from_ne_bytes(*frame.window::<8>(l3 + at)?)]);
     }
-    b[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, TCP_LEN, TCP, TTL]);
+    reset(frame, l3 + 40, u32::from(u16::from_be_bytes([l0, l1])), addresses)?;
+    *frame.window::<8>(l3)? = [0x60, 0, 0, 0, 0, TCP_LEN, TCP, TTL];
+    for at in [8, 16] {
+        let src = *frame.window::<8>(l3 + at)?;
+        let dst = *frame.window::<8>(l3 + at + 16)?;
+        *frame.window::<8>(l3 + at)? = dst;
+        *frame.window::<8>(l3 + at + 16)? = src;
+    }
     Some(())
 }
 
-/// The header that answers `syn`, which begins `behind` bytes of TCP header and payload; `addresses` is the sum of the addresses.
-/// SEG.LEN counts the SYN, so what is acknowledged is one more than its payload.
+/// Makes the header at `at`, which begins `behind` bytes of TCP header and payload, the answer to what it was; `addresses` is the
+/// sum of the addresses. SEG.LEN counts the SYN, so what is acknowledged is one more than its payload.
 #[inline(always)]
-fn reset(syn: &[u8; 20], behind: u32, addresses: Delta) -> Option<[u8; 20]> {
-    let payload = behind.checked_sub(u32::from(syn[12] >> 4) * 4)?;
-    let seq = u32::from_be_bytes([syn[4], syn[5], syn[6], syn[7]]);
-    let ack = seq.wrapping_add(payload).wrapping_add(1).to_be_bytes();
-    let words = [[syn[2], syn[3], syn[0], syn[1]], ack, [TCP_LEN << 2, RST_ACK, 0, 0]];
-    let pseudo = addresses.bytes4([0; 4], [0, TCP, 0, TCP_LEN]);
-    let [c0, c1] = sum(words.iter().copied(), pseudo).apply([0xff, 0xff]);
-    let [ports, ack, flags] = words;
-    Some([
-        ports[0], ports[1], ports[2], ports[3], 0, 0, 0, 0, ack[0], ack[1], ack[2], ack[3], flags[0], flags[1], 0, 0, c0, c1, 0,
-        0,
-    ])
-}
-
-/// `words` added to a sum that began with nothing: as if they had been zero.
-#[inline(always)]
-fn sum(words: impl Iterator<Item = [u8; 4]>, from: Delta) -> Delta {
-    words.fold(from, |sum, word| sum.bytes4([0; 4], word))
+fn reset<F: Frame>(frame: &mut F, at: usize, behind: u32, addresses: Delta) -> Option<()> {
+    let &mut [s0, s1, d0, d1, q0, q1, q2, q3, _, _, _, _, offset, _, _, _, _, _, _, _] = frame.window::<20>(at)?;
+    let payload = behind.checked_sub(u32::from(offset >> 4) * 4)?;
+    let ack = u32::from_be_bytes([q0, q1, q2, q3]).wrapping_add(payload).wrapping_add(1).to_be_bytes();
+    let (ports, flags) = ([d0, d1, s0, s1], [TCP_LEN << 2, RST_ACK, 0, 0]);
+    let sum = addresses.bytes4([0; 4], [0, TCP, 0, TCP_LEN]).bytes4([0; 4], ports).bytes4([0; 4], ack).bytes4([0; 4], flags);
+    let [c0, c1] = sum.apply([0xff, 0xff]);
+    *frame.window::<4>(at)? = ports;
+    *frame.window::<4>(at + 4)? = [0; 4];
+    *frame.window::<4>(at + 8)? = ack;
+    *frame.window::<4>(at + 12)? = flags;
+    *frame.window::<4>(at + 16)? = [c0, c1, 0, 0];
+    Some(())
 }
