@@ -243,5 +243,8 @@ impl Tables for TraceTables {
     fn count_flow(&self, _id: EndpointId) {}
 
     #[inline(always)]
+    fn count_failure(&self, _id: EndpointId) {}
+
+    #[inline(always)]
     fn count_event(&self, _event: Event) {}
 }

@@ -115,6 +115,11 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     if ttl <= 1 {
         return Err(Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint())));
     }
+    let is_blamed =
+        is_return && is_unreachable::<K, F>(frame, at, is_same_source(*outer, room.packet.tuple.addrs), meta.protocol());
+    if is_blamed && FlowMemory::<K, W>::is_unreachable(tables, found.index, found.state) {
+        return Err(Outcome::drop(Drop::Unreachable, owner(tables, meta.endpoint())));
+    }
     room.from = if is_return {
         slot.client_way()
     } else {
@@ -228,6 +233,17 @@ pub const fn is_echo<const K: usize>(kind: u8) -> bool {
 #[inline(always)]
 pub const fn is_error<const K: usize>(kind: u8) -> bool {
     if Ip::<K>::IS_V4 { matches!(kind, 3 | 11 | 12) } else { matches!(kind, 1..=4) }
+}
+
+/// Whether the error at `at` says that a packet of `protocol` can reach nobody; of UDP only the receiver itself may say so, and only
+/// of its port.
+#[inline(always)]
+fn is_unreachable<const K: usize, F: Frame>(frame: &mut F, at: Message, is_receivers: bool, protocol: u8) -> bool {
+    let Some(&mut [kind, code, ..]) = frame.window::<ICMP_LEN>(at.icmp) else { return false };
+    let (unreachable, port) = if Ip::<K>::IS_V4 { (3, 3) } else { (1, 4) };
+    // Of IPv4, "fragmentation needed" is among them.
+    let is_too_big = Ip::<K>::IS_V4 && code == 4;
+    kind == unreachable && !is_too_big && (protocol == TCP || is_receivers && code == port)
 }
 
 /// Where a message is.

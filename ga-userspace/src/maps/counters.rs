@@ -61,6 +61,7 @@ impl Counters {
             return_packets: sum.return_packets + cpu.return_packets,
             return_bytes: sum.return_bytes + cpu.return_bytes,
             new_flows: sum.new_flows + cpu.new_flows,
+            failures: sum.failures + cpu.failures,
         }))
     }
 
