@@ -23,6 +23,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// Failures that were counted, and what follows from them.
 pub(super) struct Failures {
     passive: Passive,
+    /// Somebody is paused, or is not any more, and the plan does not know it.
+    is_news: bool,
     /// What the counters said the last time.
     all: u64,
     by_endpoint: BTreeMap<EndpointId, u64>,
@@ -31,8 +33,12 @@ pub(super) struct Failures {
 impl Failures {
     /// From now on; what was counted before is of no account.
     pub(super) fn new(counters: &Counters, plan: &Plan) -> Result<Self, Error> {
-        let mut failures =
-            Self { passive: Passive::default(), all: counters.event(Event::EndpointFailed)?, by_endpoint: BTreeMap::new() };
+        let mut failures = Self {
+            passive: Passive::default(),
+            is_news: false,
+            all: counters.event(Event::EndpointFailed)?,
+            by_endpoint: BTreeMap::new(),
+        };
         if failures.all > 0 {
             for endpoint in plan.listeners.iter().flat_map(|listener| &listener.endpoints) {
                 failures.by_endpoint.insert(endpoint.id, counters.endpoint(endpoint.id)?.failures);
@@ -84,6 +90,7 @@ impl Agent {
             Ok(failed) => {
                 for (name, count) in failed {
                     if self.failures.passive.failed(&name, count, now) {
+                        self.failures.is_news = true;
                         tracing::warn!(endpoint = %name, "does not answer clients, and is left alone for a while");
                     }
                 }
@@ -92,13 +99,17 @@ impl Agent {
         }
         for name in self.failures.passive.end(now) {
             tracing::info!(endpoint = %name, "is tried again");
+            self.failures.is_news = true;
+        }
+        if !self.failures.is_news {
+            return;
         }
         let roster = Arc::clone(self.health.roster());
         let beliefs = self.believed(&roster);
-        if beliefs.endpoints != self.beliefs.endpoints {
-            match self.believe(&beliefs).await {
-                Ok(()) => self.beliefs = beliefs,
-                // The next look comes soon.
-                Err(error) => tracing::error!("failures of endpoints: {error}"),
-            }
-       
+        match self.believe(&beliefs).await {
+            Ok(()) => (self.beliefs, self.failures.is_news) = (beliefs, false),
+            // The next look comes soon.
+            Err(error) => tracing::error!("failures of endpoints: {error}"),
+        }
+    }
+}
