@@ -4,7 +4,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use ga_common::{
-    path,
+    path::{self, verdict::Outcome},
     wire::{
         extension,
         vlan::{self, Tags},
@@ -39,4 +39,11 @@ pub(crate) extern "C" fn ga_walk(ctx: *mut xdp_md, next: u32, offset: u32, end: 
 #[inline(never)]
 pub(crate) extern "C" fn ga_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &KernelTables).bits()
+}
+
+/// [`path::direct::packet`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_direct(ctx: *mut xdp_md, asked: u64) -> u64 {
+    path::direct::packet(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
 }

@@ -1,7 +1,7 @@
 //! Every fixed capacity, with the memory it costs.
 
 /// Layout number of everything in `abi`; a change of any layout or meaning raises it.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Entries of a selection table, a prime: 255:1 and 30/35/35 come out right. 131,074 bytes a table.
 pub const TABLE_SIZE: usize = 65_537;
@@ -36,6 +36,9 @@ pub const FLOW_WAYS: u32 = 8;
 
 /// Words of the filter of our addresses; a power of two. 8 bytes each.
 pub const FILTER_WORDS: u32 = 64;
+
+/// Words of the filter of services whose endpoints answer clients themselves; a power of two. 8 bytes each.
+pub const DIRECT_WORDS: u32 = 1_024;
 
 /// Interfaces above this index are refused: a flow slot has 20 bits for one.
 pub const MAX_IFINDEX: u32 = (1 << 20) - 1;

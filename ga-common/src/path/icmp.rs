@@ -3,18 +3,19 @@
 //! `K` says which IP version it is, as it does for flows.
 
 use super::{
-    Leave, NOT_READY, OTHER_PROTOCOL, TRUNCATED, depart,
+    Leave, NOT_READY, OTHER_PROTOCOL, TRUNCATED, depart, direct,
     explain::Stage,
     flow,
     link::{self, Link},
     owner,
+    parse::flag,
     select::{Addresses, V4, V6},
     tables::{Direction, FlowMemory, Tables},
     verdict::Outcome,
 };
 use crate::{
     abi::{
-        entry::Address,
+        entry::{Address, ServiceKey, Settings},
         flow::{Flow, Tuple, Way},
         reason::{Drop, Pass},
     },
@@ -83,7 +84,7 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     }
     // What we send to ourselves would go round for ever.
     room.key.addr = A::source(*outer);
-    if !A::is_host(*outer) || tables.address(&room.key.addr).is_some() {
+    if !A::is_host(*outer) || tables.address(&room.key.addr).is_some_and(|address| address.is_ours()) {
         return Err(Outcome::pass(Pass::Martian));
     }
     if is_echo::<K>(kind) {
@@ -105,6 +106,15 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     }
     let settings = tables.settings().ok_or(NOT_READY)?;
     let hash = flow::hash(settings, &room.tuple);
+    if settings.features & Settings::DIRECT != 0 {
+        let [_, _, p0, p1] = room.tuple.ports;
+        room.hash = hash;
+        room.key = ServiceKey { addr: A::destination(room.tuple.addrs), port: [p0, p1], protocol: room.tuple.protocol, pad: 0 };
+        // It goes where the packets of the flow go, as they do.
+        if let Some(outcome) = direct::look::<K, A, T>(tables, &room.key, tags, flag::ACK) {
+            return Ok(outcome);
+        }
+    }
     let found = flow::find::<K, W, T>(tables, settings, hash, &room.tuple, tables.tick()).ok_or(UNKNOWN)?;
     let slot = FlowMemory::<K, W>::slot(tables, found.index).ok_or(UNKNOWN)?;
     let meta = slot.meta();

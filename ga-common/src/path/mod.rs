@@ -1,9 +1,12 @@
 //! The way of one packet. The order of the stages stands here and nowhere else:
 //! parse → flow → (listener → select → open) → rewrite → emit.
+//! A packet for a listener whose endpoints answer clients themselves takes another way right after parsing: `direct`.
 //!
 //! A packet that is not ours costs one look at the addresses; a packet of a known flow one look at flow memory; only a new
 //! flow asks for listener, table and endpoint.
 
+pub mod direct;
+pub mod encap;
 pub mod explain;
 pub mod flow;
 pub mod icmp;
@@ -26,7 +29,7 @@ use self::{
 };
 use crate::{
     abi::{
-        entry::{Address, ServiceKey},
+        entry::{Address, ServiceKey, Settings},
         flow::{Flow, Tuple, Way, mac, unpack_mac},
         id::{EndpointId, ListenerId},
         reason::{Drop, Pass},
@@ -38,13 +41,15 @@ use crate::{
 /// Decides about one packet, and rewrites it when it is to be sent.
 #[inline(always)]
 pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
-    match flows(frame, tables) {
+    let outcome = match flows(frame, tables) {
         OTHER_PROTOCOL => icmp::packet(frame, tables),
         outcome => outcome,
-    }
+    };
+    if outcome.is_direct() { direct::packet(frame, tables, outcome) } else { outcome }
 }
 
-/// The first half of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide. The kernel has two programs for
+/// The first part of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, and what [`Outcome::is_direct`]
+/// here or there is [`direct::packet`]'s. The kernel has two programs for
 /// its verifier to judge in the place of one.
 #[inline(always)]
 pub fn flows<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
@@ -98,6 +103,11 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     }
     let now = tables.tick();
     let hash = flow::hash(settings, &packet.tuple);
+    if settings.features & Settings::DIRECT != 0
+        && let Some(outcome) = direct::ask::<K, W, A, T>(tables, &packet, hash, tags)
+    {
+        return outcome;
+    }
     let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else { return Outcome::UNKNOWN };
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return TRUNCATED };
     let (meta, to) = (slot.meta(), slot.translation(packet.tuple.protocol));
@@ -163,16 +173,22 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     let Some(service) = tables.service(&room.key) else {
         return Outcome::pass(match tables.address(&room.key.addr) {
             Some(address) if address.roles & Address::VIP != 0 => Pass::NoListener,
-            Some(_) => Pass::NoReturnFlow,
+            Some(address) if address.roles & Address::EGRESS != 0 => Pass::NoReturnFlow,
+            Some(_) => Pass::NotOurs,
             None => Pass::NotOurs,
         });
     };
     tables.explain(Stage::service(service));
     let id = service.listener;
+    if service.is_direct() {
+        // The filter knows of it from before the service is there.
+        return Outcome::drop(Drop::NotReady, id);
+    }
     let Some(listener) = tables.listener(id) else { return Outcome::pass(Pass::NoListener) };
     // From ourselves, a flow would be answered to ourselves: two packets of such a kind go round for ever.
     room.key.addr = A::source(room.tuple.addrs);
-    let is_ours = parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some();
+    let is_ours =
+        parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some_and(|address| address.is_ours());
     if is_ours || !A::is_host(room.tuple.addrs) {
         return Outcome::pass(Pass::Martian);
     }

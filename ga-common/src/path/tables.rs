@@ -36,6 +36,8 @@ pub struct Scratch<const K: usize> {
     pub from: Way,
     /// The service that is asked for.
     pub key: ServiceKey,
+    /// The tuple's hash.
+    pub hash: u64,
 }
 
 impl<const K: usize> Scratch<K> {
@@ -48,6 +50,7 @@ impl<const K: usize> Scratch<K> {
             to: tuple,
             from: Way { dst: 0, src: 0, ifindex: 0, tags: 0 },
             key: ServiceKey { addr: [0; 16], port: [0; 2], protocol: 0, pad: 0 },
+            hash: 0,
         }
     }
 }
@@ -92,6 +95,8 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     fn cpu(&self) -> u32;
     /// One word of the filter of our addresses.
     fn filter(&self, word: u32) -> u64;
+    /// One word of the filter of services whose endpoints answer clients themselves.
+    fn direct(&self, word: u32) -> u64;
     /// What `key` is to us.
     fn address(&self, key: &AddressKey) -> Option<Address>;
     /// Who serves `key`.

@@ -170,6 +170,7 @@ impl Agent {
                 | Step::Icmp { .. }
                 | Step::Answered
                 | Step::Quoted(_)
+                | Step::Encapsulated { .. }
                 | Step::Translated(_) => {}
             }
         }
@@ -270,6 +271,14 @@ impl Words {
                 )
             }
             Step::Reopened { index } => ("flow", format!("the one in slot {index} is over, and a SYN opens another")),
+            Step::Service { listener, endpoint_port: 0 } => (
+                "listener",
+                format!("{} has this address and port; endpoints answer clients themselves", self.listener(*listener)),
+            ),
+            Step::Encapsulated { src, dst, protocol } => (
+                "encapsulate",
+                format!("within an IP packet from {src} to {dst}, protocol {protocol}; the packet stays as it is"),
+            ),
             Step::Service { listener, endpoint_port } => (
                 "listener",
                 format!("{} has this address and port; endpoints are reached at port {endpoint_port}", self.listener(*listener)),
@@ -318,6 +327,7 @@ impl Words {
             (true, true) => "a VIP and an egress address",
             (true, false) => "a VIP",
             (false, true) => "an egress address",
+            (false, false) if has(Address::BEHIND) => "an endpoint that answers clients through us,",
             (false, false) => "an address without a role",
         };
         let listeners = match (address.protocols & Address::TCP != 0, address.protocols & Address::UDP != 0) {

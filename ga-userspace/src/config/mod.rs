@@ -12,6 +12,7 @@ pub mod render;
 mod across;
 mod address;
 mod change;
+mod client_ip;
 mod document;
 mod endpoint;
 mod group;

@@ -229,6 +229,9 @@ pub struct EndpointGroup {
     /// Whether endpoints see the client's address. `none`: they see the egress address.
     #[schemars(default = "preserve_none")]
     pub preserve_client_ip: PreserveClientIp,
+    /// How answers come back when endpoints see the client's address; only with `preserve_client_ip = "transparent"`, which needs
+    /// it.
+    pub r#return: Option<Return>,
     /// Ports that endpoints serve under another number; a port without mapping keeps its number.
     #[schemars(default = "no_mappings")]
     pub port_mapping: Vec<PortMapping>,
@@ -263,6 +266,20 @@ pub enum BackendIpVersion {
 pub enum PreserveClientIp {
     /// They see the egress address.
     None,
+    /// They see the client's address; `return` says how they answer.
+    Transparent,
+}
+
+/// How endpoints that see the client's address answer; all default groups of a listener agree.
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Return {
+    /// Their route to clients is this edge, which translates their answers.
+    Gateway,
+    /// Directly: they are on a link of this edge and have the VIP too. Ports cannot be mapped.
+    L2,
+    /// Directly: they get packets within IP packets and have the VIP too. Ports cannot be mapped.
+    Ipip,
 }
 
 /// A listener port that endpoints serve under another number.

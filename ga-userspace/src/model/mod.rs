@@ -10,7 +10,7 @@ mod name;
 mod node;
 mod port;
 
-pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Weight};
+pub use endpoint::{BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, Weight};
 pub use instance::Instance;
 pub use limits::{Limits, NameRule, Profile};
 pub use listener::{Affinity, Listener, Protocol};

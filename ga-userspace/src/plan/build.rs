@@ -19,7 +19,7 @@ use super::{
     ids::Pool,
     numbers::{Numbers, Sorted},
 };
-use crate::model::{Affinity, Instance, Intent, Listener, Weight};
+use crate::model::{Affinity, ClientIp, Instance, Intent, Listener, Weight};
 
 /// Plans `intent` with what was set by hand, given what the maps hold. `seed` is the key of the hash, which the agent keeps.
 pub fn build(intent: &Intent, overrides: &Overrides, running: &State, seed: [u64; 2]) -> Result<Plan, PlanError> {
@@ -99,6 +99,7 @@ fn view(instance: &Instance, listener: &Listener, overrides: &Overrides, numbers
         max_new_flows_per_second: listener.max_new_flows_per_second,
         group: group.name.clone(),
         region: group.region.clone(),
+        client_ip: group.client_ip,
         port_mapping: group.port_mapping.clone(),
         endpoints,
         tables: BTreeMap::new(),
@@ -118,10 +119,16 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         Affinity::None => 0,
         Affinity::SourceIp => ListenerEntry::SOURCE_IP,
     };
+    let client_ip = match view.client_ip {
+        ClientIp::Hidden => 0,
+        ClientIp::Gateway => ListenerEntry::GATEWAY,
+        ClientIp::L2 => ListenerEntry::L2,
+        ClientIp::Ipip => ListenerEntry::IPIP,
+    };
     ListenerEntry {
         instance: numbers.instances[&view.instance],
         idle_timeout_s: view.idle_timeout_s,
-        flags: ListenerEntry::IN_USE | affinity,
+        flags: ListenerEntry::IN_USE | affinity | client_ip,
         identity: identity::of_listener(view.instance.as_str(), view.name.as_str()),
         admission: view.max_new_flows_per_second,
         pad: 0,

@@ -171,6 +171,7 @@ fn listener_fields(old: &ListenerView, new: &ListenerView) -> Vec<Change> {
             ("max_new_flows_per_second", allowance(listener.max_new_flows_per_second)),
             ("endpoint_group", listener.group.to_string()),
             ("region", listener.region.clone()),
+            ("return", listener.client_ip.word().to_owned()),
             ("port_mapping", if mapping.is_empty() { "none".to_owned() } else { mapping.join(",") }),
         ]
     };

@@ -14,7 +14,7 @@ use super::{
     identity,
     numbers::{Numbers, Sorted},
 };
-use crate::model::{Instance, Listener};
+use crate::model::{ClientIp, Instance, Listener};
 
 /// Every address with its roles; one may have both.
 pub(super) fn addresses(sorted: &Sorted<'_>, numbers: &Numbers) -> BTreeMap<AddressKey, Address> {
@@ -28,6 +28,8 @@ pub(super) fn addresses(sorted: &Sorted<'_>, numbers: &Numbers) -> BTreeMap<Addr
         let protocols = instance.listeners.iter().fold(0, |bits, listener| bits | protocol_bit(listener.protocol.number()));
         instance.vips.iter().for_each(|ip| add(*ip, Address::VIP, protocols, id));
         instance.egress_ips.iter().for_each(|ip| add(*ip, Address::EGRESS, 0, id));
+        let gateway = instance.listeners.iter().filter(|listener| listener.group.client_ip == ClientIp::Gateway);
+        gateway.flat_map(|listener| &listener.group.endpoints).for_each(|endpoint| add(endpoint.address, Address::BEHIND, 0, id));
     }
     addresses
 }
@@ -72,7 +74,8 @@ pub(super) fn services(sorted: &Sorted<'_>, numbers: &Numbers) -> Result<BTreeMa
         let path = format!("{}/{}", instance.id, listener.name);
         let id = numbers.listeners[&identity::of_listener(instance.id.as_str(), listener.name.as_str())];
         for (vip, port, key) in keys(instance, listener) {
-            let endpoint_port = listener.group.port_mapping.endpoint_port(port).to_be_bytes();
+            let is_direct = listener.group.client_ip.is_direct();
+            let endpoint_port = if is_direct { 0 } else { listener.group.port_mapping.endpoint_port(port) }.to_be_bytes();
             services.insert(key, Service { listener: id, endpoint_port });
             if let Some(first) = owners.insert(key, path.clone()) {
                 return Err(PlanError::ServiceTwice { vip, port, protocol: listener.protocol, first, second: path });

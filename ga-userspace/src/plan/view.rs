@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
 use super::{EndpointName, Family, Selection, State};
-use crate::model::{Affinity, Name, PortMapping, Ports, Protocol, Weight};
+use crate::model::{Affinity, ClientIp, Name, PortMapping, Ports, Protocol, Weight};
 
 /// An immutable, numbered answer to "what shall the data path hold". Listeners and endpoints are in the order of their names.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +85,8 @@ pub struct ListenerView {
     pub group: Name,
     /// The group's region.
     pub region: String,
+    /// Whether endpoints see the client's address, and how they answer then.
+    pub client_ip: ClientIp,
     /// Listener port to endpoint port.
     pub port_mapping: PortMapping,
     /// In the order of their names.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    Affinity, BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Limits, Listener, Name, NameRule, Node,
-    PortMapping, Ports, Protocol, Weight, XdpMode,
+    Affinity, BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Limits, Listener, Name,
+    NameRule, Node, PortMapping, Ports, Protocol, Weight, XdpMode,
 };
 
 /// A prime that leaves 2 when divided by 3; small, so that tests are quick.
@@ -42,6 +42,7 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         region: "eu-central-1".to_owned(),
         description: String::new(),
         backend_ip_version: BackendIpVersion::Affinity,
+        client_ip: ClientIp::Hidden,
         port_mapping: PortMapping::default(),
         endpoints,
     };

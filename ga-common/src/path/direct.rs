@@ -1,0 +1,128 @@
+//! Listeners whose endpoints answer clients themselves: the packet keeps its addresses, ports and TTL, and goes to the endpoint's
+//! MAC address, or in an outer IP packet to the endpoint's address. Nothing comes back this way, so nothing is remembered.
+//!
+//! The TTL stays as it is: the endpoint has the VIP, so that it does not forward what it gets. One that lacks the VIP sends the
+//! packet back to us with a smaller TTL, until that is used up.
+
+use super::{
+    NOT_READY, TRUNCATED,
+    encap::{self, Outer},
+    explain::Stage,
+    link,
+    parse::{self, Parsed, flag},
+    select::{self, Addresses, V4, V6},
+    tables::{Direction, FlowMemory, Tables},
+    verdict::Outcome,
+};
+use crate::{
+    abi::{
+        entry::{Listener, ServiceKey},
+        family::Family,
+        filter,
+        flow::Way,
+        reason::{Drop, Pass},
+    },
+    wire::{
+        frame::{Frame, TCP},
+        vlan::Tags,
+    },
+};
+
+/// Whether a packet is for a listener whose endpoints answer clients themselves: then [`packet`] decides, which finds the
+/// packet's tuple and hash in the scratch room.
+#[inline(always)]
+pub(super) fn ask<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
+    tables: &T,
+    packet: &Parsed<K>,
+    hash: u64,
+    tags: Tags,
+) -> Option<Outcome> {
+    let [_, _, p0, p1] = packet.tuple.ports;
+    let key = ServiceKey { addr: A::destination(packet.tuple.addrs), port: [p0, p1], protocol: packet.tuple.protocol, pad: 0 };
+    let (word, bit) = filter::direct_place(&key);
+    if tables.direct(word) & bit == 0 {
+        return None;
+    }
+    let mut room = FlowMemory::<K, W>::room(tables)?;
+    let room = &mut *room;
+    (room.tuple, room.hash, room.key) = (packet.tuple, hash, key);
+    look::<K, A, T>(tables, &room.key, tags, packet.flags)
+}
+
+/// The same for a service that is known to be in the filter, perhaps for another's sake.
+#[inline(always)]
+pub(super) fn look<const K: usize, A: Addresses<K>, T: Tables>(
+    tables: &T,
+    key: &ServiceKey,
+    tags: Tags,
+    flags: u8,
+) -> Option<Outcome> {
+    let service = tables.service(key)?;
+    if !service.is_direct() {
+        return None;
+    }
+    tables.explain(Stage::service(service));
+    Some(Outcome::direct(service.listener, A::FAMILY, tags, flags))
+}
+
+/// Decides about a packet that [`Outcome::is_direct`] was said of.
+#[inline(always)]
+pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
+    match asked.asked().0 {
+        Family::V4 => serve::<1, 6, V4, F, T>(frame, tables, asked),
+        Family::V6 => serve::<4, 14, V6, F, T>(frame, tables, asked),
+    }
+}
+
+#[inline(always)]
+fn serve<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
+    frame: &mut F,
+    tables: &T,
+    asked: Outcome,
+) -> Outcome {
+    let (_, tags, flags) = asked.asked();
+    let id = asked.listener();
+    let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
+    let room = &mut *room;
+    // From ourselves, an answer would come to ourselves.
+    room.key.addr = A::source(room.tuple.addrs);
+    let is_ours =
+        parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some_and(|address| address.is_ours());
+    if is_ours || !A::is_host(room.tuple.addrs) {
+        return Outcome::pass(Pass::Martian);
+    }
+    let (Some(settings), Some(listener)) = (tables.settings(), tables.listener(id)) else { return NOT_READY };
+    let endpoint = match select::endpoint::<K, A, T>(tables, settings, id, listener, room.hash, &room.tuple) {
+        Ok(endpoint) => endpoint,
+        Err(reason) => return Outcome::drop(reason, id),
+    };
+    let Some(hop) = tables.hop(endpoint) else { return Outcome::drop(Drop::NoNextHop, id) };
+    let way = Way::by(hop);
+    if T::DRY {
+        tables.explain(Stage::hop(&way));
+    }
+    let bytes = frame.len() as u64;
+    let (dst_mac, src_mac) = (hop.dst_mac, hop.src_mac);
+    if listener.flags & Listener::IPIP == 0 {
+        if link::leave(frame, tags, Tags(way.tags), dst_mac, src_mac).is_none() {
+            return TRUNCATED;
+        }
+    } else {
+        let Some(to) = tables.endpoint(endpoint).filter(|to| to.flags != 0) else { return Outcome::drop(Drop::NoEndpoint, id) };
+        let Some(egress) = tables.egress(listener.instance) else { return Outcome::drop(Drop::NoEgress, id) };
+        let outer = Outer { to: &to.addr, egress, flow: room.hash, tick: tables.tick() };
+        if let Err(reason) = encap::wrap::<K, F, T>(frame, tables, tags, Tags(way.tags), &outer) {
+            return Outcome::drop(reason, id);
+        }
+        if link::leave(frame, Tags::NONE, Tags::NONE, dst_mac, src_mac).is_none() {
+            return TRUNCATED;
+        }
+    }
+    if !T::DRY {
+        tables.count(endpoint, Direction::Forward, bytes);
+        if room.tuple.protocol == TCP && flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN {
+            tables.count_flow(endpoint);
+        }
+    }
+    Outcome::send(way.ifindex)
+}

@@ -1,0 +1,83 @@
+//! `preserve_client_ip` and `return` of an endpoint group (specification §1.9, §2.3).
+
+use super::{
+    document::Context,
+    problem::{Fault, Kind},
+    tree::{Table, Value, not_a_word},
+};
+use crate::model::{ClientIp, PortMapping, Protocol};
+
+/// Words of `return`.
+pub(super) const RETURNS: [(&str, ClientIp); 3] =
+    [("gateway", ClientIp::Gateway), ("l2", ClientIp::L2), ("ipip", ClientIp::Ipip)];
+
+/// Words of `preserve_client_ip`.
+const WORDS: [&str; 5] = ["none", "transparent", "proxy_v1", "proxy_v2", "toa"];
+
+/// What the two keys of a group say together; `None` when that is a problem.
+pub(super) fn read(group: &Table<'_>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Option<ClientIp> {
+    let (preserve, back) = (group.optional("preserve_client_ip"), group.optional("return"));
+    let is_kept = match &preserve {
+        Some(value) => is_transparent(value, protocol, cx)?,
+        None => false,
+    };
+    match (is_kept, back, preserve) {
+        (false, None, _) => Some(ClientIp::Hidden),
+        (false, Some(back), _) => {
+            let draft = Fault::new(Kind::Conflict, "`return` is the way of answers to a client whose address endpoints see")
+                .help("add `preserve_client_ip = \"transparent\"`, or remove the key");
+            back.problem(draft, &mut cx.problems);
+            None
+        }
+        (true, Some(back), _) => back.word(&RETURNS, &mut cx.problems),
+        (true, None, Some(value)) => {
+            let message = "`transparent` needs `return`: endpoints that see the client's address answer to it, not to this edge";
+            let draft = Fault::new(Kind::MissingKey, message).help(
+                "add `return = \"gateway\"` where the endpoints' route to clients is this edge, \"l2\" where they are on its link and \
+                 have the VIP too, or \"ipip\" where they unpack IP in IP and have the VIP too; `ga backend` says how",
+            );
+            value.problem(draft, &mut cx.problems);
+            None
+        }
+        (true, None, None) => None,
+    }
+}
+
+/// Whether endpoints see the client's address; `None` when the value is a problem.
+fn is_transparent(value: &Value<'_>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Option<bool> {
+    let word = value.string(&mut cx.problems)?;
+    let draft = match (word, protocol) {
+        ("none", _) => return Some(false),
+        ("transparent", _) => return Some(true),
+        ("proxy_v1" | "proxy_v2" | "toa", Some(Protocol::Udp)) => {
+            Fault::new(Kind::NotAllowed, format!("`{word}` is for TCP listeners only"))
+                .help("use \"transparent\", or \"none\" for the egress address")
+        }
+        ("proxy_v1" | "proxy_v2" | "toa", _) => {
+            Fault::new(Kind::NotSupportedYet, format!("`{word}` is not supported yet in this version"))
+                .help("use \"transparent\", or \"none\" for the egress address")
+        }
+        _ if both(word) => Fault::new(Kind::Conflict, "one way of telling endpoints the client's address excludes the others")
+            .help("choose one of \"transparent\", \"proxy_v1\", \"proxy_v2\" and \"toa\""),
+        _ => not_a_word(word, WORDS.into_iter()),
+    };
+    value.problem(draft, &mut cx.problems);
+    None
+}
+
+/// Whether it names two of the ways.
+fn both(word: &str) -> bool {
+    let ways = word.split([',', '+', '|', ' ']).filter(|part| !part.is_empty());
+    ways.clone().count() > 1 && ways.into_iter().all(|part| WORDS.contains(&part))
+}
+
+/// Endpoints that have the VIP get packets for the port that clients sent them to.
+pub(super) fn no_mapping(group: &Table<'_>, client_ip: ClientIp, mapping: &PortMapping, cx: &mut Context<'_>) {
+    let (true, Some(value), true) = (client_ip.is_direct(), group.optional("port_mapping"), mapping.iter().next().is_some())
+    else {
+        return;
+    };
+    let message = format!("`return = \"{}\"` keeps packets as they are: their port cannot be mapped", client_ip.word());
+    let draft = Fault::new(Kind::Conflict, message).help("let endpoints listen on the listener's ports, or use \"gateway\"");
+    value.problem(draft, &mut cx.problems);
+}
