@@ -1,9 +1,9 @@
 //! The tables and frames of a packet's way in ordinary memory: tests, fuzzing and explanations run what the kernel runs.
 
 use std::{
-    boxed::Box,
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    ops::{Deref, DerefMut},
     vec::Vec,
 };
 
@@ -102,6 +102,42 @@ pub struct Sim {
     pub events: RefCell<BTreeMap<Event, u64>>,
     /// What was counted.
     pub counters: RefCell<BTreeMap<EndpointId, EndpointCounters>>,
+    room4: Cell<Option<Scratch<1>>>,
+    room6: Cell<Option<Scratch<4>>>,
+}
+
+/// The room of the packet on its way, which its later stages find as the earlier ones left it. Another packet that comes
+/// meanwhile has one of its own.
+#[derive(Debug)]
+pub struct Room<'a, const K: usize> {
+    home: &'a Cell<Option<Scratch<K>>>,
+    scratch: Scratch<K>,
+}
+
+impl<'a, const K: usize> Room<'a, K> {
+    fn of(home: &'a Cell<Option<Scratch<K>>>) -> Self {
+        Self { home, scratch: home.take().unwrap_or_default() }
+    }
+}
+
+impl<const K: usize> Deref for Room<'_, K> {
+    type Target = Scratch<K>;
+
+    fn deref(&self) -> &Scratch<K> {
+        &self.scratch
+    }
+}
+
+impl<const K: usize> DerefMut for Room<'_, K> {
+    fn deref_mut(&mut self) -> &mut Scratch<K> {
+        &mut self.scratch
+    }
+}
+
+impl<const K: usize> Drop for Room<'_, K> {
+    fn drop(&mut self) {
+        self.home.set(Some(self.scratch));
+    }
 }
 
 impl Sim {
@@ -138,6 +174,8 @@ impl Sim {
             admitted: RefCell::default(),
             events: RefCell::default(),
             counters: RefCell::default(),
+            room4: Cell::default(),
+            room6: Cell::default(),
         }
     }
 
@@ -168,10 +206,10 @@ fn live<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> Vec<(u32, F
 }
 
 impl FlowMemory<1, 6> for Sim {
-    type Room<'a> = Box<Scratch<1>>;
+    type Room<'a> = Room<'a, 1>;
 
-    fn room(&self) -> Option<Box<Scratch<1>>> {
-        Some(Box::default())
+    fn room(&self) -> Option<Room<'_, 1>> {
+        Some(Room::of(&self.room4))
     }
 
     fn slot(&self, index: u32) -> Option<&FlowSlot4> {
@@ -188,10 +226,10 @@ impl FlowMemory<1, 6> for Sim {
 }
 
 impl FlowMemory<4, 14> for Sim {
-    type Room<'a> = Box<Scratch<4>>;
+    type Room<'a> = Room<'a, 4>;
 
-    fn room(&self) -> Option<Box<Scratch<4>>> {
-        Some(Box::default())
+    fn room(&self) -> Option<Room<'_, 4>> {
+        Some(Room::of(&self.room6))
     }
 
     fn slot(&self, index: u32) -> Option<&FlowSlot6> {

@@ -19,7 +19,7 @@ pub const fn mapped(v4: [u8; 4]) -> AddressKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Address {
-    /// [`Address::VIP`], [`Address::EGRESS`] and [`Address::BEHIND`].
+    /// [`Address::VIP`] and [`Address::EGRESS`].
     pub roles: u8,
     /// Protocols that have a listener on this VIP: [`Address::TCP`], [`Address::UDP`].
     pub protocols: u8,
@@ -32,18 +32,10 @@ impl Address {
     pub const VIP: u8 = 1;
     /// Endpoints answer to it.
     pub const EGRESS: u8 = 2;
-    /// An endpoint has it that answers clients through us.
-    pub const BEHIND: u8 = 4;
     /// Some TCP port of this VIP has a listener.
     pub const TCP: u8 = 1;
     /// Some UDP port of this VIP has a listener.
     pub const UDP: u8 = 2;
-
-    /// Whether it is an address of this edge.
-    #[inline(always)]
-    pub const fn is_ours(&self) -> bool {
-        self.roles & (Self::VIP | Self::EGRESS) != 0
-    }
 }
 
 /// (VIP, port, protocol).
@@ -87,7 +79,7 @@ pub struct Listener {
     pub instance: InstanceId,
     /// Idle timeout in seconds (RFC 5382 calls it the idle-timeout of the mapping).
     pub idle_timeout_s: u16,
-    /// [`Listener::SOURCE_IP`], [`Listener::IN_USE`], [`Listener::L2`], [`Listener::IPIP`], [`Listener::GATEWAY`].
+    /// [`Listener::SOURCE_IP`], [`Listener::IN_USE`], [`Listener::L2`], [`Listener::IPIP`].
     pub flags: u32,
     /// Stable hash of (instance, listener name): survives restarts and reordering.
     pub identity: u64,
@@ -106,8 +98,6 @@ impl Listener {
     pub const L2: u32 = 1 << 16;
     /// Packets go to the endpoint within an IP packet (RFC 2003, RFC 2473, RFC 4213); it answers clients itself.
     pub const IPIP: u32 = 1 << 17;
-    /// Packets keep the client's address; answers come back this way, because the endpoint's route to clients is this edge.
-    pub const GATEWAY: u32 = 1 << 18;
 }
 
 /// What packets must know of an endpoint.

@@ -86,12 +86,15 @@ fn serve<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     let room = &mut *room;
     // From ourselves, an answer would come to ourselves.
     room.key.addr = A::source(room.tuple.addrs);
-    let is_ours =
-        parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some_and(|address| address.is_ours());
+    let is_ours = parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some();
     if is_ours || !A::is_host(room.tuple.addrs) {
         return Outcome::pass(Pass::Martian);
     }
     let (Some(settings), Some(listener)) = (tables.settings(), tables.listener(id)) else { return NOT_READY };
+    // It is about to become one whose flows are remembered, or was one a moment ago.
+    if listener.flags & (Listener::L2 | Listener::IPIP) == 0 {
+        return Outcome::drop(Drop::NotReady, id);
+    }
     let endpoint = match select::endpoint::<K, A, T>(tables, settings, id, listener, room.hash, &room.tuple) {
         Ok(endpoint) => endpoint,
         Err(reason) => return Outcome::drop(reason, id),

@@ -63,11 +63,15 @@ pub fn wrap<const K: usize, F: Frame, T: Tables>(
     want: Tags,
     outer: &Outer<'_>,
 ) -> Result<(), Drop> {
+    let to_v4 = is_mapped(outer.to);
+    // Judged first: what is dropped stays as it came.
+    if if to_v4 { outer.egress.count4 } else { outer.egress.count6 } == 0 {
+        return Err(Drop::NoEgress);
+    }
     let inner = inner::<K, F>(frame, have.l3()).ok_or(Drop::Malformed)?;
     if have != want && !frame.retag(have, want) {
         return Err(Drop::Malformed);
     }
-    let to_v4 = is_mapped(outer.to);
     let len = if to_v4 { V4_LEN } else { V6_LEN };
     if !frame.grow_head(len as i32) {
         return Err(Drop::Malformed);
@@ -111,7 +115,7 @@ fn v4<F: Frame, T: Tables>(
 ) -> Result<(), Drop> {
     let egress = outer.egress;
     let index = scale(outer.flow as u32, u32::from(egress.count4)) as usize;
-    if egress.count4 == 0 || index >= MAX_EGRESS {
+    if index >= MAX_EGRESS {
         return Err(Drop::NoEgress);
     }
     let total = inner.len.checked_add(V4_LEN as u16).ok_or(Drop::Malformed)?.to_be_bytes();
@@ -150,7 +154,7 @@ fn v6<F: Frame, T: Tables>(
 ) -> Result<(), Drop> {
     let egress = outer.egress;
     let index = scale(outer.flow as u32, u32::from(egress.count6)) as usize;
-    if egress.count6 == 0 || index >= MAX_EGRESS {
+    if index >= MAX_EGRESS {
         return Err(Drop::NoEgress);
     }
     let [l0, l1] = inner.len.to_be_bytes();

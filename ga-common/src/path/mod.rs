@@ -173,8 +173,7 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     let Some(service) = tables.service(&room.key) else {
         return Outcome::pass(match tables.address(&room.key.addr) {
             Some(address) if address.roles & Address::VIP != 0 => Pass::NoListener,
-            Some(address) if address.roles & Address::EGRESS != 0 => Pass::NoReturnFlow,
-            Some(_) => Pass::NotOurs,
+            Some(_) => Pass::NoReturnFlow,
             None => Pass::NotOurs,
         });
     };
@@ -187,8 +186,7 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     let Some(listener) = tables.listener(id) else { return Outcome::pass(Pass::NoListener) };
     // From ourselves, a flow would be answered to ourselves: two packets of such a kind go round for ever.
     room.key.addr = A::source(room.tuple.addrs);
-    let is_ours =
-        parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some_and(|address| address.is_ours());
+    let is_ours = parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some();
     if is_ours || !A::is_host(room.tuple.addrs) {
         return Outcome::pass(Pass::Martian);
     }

@@ -68,7 +68,7 @@ pub fn v4<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<P
     let (vihl, total, fragment) = (ip.vihl, usize::from(u16::from_be_bytes(ip.tot_len)), u16::from_be_bytes(ip.frags) & 0x3fff);
 
     let key = mapped(dst);
-    check_ours(tables, &key, &mapped(src))?;
+    check_ours(tables, &key)?;
     let header = usize::from(vihl & 0x0f) * 4;
     if vihl >> 4 != 4 || header < 20 || total < header || total > bytes - l3 {
         return Err(refuse(tables, &key, protocol.into(), Drop::Malformed));
@@ -95,7 +95,7 @@ pub fn v6<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<P
     if is_mapped(&dst) {
         return Err(Outcome::pass(Pass::NotOurs));
     }
-    check_ours(tables, &dst, &src)?;
+    check_ours(tables, &dst)?;
     let l4 = l3 + 40;
     if version != 6 || payload > bytes - l4 {
         return Err(refuse(tables, &dst, next.into(), Drop::Malformed));
@@ -138,9 +138,8 @@ pub(super) fn is_mapped(k: &AddressKey) -> bool {
 }
 
 #[inline(always)]
-fn check_ours<T: Tables>(tables: &T, dst: &AddressKey, src: &AddressKey) -> Result<(), Outcome> {
-    // Answers of endpoints that see the client's address are to the client.
-    if is_maybe_ours(tables, dst) || is_maybe_ours(tables, src) { Ok(()) } else { Err(Outcome::pass(Pass::NotOurs)) }
+fn check_ours<T: Tables>(tables: &T, dst: &AddressKey) -> Result<(), Outcome> {
+    if is_maybe_ours(tables, dst) { Ok(()) } else { Err(Outcome::pass(Pass::NotOurs)) }
 }
 
 /// What the filter does not know is not ours; what it knows may be.
@@ -156,11 +155,7 @@ const ANY: u16 = 256;
 /// Drops what a listener of that protocol could have been meant by; the rest is the host's.
 #[inline(never)]
 fn refuse<T: Tables>(tables: &T, dst: &AddressKey, protocol: u16, reason: Drop) -> Outcome {
-    let Some(address) = tables.address(dst) else {
-        // One that is here for its source may be an ICMP error of an endpoint.
-        let reason = if is_maybe_ours(tables, dst) { Pass::NotOurs } else { Pass::OtherProtocol };
-        return Outcome::pass(reason);
-    };
+    let Some(address) = tables.address(dst) else { return Outcome::pass(Pass::NotOurs) };
     const TCP16: u16 = TCP as u16;
     const UDP16: u16 = UDP as u16;
     let bit = match protocol {

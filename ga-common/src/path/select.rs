@@ -32,8 +32,6 @@ pub trait Addresses<const K: usize> {
     /// The addresses of a reply: from the endpoint to one of the egress addresses, which `n` draws; none when there is no
     /// egress address of this family.
     fn reply(endpoint: &AddressKey, egress: &Egress, n: u32) -> Option<[u64; K]>;
-    /// The addresses of a reply to the client of `addrs` itself.
-    fn behind(endpoint: &AddressKey, addrs: [u64; K]) -> [u64; K];
     /// Source and destination exchanged.
     fn turned(addrs: [u64; K]) -> [u64; K];
     /// The source as map key.
@@ -70,11 +68,6 @@ impl Addresses<1> for V4 {
             return None;
         }
         Some(pack4([endpoint[12], endpoint[13], endpoint[14], endpoint[15]], egress.v4[index]))
-    }
-
-    #[inline(always)]
-    fn behind(endpoint: &AddressKey, addrs: [u64; 1]) -> [u64; 1] {
-        pack4([endpoint[12], endpoint[13], endpoint[14], endpoint[15]], unpack4(addrs).0)
     }
 
     #[inline(always)]
@@ -119,11 +112,6 @@ impl Addresses<4> for V6 {
             return None;
         }
         Some(pack6(*endpoint, egress.v6[index]))
-    }
-
-    #[inline(always)]
-    fn behind(endpoint: &AddressKey, addrs: [u64; 4]) -> [u64; 4] {
-        pack6(*endpoint, unpack6(addrs).0)
     }
 
     #[inline(always)]
@@ -216,16 +204,7 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
         release::<K, W, T>(tables, forward);
         return Err(Drop::FlowTableFull);
     }
-    let claimed = if listener.flags & Listener::GATEWAY == 0 {
-        claim_reply::<K, W, A, T>(tables, settings, &to.addr, egress, service, flow_hash, now, room)
-    } else {
-        match claim_behind::<K, W, A, T>(tables, &to.addr, service.endpoint_port, room) {
-            NO_SLOT => Err(Drop::FlowTableFull),
-            TAKEN => Err(Drop::NoPort),
-            back => Ok(back),
-        }
-    };
-    let back = match claimed {
+    let back = match claim_reply::<K, W, A, T>(tables, settings, &to.addr, egress, service, flow_hash, now, room) {
         Ok(back) => back,
         Err(reason) => {
             release::<K, W, T>(tables, forward);
@@ -260,33 +239,6 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
         publish::<K, W, T>(tables, forward, back, now);
     }
     Ok(())
-}
-
-/// In the place of a slot: the tuple is another flow's.
-const TAKEN: u32 = NO_SLOT - 1;
-
-/// Claims the slot of the replies to the client's own address and port. Two flows of one client to one endpoint, by two listener
-/// ports that are mapped to one, would have the same: the second is refused.
-#[inline(never)]
-fn claim_behind<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
-    tables: &T,
-    to: &AddressKey,
-    port: [u8; 2],
-    room: &mut Scratch<K>,
-) -> u32 {
-    let Some(settings) = tables.settings() else { return NO_SLOT };
-    let now = tables.tick();
-    let [c0, c1, ..] = room.tuple.ports;
-    room.reply =
-        Tuple { addrs: A::behind(to, room.tuple.addrs), ports: [port[0], port[1], c0, c1], protocol: room.tuple.protocol };
-    let reply_hash = hash(settings, &room.reply);
-    let owner = taken::<K, W, T>(tables, &room.reply, reply_hash, now, NO_SLOT);
-    tables.explain(Stage::candidate(&room.reply, owner == NO_SLOT));
-    if owner == NO_SLOT {
-        return claim::<K, W, T>(tables, reply_hash, now);
-    }
-    let back = evict::<K, W, T>(tables, owner, reply_hash, now, Event::PortReused);
-    if back == NO_SLOT { TAKEN } else { back }
 }
 
 /// Draws a NAT port that is free towards the endpoint, and claims the slot of the replies to it.

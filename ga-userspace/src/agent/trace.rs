@@ -327,7 +327,6 @@ impl Words {
             (true, true) => "a VIP and an egress address",
             (true, false) => "a VIP",
             (false, true) => "an egress address",
-            (false, false) if has(Address::BEHIND) => "an endpoint that answers clients through us,",
             (false, false) => "an address without a role",
         };
         let listeners = match (address.protocols & Address::TCP != 0, address.protocols & Address::UDP != 0) {

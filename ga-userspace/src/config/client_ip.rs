@@ -8,8 +8,7 @@ use super::{
 use crate::model::{ClientIp, PortMapping, Protocol};
 
 /// Words of `return`.
-pub(super) const RETURNS: [(&str, ClientIp); 3] =
-    [("gateway", ClientIp::Gateway), ("l2", ClientIp::L2), ("ipip", ClientIp::Ipip)];
+const RETURNS: [(&str, ClientIp); 2] = [("l2", ClientIp::L2), ("ipip", ClientIp::Ipip)];
 
 /// Words of `preserve_client_ip`.
 const WORDS: [&str; 5] = ["none", "transparent", "proxy_v1", "proxy_v2", "toa"];
@@ -29,12 +28,18 @@ pub(super) fn read(group: &Table<'_>, protocol: Option<Protocol>, cx: &mut Conte
             back.problem(draft, &mut cx.problems);
             None
         }
+        (true, Some(back), _) if back.as_string() == Some("gateway") => {
+            let draft = Fault::new(Kind::NotSupportedYet, "`gateway` is not supported yet in this version")
+                .help("use \"l2\" or \"ipip\", or `preserve_client_ip = \"none\"` for the egress address");
+            back.problem(draft, &mut cx.problems);
+            None
+        }
         (true, Some(back), _) => back.word(&RETURNS, &mut cx.problems),
         (true, None, Some(value)) => {
             let message = "`transparent` needs `return`: endpoints that see the client's address answer to it, not to this edge";
             let draft = Fault::new(Kind::MissingKey, message).help(
-                "add `return = \"gateway\"` where the endpoints' route to clients is this edge, \"l2\" where they are on its link and \
-                 have the VIP too, or \"ipip\" where they unpack IP in IP and have the VIP too; `ga backend` says how",
+                "add `return = \"l2\"` where endpoints are on a link of this edge and have the VIP too, or \"ipip\" where they unpack IP in IP \
+                 and have the VIP too",
             );
             value.problem(draft, &mut cx.problems);
             None
@@ -78,6 +83,6 @@ pub(super) fn no_mapping(group: &Table<'_>, client_ip: ClientIp, mapping: &PortM
         return;
     };
     let message = format!("`return = \"{}\"` keeps packets as they are: their port cannot be mapped", client_ip.word());
-    let draft = Fault::new(Kind::Conflict, message).help("let endpoints listen on the listener's ports, or use \"gateway\"");
+    let draft = Fault::new(Kind::Conflict, message).help("let endpoints listen on the listener's ports");
     value.problem(draft, &mut cx.problems);
 }

@@ -231,6 +231,7 @@ pub struct EndpointGroup {
     pub preserve_client_ip: PreserveClientIp,
     /// How answers come back when endpoints see the client's address; only with `preserve_client_ip = "transparent"`, which needs
     /// it.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "Return")]
     pub r#return: Option<Return>,
     /// Ports that endpoints serve under another number; a port without mapping keeps its number.
     #[schemars(default = "no_mappings")]
@@ -274,8 +275,6 @@ pub enum PreserveClientIp {
 #[derive(JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Return {
-    /// Their route to clients is this edge, which translates their answers.
-    Gateway,
     /// Directly: they are on a link of this edge and have the VIP too. Ports cannot be mapped.
     L2,
     /// Directly: they get packets within IP packets and have the VIP too. Ports cannot be mapped.

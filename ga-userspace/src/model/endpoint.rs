@@ -71,8 +71,6 @@ pub enum ClientIp {
     /// They see the egress address, and answer to it.
     #[default]
     Hidden,
-    /// They see the client's address, and their route to clients is this edge.
-    Gateway,
     /// They are on a link of this edge, have the VIP too, and answer clients themselves.
     L2,
     /// They get packets within IP packets, have the VIP too, and answer clients themselves.
@@ -84,7 +82,6 @@ impl ClientIp {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Hidden => "none",
-            Self::Gateway => "gateway",
             Self::L2 => "l2",
             Self::Ipip => "ipip",
         }

@@ -121,7 +121,6 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
     };
     let client_ip = match view.client_ip {
         ClientIp::Hidden => 0,
-        ClientIp::Gateway => ListenerEntry::GATEWAY,
         ClientIp::L2 => ListenerEntry::L2,
         ClientIp::Ipip => ListenerEntry::IPIP,
     };

@@ -14,7 +14,7 @@ use super::{
     identity,
     numbers::{Numbers, Sorted},
 };
-use crate::model::{ClientIp, Instance, Listener};
+use crate::model::{Instance, Listener};
 
 /// Every address with its roles; one may have both.
 pub(super) fn addresses(sorted: &Sorted<'_>, numbers: &Numbers) -> BTreeMap<AddressKey, Address> {
@@ -28,8 +28,6 @@ pub(super) fn addresses(sorted: &Sorted<'_>, numbers: &Numbers) -> BTreeMap<Addr
         let protocols = instance.listeners.iter().fold(0, |bits, listener| bits | protocol_bit(listener.protocol.number()));
         instance.vips.iter().for_each(|ip| add(*ip, Address::VIP, protocols, id));
         instance.egress_ips.iter().for_each(|ip| add(*ip, Address::EGRESS, 0, id));
-        let gateway = instance.listeners.iter().filter(|listener| listener.group.client_ip == ClientIp::Gateway);
-        gateway.flat_map(|listener| &listener.group.endpoints).for_each(|endpoint| add(endpoint.address, Address::BEHIND, 0, id));
     }
     addresses
 }

@@ -70,11 +70,9 @@ pub const L2: ListenerId = ListenerId(4);
 pub const IPIP: ListenerId = ListenerId(5);
 /// TCP and UDP 7300: the same, endpoints are of the other family.
 pub const CROSS: ListenerId = ListenerId(6);
-/// TCP 7400 and 7401, both to 8080, UDP 7400: endpoints see the client and answer through us.
-pub const GATEWAY: ListenerId = ListenerId(7);
 /// More than can come: what follows from the size of flow memory is not meant here.
 const ALL: u32 = u32::MAX;
-const LISTENERS: [ListenerId; 8] = [WEB, DNS, STICKY, GUARDED, L2, IPIP, CROSS, GATEWAY];
+const LISTENERS: [ListenerId; 7] = [WEB, DNS, STICKY, GUARDED, L2, IPIP, CROSS];
 /// Worlds without listeners' endpoints still name them; the last listener that has counters of its own.
 pub const LISTENER_COUNT: u16 = LISTENERS.len() as u16;
 
@@ -356,7 +354,6 @@ fn listeners(steps: &mut Vec<Step>) {
         (L2, 60, Listener::L2, ALL),
         (IPIP, 60, Listener::IPIP, ALL),
         (CROSS, 60, Listener::IPIP | Listener::SOURCE_IP, ALL),
-        (GATEWAY, 60, Listener::GATEWAY, ALL),
     ] {
         let flags = Listener::IN_USE | affinity;
         let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0), admission, pad: 0 };
@@ -386,9 +383,6 @@ fn listeners(steps: &mut Vec<Step>) {
 
 /// Opens the listeners whose endpoints see the client's address.
 fn transparent(steps: &mut Vec<Step>) {
-    for name in ["a4", "b4", "a6", "b6"] {
-        steps.push(Step::PutAddress(v6(name), Address { roles: Address::BEHIND, protocols: 0, instance: InstanceId(0) }));
-    }
     let mut open = |name, listener, protocol, port: u16, to: u16| {
         let key = ServiceKey { addr: v6(name), port: port.to_be_bytes(), protocol, pad: 0 };
         steps.push(Step::PutService(key, Service { listener, endpoint_port: to.to_be_bytes() }));
@@ -398,9 +392,7 @@ fn transparent(steps: &mut Vec<Step>) {
             for (listener, port) in [(L2, 7100), (IPIP, 7200), (CROSS, 7300)] {
                 open(vip, listener, protocol, port, 0);
             }
-            open(vip, GATEWAY, protocol, 7400, 8080);
         }
-        open(vip, GATEWAY, TCP, 7401, 8080);
     }
 }
 
