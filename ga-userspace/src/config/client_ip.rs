@@ -5,7 +5,7 @@ use super::{
     problem::{Fault, Kind},
     tree::{Table, Value, not_a_word},
 };
-use crate::model::{ClientIp, PortMapping, Protocol};
+use crate::model::{ClientIp, EndpointGroup, PortMapping, Protocol};
 
 /// Words of `return`.
 const RETURNS: [(&str, ClientIp); 2] = [("l2", ClientIp::L2), ("ipip", ClientIp::Ipip)];
@@ -85,4 +85,15 @@ pub(super) fn no_mapping(group: &Table<'_>, client_ip: ClientIp, mapping: &PortM
     let message = format!("`return = \"{}\"` keeps packets as they are: their port cannot be mapped", client_ip.word());
     let draft = Fault::new(Kind::Conflict, message).help("let endpoints listen on the listener's ports");
     value.problem(draft, &mut cx.problems);
+}
+
+/// All flows of a listener take one path.
+pub(super) fn all_agree(tables: &[Table<'_>], groups: &[Option<EndpointGroup>], cx: &mut Context<'_>) {
+    let mut known = tables.iter().zip(groups).filter_map(|(table, group)| Some((table, group.as_ref()?.client_ip)));
+    let Some((_, first)) = known.next() else { return };
+    for (table, _) in known.filter(|(_, other)| *other != first) {
+        let draft = Fault::new(Kind::Conflict, "the groups of a listener differ in how endpoints see clients and answer them")
+            .help("give all of them the same `preserve_client_ip` and `return`, or put one into a listener of its own");
+        cx.problems.push(table.span.clone(), &table.path, draft);
+    }
 }
