@@ -47,3 +47,10 @@ pub(crate) extern "C" fn ga_icmp(ctx: *mut xdp_md) -> u64 {
 pub(crate) extern "C" fn ga_direct(ctx: *mut xdp_md, asked: u64) -> u64 {
     path::direct::packet(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
 }
+
+/// [`path::acl::denies_halves`]: 1 when the source is kept out.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_acl(word: u32, high: u64, low: u64) -> u32 {
+    path::acl::denies_halves(&KernelTables, word, high, low).into()
+}

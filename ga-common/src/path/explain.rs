@@ -9,7 +9,7 @@ use super::{
 use crate::abi::{
     entry::{Address, Service},
     flow::{Meta, State, Tuple, Way, pack4, pack6},
-    id::{EndpointId, TableId},
+    id::{EndpointId, ListenerId, TableId},
 };
 use crate::wire::vlan::Tags;
 
@@ -59,7 +59,8 @@ const ICMP: u8 = 11;
 const QUOTED: u8 = 12;
 const TRANSLATED: u8 = 13;
 const ANSWERED: u8 = 14;
-const ENCAPSULATED: u8 = 15;
+const DENIED: u8 = 15;
+const ENCAPSULATED: u8 = 16;
 
 impl Stage {
     #[inline(always)]
@@ -180,6 +181,12 @@ impl Stage {
         Self::of(ENCAPSULATED, 0, u32::from(protocol)).with_tuple(&pack6(*src, *dst), 0)
     }
 
+    /// The listener's access lists keep the source out.
+    #[inline(always)]
+    pub fn denied(listener: ListenerId) -> Self {
+        Self::of(DENIED, listener.0, 0)
+    }
+
     /// What becomes of it.
     #[inline(always)]
     pub fn verdict(outcome: Outcome) -> Self {
@@ -210,7 +217,7 @@ mod step {
     use super::*;
     use crate::abi::{
         flow::{unpack4, unpack6},
-        id::{InstanceId, ListenerId},
+        id::InstanceId,
         reason::{Drop, Pass},
     };
 
@@ -295,6 +302,11 @@ mod step {
             /// The port at the endpoint.
             endpoint_port: u16,
         },
+        /// The listener's access lists keep the source out.
+        Denied {
+            /// The listener.
+            listener: ListenerId,
+        },
         /// The endpoint that the listener's table names.
         Chosen {
             /// The table; [`TableId::EMPTY`] has nobody.
@@ -375,6 +387,7 @@ mod step {
                     endpoint: EndpointId(self.half),
                 },
                 CANDIDATE => Step::Candidate { reply: self.tuple()?, is_free: self.word != 0 },
+                DENIED => Step::Denied { listener: ListenerId(self.half) },
                 HOP => Step::Hop(Way { dst: self.words[0], src: self.words[1], ifindex: self.word, tags: self.words[2] as u32 }),
                 REWRITTEN => {
                     let TupleSeen { src, dst, .. } = self.tuple()?;
@@ -426,7 +439,7 @@ mod tests {
     use crate::{
         abi::{
             flow::{Flow, FlowSlot4, pack4, pack6},
-            id::{InstanceId, ListenerId},
+            id::InstanceId,
             reason::{Drop, Pass},
         },
         path::parse::Place,
@@ -474,6 +487,7 @@ mod tests {
         let outer = Stage::encapsulated6(&[1; 16], &[2; 16], 4).read();
         let (src, dst) = (tuple.src.ip(), tuple.dst.ip());
         assert_eq!(outer, Some(Step::Encapsulated { src, dst, protocol: 4 }));
+        assert_eq!(Stage::denied(ListenerId(9)).read(), Some(Step::Denied { listener: ListenerId(9) }));
         assert_eq!(Stage::reopened(7).read(), Some(Step::Reopened { index: 7 }));
         assert_eq!(Stage::default().read(), None);
     }
