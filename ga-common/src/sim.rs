@@ -1,9 +1,8 @@
 //! The tables and frames of a packet's way in ordinary memory: tests, fuzzing and explanations run what the kernel runs.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, RefCell, RefMut},
     collections::BTreeMap,
-    ops::{Deref, DerefMut},
     vec::Vec,
 };
 
@@ -101,48 +100,16 @@ pub struct Sim {
     pub tags4: Vec<Word>,
     /// Tags of the IPv6 slots.
     pub tags6: Vec<Word>,
+    /// Room of the IPv4 packet on its way.
+    pub room4: RefCell<Scratch<1>>,
+    /// Room of the IPv6 packet on its way.
+    pub room6: RefCell<Scratch<4>>,
     /// New flows of each listener in the current admission period, and when that began.
     pub admitted: RefCell<BTreeMap<ListenerId, (u32, u32)>>,
     /// What happened in flow memory.
     pub events: RefCell<BTreeMap<Event, u64>>,
     /// What was counted.
     pub counters: RefCell<BTreeMap<EndpointId, EndpointCounters>>,
-    room4: Cell<Option<Scratch<1>>>,
-    room6: Cell<Option<Scratch<4>>>,
-}
-
-/// The room of the packet on its way, which its later stages find as the earlier ones left it. Another packet that comes
-/// meanwhile has one of its own.
-#[derive(Debug)]
-pub struct Room<'a, const K: usize> {
-    home: &'a Cell<Option<Scratch<K>>>,
-    scratch: Scratch<K>,
-}
-
-impl<'a, const K: usize> Room<'a, K> {
-    fn of(home: &'a Cell<Option<Scratch<K>>>) -> Self {
-        Self { home, scratch: home.take().unwrap_or_default() }
-    }
-}
-
-impl<const K: usize> Deref for Room<'_, K> {
-    type Target = Scratch<K>;
-
-    fn deref(&self) -> &Scratch<K> {
-        &self.scratch
-    }
-}
-
-impl<const K: usize> DerefMut for Room<'_, K> {
-    fn deref_mut(&mut self) -> &mut Scratch<K> {
-        &mut self.scratch
-    }
-}
-
-impl<const K: usize> Drop for Room<'_, K> {
-    fn drop(&mut self) {
-        self.home.set(Some(self.scratch));
-    }
 }
 
 impl Sim {
@@ -178,11 +145,11 @@ impl Sim {
             flows6: (0..slots).map(|_| FlowSlot6::free()).collect(),
             tags4: tags(slots),
             tags6: tags(slots),
+            room4: RefCell::default(),
+            room6: RefCell::default(),
             admitted: RefCell::default(),
             events: RefCell::default(),
             counters: RefCell::default(),
-            room4: Cell::default(),
-            room6: Cell::default(),
         }
     }
 
@@ -213,10 +180,10 @@ fn live<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> Vec<(u32, F
 }
 
 impl FlowMemory<1, 6> for Sim {
-    type Room<'a> = Room<'a, 1>;
+    type Room<'a> = RefMut<'a, Scratch<1>>;
 
-    fn room(&self) -> Option<Room<'_, 1>> {
-        Some(Room::of(&self.room4))
+    fn room(&self) -> Option<RefMut<'_, Scratch<1>>> {
+        self.room4.try_borrow_mut().ok()
     }
 
     fn slot(&self, index: u32) -> Option<&FlowSlot4> {
@@ -233,10 +200,10 @@ impl FlowMemory<1, 6> for Sim {
 }
 
 impl FlowMemory<4, 14> for Sim {
-    type Room<'a> = Room<'a, 4>;
+    type Room<'a> = RefMut<'a, Scratch<4>>;
 
-    fn room(&self) -> Option<Room<'_, 4>> {
-        Some(Room::of(&self.room6))
+    fn room(&self) -> Option<RefMut<'_, Scratch<4>>> {
+        self.room6.try_borrow_mut().ok()
     }
 
     fn slot(&self, index: u32) -> Option<&FlowSlot6> {

@@ -1,6 +1,9 @@
 //! Listeners whose endpoints answer clients themselves: the packet keeps its addresses, ports and TTL, and goes to the endpoint's
 //! MAC address, or in an outer IP packet to the endpoint's address. Nothing comes back this way, so nothing is remembered.
 //!
+//! Access lists are asked about packets that open a TCP connection and about every UDP packet, as nobody knows which one is the
+//! first of its flow; where established flows are to be ended, about every packet.
+//!
 //! The TTL stays as it is: the endpoint has the VIP, so that it does not forward what it gets. One that lacks the VIP sends the
 //! packet back to us with a smaller TTL, until that is used up.
 
@@ -45,24 +48,19 @@ pub(super) fn ask<const K: usize, const W: usize, A: Addresses<K>, T: Tables + F
     }
     let mut room = FlowMemory::<K, W>::room(tables)?;
     let room = &mut *room;
-    (room.tuple, room.hash, room.key) = (packet.tuple, hash, key);
-    look::<K, A, T>(tables, &room.key, tags, packet.flags)
+    (room.packet, room.hash, room.key) = (*packet, hash, key);
+    look::<K, A, T>(tables, &room.key, tags)
 }
 
 /// The same for a service that is known to be in the filter, perhaps for another's sake.
 #[inline(always)]
-pub(super) fn look<const K: usize, A: Addresses<K>, T: Tables>(
-    tables: &T,
-    key: &ServiceKey,
-    tags: Tags,
-    flags: u8,
-) -> Option<Outcome> {
+pub(super) fn look<const K: usize, A: Addresses<K>, T: Tables>(tables: &T, key: &ServiceKey, tags: Tags) -> Option<Outcome> {
     let service = tables.service(key)?;
     if !service.is_direct() {
         return None;
     }
-    tables.explain(Stage::service(service));
-    Some(Outcome::direct(service.listener, A::FAMILY, tags, flags))
+    tables.explain(|| Stage::service(service));
+    Some(Outcome::direct(service.listener, A::FAMILY, tags))
 }
 
 /// Decides about a packet that [`Outcome::is_direct`] was said of.
@@ -80,14 +78,14 @@ fn serve<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     tables: &T,
     asked: Outcome,
 ) -> Outcome {
-    let (_, tags, flags) = asked.asked();
+    let (_, tags) = asked.asked();
     let id = asked.listener();
     let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
     let room = &mut *room;
     // From ourselves, an answer would come to ourselves.
-    room.key.addr = A::source(room.tuple.addrs);
+    room.key.addr = A::source(room.packet.tuple.addrs);
     let is_ours = parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some();
-    if is_ours || !A::is_host(room.tuple.addrs) {
+    if is_ours || !A::is_host(room.packet.tuple.addrs) {
         return Outcome::pass(Pass::Martian);
     }
     let (Some(settings), Some(listener)) = (tables.settings(), tables.listener(id)) else { return NOT_READY };
@@ -95,14 +93,28 @@ fn serve<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     if listener.flags & (Listener::L2 | Listener::IPIP) == 0 {
         return Outcome::drop(Drop::NotReady, id);
     }
-    let endpoint = match select::endpoint::<K, A, T>(tables, settings, id, listener, room.hash, &room.tuple) {
+    let is_opening = room.packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN;
+    let is_tcp = room.packet.tuple.protocol == TCP;
+    if listener.acl != 0
+        && (is_opening || !is_tcp || listener.flags & Listener::STRICT != 0)
+        && tables.denies(listener.acl, &room.key.addr)
+    {
+        tables.explain(|| Stage::denied(id));
+        return Outcome::drop(Drop::Acl, id);
+    }
+    // Nothing is remembered that a flood could use up: only a bound that somebody set counts.
+    if is_opening && listener.admission != 0 && !select::admits(tables, settings, id, listener) {
+        return Outcome::drop(Drop::Admission, id);
+    }
+    room.service.listener = id;
+    let endpoint = match select::endpoint::<K, A, T>(tables, settings, room) {
         Ok(endpoint) => endpoint,
         Err(reason) => return Outcome::drop(reason, id),
     };
     let Some(hop) = tables.hop(endpoint) else { return Outcome::drop(Drop::NoNextHop, id) };
     let way = Way::by(hop);
     if T::DRY {
-        tables.explain(Stage::hop(&way));
+        tables.explain(|| Stage::hop(&way));
     }
     let bytes = frame.len() as u64;
     let (dst_mac, src_mac) = (hop.dst_mac, hop.src_mac);
@@ -123,7 +135,7 @@ fn serve<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     }
     if !T::DRY {
         tables.count(endpoint, Direction::Forward, bytes);
-        if room.tuple.protocol == TCP && flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN {
+        if is_opening {
             tables.count_flow(endpoint);
         }
     }

@@ -138,7 +138,7 @@ fn v4<F: Frame, T: Tables>(
     header[12..16].copy_from_slice(&src);
     header[16..].copy_from_slice(&dst);
     if T::DRY {
-        tables.explain(Stage::encapsulated4(src, dst, protocol));
+        tables.explain(|| Stage::encapsulated4(src, dst, protocol));
     }
     Ok(())
 }
@@ -168,7 +168,7 @@ fn v6<F: Frame, T: Tables>(
     header[8..24].copy_from_slice(src);
     header[24..].copy_from_slice(outer.to);
     if T::DRY {
-        tables.explain(Stage::encapsulated6(src, outer.to, protocol));
+        tables.explain(|| Stage::encapsulated6(src, outer.to, protocol));
     }
     Ok(())
 }

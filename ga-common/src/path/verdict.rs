@@ -34,11 +34,9 @@ impl Outcome {
     /// Not decided: the packet belongs to no known flow.
     pub(super) const UNKNOWN: Self = Self(Self::KIND);
 
-    /// Not decided: for a listener whose endpoints answer clients themselves. The number is the packet's VLAN tags, and its TCP
-    /// flags are beside the kind.
+    /// Not decided: for a listener whose endpoints answer clients themselves. The number is the packet's VLAN tags.
     const DIRECT: u64 = 1 << 63;
     const SIX: u64 = 1 << 62;
-    const FLAGS: u32 = 50;
 
     const fn new(kind: u64, number: u32, listener: ListenerId) -> Self {
         Self(kind | (listener.0 as u64) << 32 | number as u64)
@@ -74,11 +72,11 @@ impl Outcome {
         Self::new(Self::SEND, ifindex, ListenerId::NONE)
     }
 
-    /// Not decided: [`direct::packet`](super::direct::packet) does, for a packet with these tags and TCP flags.
+    /// Not decided: [`direct::packet`](super::direct::packet) does, for a packet with these tags.
     #[inline(always)]
-    pub(super) const fn direct(listener: ListenerId, family: Family, tags: Tags, flags: u8) -> Self {
+    pub(super) const fn direct(listener: ListenerId, family: Family, tags: Tags) -> Self {
         let six = if matches!(family, Family::V6) { Self::SIX } else { 0 };
-        Self(Self::DIRECT | six | (flags as u64) << Self::FLAGS | Self::new(0, tags.0, listener).0)
+        Self(Self::DIRECT | six | Self::new(0, tags.0, listener).0)
     }
 
     /// Whether [`direct::packet`](super::direct::packet) decides.
@@ -87,11 +85,11 @@ impl Outcome {
         self.0 & Self::DIRECT != 0
     }
 
-    /// Family, VLAN tags and TCP flags of a packet that is not decided yet.
+    /// Family and VLAN tags of a packet that is not decided yet.
     #[inline(always)]
-    pub(super) const fn asked(self) -> (Family, Tags, u8) {
+    pub(super) const fn asked(self) -> (Family, Tags) {
         let family = if self.0 & Self::SIX != 0 { Family::V6 } else { Family::V4 };
-        (family, Tags(self.0 as u32), (self.0 >> Self::FLAGS) as u8)
+        (family, Tags(self.0 as u32))
     }
 
     /// What becomes of the packet.

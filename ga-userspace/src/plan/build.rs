@@ -146,10 +146,11 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         ClientIp::L2 => ListenerEntry::L2,
         ClientIp::Ipip => ListenerEntry::IPIP,
     };
+    let strict = if view.acl.as_ref().is_some_and(|acl| acl.kill_established) { ListenerEntry::STRICT } else { 0 };
     ListenerEntry {
         instance: numbers.instances[&view.instance],
         idle_timeout_s: view.idle_timeout_s,
-        flags: ListenerEntry::IN_USE | affinity | client_ip,
+        flags: ListenerEntry::IN_USE | affinity | client_ip | strict,
         identity: identity::of_listener(view.instance.as_str(), view.name.as_str()),
         admission: view.max_new_flows_per_second,
         acl: AclWord::NONE.0,
