@@ -17,11 +17,14 @@ pub fn place(key: &AddressKey) -> (u32, u64) {
 }
 
 /// Word and bit of a service in the filter of those whose endpoints answer clients themselves, of [`DIRECT_WORDS`] words.
-#[inline(always)]
 pub fn direct_place(key: &ServiceKey) -> (u32, u64) {
-    let [high, low] = words(&key.addr);
-    let [p0, p1] = key.port;
-    let end = u64::from_ne_bytes([p0, p1, key.protocol, 0, 0, 0, 0, 0]);
+    direct_place_of(words(&key.addr), key.port, key.protocol)
+}
+
+/// The same for an address in [`words`].
+#[inline(always)]
+pub fn direct_place_of([high, low]: [u64; 2], [p0, p1]: [u8; 2], protocol: u8) -> (u32, u64) {
+    let end = u64::from_ne_bytes([p0, p1, protocol, 0, 0, 0, 0, 0]);
     let hash = ((high ^ low ^ end.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32;
     (hash >> 6 & (DIRECT_WORDS - 1), 1 << (hash & 63))
 }

@@ -12,7 +12,7 @@ use super::{
     encap::{self, Outer},
     explain::Stage,
     link,
-    parse::{self, Parsed, flag},
+    parse::{self, flag},
     select::{self, Addresses, V4, V6},
     tables::{Direction, FlowMemory, Tables},
     verdict::Outcome,
@@ -22,7 +22,7 @@ use crate::{
         entry::{Listener, ServiceKey},
         family::Family,
         filter,
-        flow::Way,
+        flow::{Tuple, Way},
         reason::{Drop, Pass},
     },
     wire::{
@@ -31,36 +31,37 @@ use crate::{
     },
 };
 
-/// Whether a packet is for a listener whose endpoints answer clients themselves: then [`packet`] decides, which finds the
-/// packet's tuple and hash in the scratch room.
+/// Whether a packet may be for a listener whose endpoints answer clients themselves: then [`ask`] knows.
 #[inline(always)]
+pub(super) fn is_maybe<const K: usize, A: Addresses<K>, T: Tables>(tables: &T, tuple: &Tuple<K>) -> bool {
+    let [_, _, p0, p1] = tuple.ports;
+    let (word, bit) = filter::direct_place_of(A::destination_words(&tuple.addrs), [p0, p1], tuple.protocol);
+    tables.direct(word) & bit != 0
+}
+
+/// Whether the packet in its room is for such a listener: then [`packet`] decides; [`Outcome::UNKNOWN`] if it is not.
+#[inline(never)]
 pub(super) fn ask<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
     tables: &T,
-    packet: &Parsed<K>,
-    hash: u64,
     tags: Tags,
-) -> Option<Outcome> {
-    let [_, _, p0, p1] = packet.tuple.ports;
-    let key = ServiceKey { addr: A::destination(packet.tuple.addrs), port: [p0, p1], protocol: packet.tuple.protocol, pad: 0 };
-    let (word, bit) = filter::direct_place(&key);
-    if tables.direct(word) & bit == 0 {
-        return None;
-    }
-    let mut room = FlowMemory::<K, W>::room(tables)?;
+) -> Outcome {
+    let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
     let room = &mut *room;
-    (room.packet, room.hash, room.key) = (*packet, hash, key);
+    let [_, _, p0, p1] = room.packet.tuple.ports;
+    let (addrs, protocol) = (room.packet.tuple.addrs, room.packet.tuple.protocol);
+    room.key = ServiceKey { addr: A::destination(addrs), port: [p0, p1], protocol, pad: 0 };
     look::<K, A, T>(tables, &room.key, tags)
 }
 
-/// The same for a service that is known to be in the filter, perhaps for another's sake.
+/// The same for a packet to `key`.
 #[inline(always)]
-pub(super) fn look<const K: usize, A: Addresses<K>, T: Tables>(tables: &T, key: &ServiceKey, tags: Tags) -> Option<Outcome> {
-    let service = tables.service(key)?;
+pub(super) fn look<const K: usize, A: Addresses<K>, T: Tables>(tables: &T, key: &ServiceKey, tags: Tags) -> Outcome {
+    let Some(service) = tables.service(key) else { return Outcome::UNKNOWN };
     if !service.is_direct() {
-        return None;
+        return Outcome::UNKNOWN;
     }
     tables.explain(|| Stage::service(service));
-    Some(Outcome::direct(service.listener, A::FAMILY, tags))
+    Outcome::direct(service.listener, A::FAMILY, tags)
 }
 
 /// Decides about a packet that [`Outcome::is_direct`] was said of.

@@ -110,7 +110,8 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
         room.key = ServiceKey { addr: A::destination(addrs), port: [p0, p1], protocol, pad: 0 };
         (room.hash, room.packet.flags) = (hash, flag::ACK);
         // It goes where the packets of the flow go, as they do.
-        if let Some(outcome) = direct::look::<K, A, T>(tables, &room.key, tags) {
+        let outcome = direct::look::<K, A, T>(tables, &room.key, tags);
+        if outcome != Outcome::UNKNOWN {
             return Ok(outcome);
         }
     }

@@ -117,10 +117,12 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     }
     let now = tables.tick();
     let hash = flow::hash(settings, &packet.tuple);
-    if settings.features & Settings::DIRECT != 0
-        && let Some(outcome) = direct::ask::<K, W, A, T>(tables, &packet, hash, tags)
-    {
-        return outcome;
+    if settings.features & Settings::DIRECT != 0 && direct::is_maybe::<K, A, T>(tables, &packet.tuple) {
+        keep::<K, W, T>(tables, &packet, hash);
+        let outcome = direct::ask::<K, W, A, T>(tables, tags);
+        if outcome != Outcome::UNKNOWN {
+            return outcome;
+        }
     }
     let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else {
         return keep::<K, W, T>(tables, &packet, hash);
