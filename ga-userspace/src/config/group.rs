@@ -7,7 +7,7 @@ use ga_common::abi::family::Family;
 use super::{
     client_ip,
     document::Context,
-    endpoint,
+    endpoint, health_check,
     instance::Surroundings,
     keys, limits,
     problem::{Code, Fault, Kind},
@@ -150,6 +150,7 @@ fn read(
     if let (Some(client_ip), Some(mapping)) = (client_ip, &port_mapping) {
         client_ip::no_mapping(table, client_ip, mapping, cx);
     }
+    let health_check = health_check::read(table.optional("health_check"), cx);
     let endpoints = endpoint::read_all(table, around, protocol, version, cx);
     if let (Some(version), Some(endpoints)) = (version, &endpoints) {
         every_family_served(table, version_value.as_ref(), version, endpoints, around, cx);
@@ -160,7 +161,7 @@ fn read(
         description,
         traffic_ratio: traffic_ratio?,
         latency: latency?,
-        health_check: None,
+        health_check: health_check.ok()?,
         backend_ip_version: version?,
         client_ip: client_ip?,
         port_mapping: port_mapping?,

@@ -17,6 +17,7 @@ mod client_ip;
 mod document;
 mod endpoint;
 mod group;
+mod health_check;
 mod instance;
 mod keys;
 mod limits;
