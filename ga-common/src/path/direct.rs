@@ -12,7 +12,7 @@ use super::{
     encap::{self, Outer},
     explain::Stage,
     link,
-    parse::{self, flag},
+    parse::{self, Parsed, flag},
     select::{self, Addresses, V4, V6},
     tables::{Direction, FlowMemory, Tables},
     verdict::Outcome,
@@ -23,6 +23,7 @@ use crate::{
         family::Family,
         filter,
         flow::{Tuple, Way},
+        id::ListenerId,
         reason::{Drop, Pass},
     },
     wire::{
@@ -79,8 +80,16 @@ fn serve<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     tables: &T,
     asked: Outcome,
 ) -> Outcome {
-    let (_, tags) = asked.asked();
-    let id = asked.listener();
+    let outcome = choose::<K, W, A, T>(tables, asked.listener());
+    if outcome != Outcome::UNKNOWN {
+        return outcome;
+    }
+    send::<K, W, F, T>(frame, tables, asked.asked().1)
+}
+
+/// Chooses an endpoint for the packet in its room, and leaves it there; [`Outcome::UNKNOWN`] when that is done.
+#[inline(never)]
+fn choose<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(tables: &T, id: ListenerId) -> Outcome {
     let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
     let room = &mut *room;
     // From ourselves, an answer would come to ourselves.
@@ -94,10 +103,9 @@ fn serve<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     if listener.flags & (Listener::L2 | Listener::IPIP) == 0 {
         return Outcome::drop(Drop::NotReady, id);
     }
-    let is_opening = room.packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN;
-    let is_tcp = room.packet.tuple.protocol == TCP;
+    let is_opening = opens(&room.packet);
     if listener.acl != 0
-        && (is_opening || !is_tcp || listener.flags & Listener::STRICT != 0)
+        && (is_opening || room.packet.tuple.protocol != TCP || listener.flags & Listener::STRICT != 0)
         && tables.denies(listener.acl, &room.key.addr)
     {
         tables.explain(|| Stage::denied(id));
@@ -108,10 +116,31 @@ fn serve<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
         return Outcome::drop(Drop::Admission, id);
     }
     room.service.listener = id;
-    let endpoint = match select::endpoint::<K, A, T>(tables, settings, room) {
-        Ok(endpoint) => endpoint,
-        Err(reason) => return Outcome::drop(reason, id),
-    };
+    match select::endpoint::<K, A, T>(tables, settings, room) {
+        Ok(endpoint) => {
+            room.endpoint = endpoint;
+            Outcome::UNKNOWN
+        }
+        Err(reason) => Outcome::drop(reason, id),
+    }
+}
+
+/// Whether it opens a TCP connection.
+#[inline(always)]
+fn opens<const K: usize>(packet: &Parsed<K>) -> bool {
+    packet.tuple.protocol == TCP && packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN
+}
+
+/// Sends the packet in its room to the endpoint that [`choose`] left there.
+#[inline(never)]
+fn send<const K: usize, const W: usize, F: Frame, T: Tables + FlowMemory<K, W>>(
+    frame: &mut F,
+    tables: &T,
+    tags: Tags,
+) -> Outcome {
+    let Some(room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
+    let (id, endpoint) = (room.service.listener, room.endpoint);
+    let Some(listener) = tables.listener(id) else { return NOT_READY };
     let Some(hop) = tables.hop(endpoint) else { return Outcome::drop(Drop::NoNextHop, id) };
     let way = Way::by(hop);
     if T::DRY {
@@ -136,7 +165,7 @@ fn serve<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     }
     if !T::DRY {
         tables.count(endpoint, Direction::Forward, bytes);
-        if is_opening {
+        if opens(&room.packet) {
             tables.count_flow(endpoint);
         }
     }

@@ -1,11 +1,34 @@
 //! `preserve_client_ip` and `return` of an endpoint group (specification §1.9, §2.3).
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::{
     document::Context,
     problem::{Fault, Kind},
     tree::{Table, Value, not_a_word},
 };
 use crate::model::{ClientIp, EndpointGroup, PortMapping, Protocol};
+
+/// Whether endpoints see the client's address.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PreserveClientIp {
+    /// They see the egress address.
+    None,
+    /// They see the client's address; `return` says how they answer.
+    Transparent,
+}
+
+/// How endpoints that see the client's address answer; all default groups of a listener agree.
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Return {
+    /// Directly: they are on a link of this edge and have the VIP too. Ports cannot be mapped.
+    L2,
+    /// Directly: they get packets within IP packets and have the VIP too. Ports cannot be mapped.
+    Ipip,
+}
 
 /// Words of `return`.
 const RETURNS: [(&str, ClientIp); 2] = [("l2", ClientIp::L2), ("ipip", ClientIp::Ipip)];

@@ -4,6 +4,7 @@
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
 
+pub use super::client_ip::{PreserveClientIp, Return};
 use super::{group, node};
 use crate::model;
 
@@ -363,26 +364,6 @@ pub enum BackendIpVersion {
     Ipv6,
     /// The family of the client.
     Affinity,
-}
-
-/// Whether endpoints see the client's address.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PreserveClientIp {
-    /// They see the egress address.
-    None,
-    /// They see the client's address; `return` says how they answer.
-    Transparent,
-}
-
-/// How endpoints that see the client's address answer; all default groups of a listener agree.
-#[derive(JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Return {
-    /// Directly: they are on a link of this edge and have the VIP too. Ports cannot be mapped.
-    L2,
-    /// Directly: they get packets within IP packets and have the VIP too. Ports cannot be mapped.
-    Ipip,
 }
 
 /// A listener port that endpoints serve under another number.
