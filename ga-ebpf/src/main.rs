@@ -26,14 +26,14 @@ use ga_common::{
         reason::{Drop, Pass},
     },
     path::{
-        self,
+        self, refuse,
         verdict::{Outcome, Verdict},
     },
     wire::frame::Frame as _,
 };
 
 use crate::{
-    apart::{ga_direct, ga_icmp},
+    apart::{ga_direct, ga_icmp, ga_refuse},
     frame::XdpFrame,
     tables::KernelTables,
 };
@@ -52,7 +52,8 @@ fn decide(ctx: &XdpContext) -> Outcome {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_icmp(ctx.ctx))),
         outcome => outcome,
     };
-    if outcome.is_direct() { Outcome::from_bits(black_box(ga_direct(ctx.ctx, outcome.bits()))) } else { outcome }
+    let outcome = if outcome.is_direct() { Outcome::from_bits(black_box(ga_direct(ctx.ctx, outcome.bits()))) } else { outcome };
+    if refuse::is_refused(outcome) { Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))) } else { outcome }
 }
 
 /// Verdict to XDP action and counter.
@@ -65,7 +66,7 @@ fn act(ctx: &XdpContext, outcome: Outcome) -> u32 {
         }
         Verdict::Drop(reason) => {
             count_drop(reason, outcome.listener());
-            XDP_DROP
+            if outcome.is_answered() { XDP_TX } else { XDP_DROP }
         }
         Verdict::Send(ifindex) if ifindex == XdpFrame::new(ctx).ifindex() => XDP_TX,
         // SAFETY: a helper call without pointers; an interface that is gone makes the kernel drop and count the packet.

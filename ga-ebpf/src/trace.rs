@@ -25,6 +25,7 @@ use ga_common::{
     path::{
         self,
         explain::{STAGES, Stage, Trace},
+        refuse,
         tables::{Direction, FlowMemory, Scratch, Tables},
         verdict::{Outcome, Verdict},
     },
@@ -32,6 +33,7 @@ use ga_common::{
 };
 
 use crate::{
+    apart::ga_refuse,
     frame::{FarFrame, XdpFrame},
     maps,
     tables::KernelTables,
@@ -54,6 +56,11 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
     };
     let outcome =
         if outcome.is_direct() { Outcome::from_bits(black_box(ga_trace_direct(ctx.ctx, outcome.bits()))) } else { outcome };
+    let outcome =
+        if refuse::is_refused(outcome) { Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))) } else { outcome };
+    if outcome.is_answered() {
+        TraceTables.explain(Stage::refused);
+    }
     TraceTables.explain(|| Stage::verdict(outcome));
     match outcome.verdict() {
         Verdict::Pass(_) => XDP_PASS,

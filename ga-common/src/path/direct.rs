@@ -121,8 +121,15 @@ fn choose<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemor
             room.endpoint = endpoint;
             Outcome::UNKNOWN
         }
-        Err(reason) => Outcome::drop(reason, id),
+        Err(_) => nobody(&room.packet, id),
     }
+}
+
+/// Nobody is there for a packet: a SYN is refused, what belongs to a connection is not.
+#[inline(always)]
+fn nobody<const K: usize>(packet: &Parsed<K>, id: ListenerId) -> Outcome {
+    let is_part = packet.tuple.protocol == TCP && !opens(packet);
+    Outcome::drop(if is_part { Drop::NoFlow } else { Drop::NoEndpoint }, id)
 }
 
 /// Whether it opens a TCP connection.
@@ -153,7 +160,7 @@ fn send<const K: usize, const W: usize, F: Frame, T: Tables + FlowMemory<K, W>>(
             return TRUNCATED;
         }
     } else {
-        let Some(to) = tables.endpoint(endpoint).filter(|to| to.flags != 0) else { return Outcome::drop(Drop::NoEndpoint, id) };
+        let Some(to) = tables.endpoint(endpoint).filter(|to| to.flags != 0) else { return nobody(&room.packet, id) };
         let Some(egress) = tables.egress(listener.instance) else { return Outcome::drop(Drop::NoEgress, id) };
         let outer = Outer { to: &to.addr, egress, flow: room.hash, tick: tables.tick() };
         if let Err(reason) = encap::wrap::<K, F, T>(frame, tables, tags, Tags(way.tags), &outer) {

@@ -60,7 +60,8 @@ const QUOTED: u8 = 12;
 const TRANSLATED: u8 = 13;
 const ANSWERED: u8 = 14;
 const DENIED: u8 = 15;
-const ENCAPSULATED: u8 = 16;
+const REFUSED: u8 = 16;
+const ENCAPSULATED: u8 = 17;
 
 impl Stage {
     #[inline(always)]
@@ -95,6 +96,12 @@ impl Stage {
     #[inline(always)]
     pub fn answered() -> Self {
         Self::of(ANSWERED, 0, 0)
+    }
+
+    /// A SYN was answered by a RST.
+    #[inline(always)]
+    pub fn refused() -> Self {
+        Self::of(REFUSED, 0, 0)
     }
 
     /// The packet that an ICMP error is about, as those look that come the other way.
@@ -271,6 +278,8 @@ mod step {
         },
         /// An echo request was answered.
         Answered,
+        /// A SYN was answered by a RST.
+        Refused,
         /// The packet that an ICMP error is about, as we sent it.
         Quoted(TupleSeen),
         /// The same as it came to us.
@@ -363,6 +372,7 @@ mod step {
                     Step::Icmp { src: src.ip(), dst: dst.ip(), kind, ttl, tags: Tags(self.word), offset: self.half }
                 }
                 ANSWERED => Step::Answered,
+                REFUSED => Step::Refused,
                 QUOTED => Step::Quoted(self.tuple()?.turned()),
                 TRANSLATED => Step::Translated(self.tuple()?.turned()),
                 ROLES => Step::Roles(Address {
@@ -480,6 +490,7 @@ mod tests {
         assert_eq!(Stage::quoted(&v4).read(), Some(Step::Quoted(turned)));
         assert_eq!(Stage::translated(&v4).read(), Some(Step::Translated(turned)));
         assert_eq!(Stage::answered().read(), Some(Step::Answered));
+        assert_eq!(Stage::refused().read(), Some(Step::Refused));
         let service = Service { listener: ListenerId(9), endpoint_port: [0x1f, 0x90] };
         assert_eq!(Stage::service(service).read(), Some(Step::Service { listener: ListenerId(9), endpoint_port: 8080 }));
         let outer = Stage::encapsulated4([192, 0, 2, 7], [198, 51, 100, 10], 41).read();

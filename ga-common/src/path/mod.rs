@@ -13,6 +13,7 @@ pub mod flow;
 pub mod icmp;
 pub mod link;
 pub mod parse;
+pub mod refuse;
 pub mod rewrite;
 pub mod select;
 pub mod tables;
@@ -46,11 +47,12 @@ pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
         OTHER_PROTOCOL => icmp::packet(frame, tables),
         outcome => outcome,
     };
-    if outcome.is_direct() { direct::packet(frame, tables, outcome) } else { outcome }
+    let outcome = if outcome.is_direct() { direct::packet(frame, tables, outcome) } else { outcome };
+    if refuse::is_refused(outcome) { refuse::packet(frame, outcome) } else { outcome }
 }
 
-/// The first part of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, and what [`Outcome::is_direct`]
-/// here or there is [`direct::packet`]'s. The kernel has two programs for
+/// The first part of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, what [`Outcome::is_direct`] here
+/// or there is [`direct::packet`]'s, and what is refused is [`refuse::packet`]'s to answer. The kernel has programs for
 /// its verifier to judge in the place of one.
 #[inline(always)]
 pub fn flows<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
