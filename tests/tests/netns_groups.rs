@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ga::status::{Endpoint, EndpointState};
 use ga_tests::{
-    lab::{Agent, Lab, VIP4, client4, server4},
+    lab::{Agent, Lab, VIP4, client4, pass_program, server4},
     traffic::{Server, ask_many, block_in, port_is_open, spread, until},
 };
 
@@ -85,6 +85,8 @@ fn when_all_are_unhealthy_clients_are_refused_at_once_or_tried_anyway() -> Resul
     let lab = Lab::new(1)?;
     let checked = "health_check = { protocol = \"tcp\", port = 81, interval = 1, threshold = 2 }";
     let groups = group("only", checked, &[server4(1)]);
+    // A veth delivers what XDP sends back only to a far end that runs XDP itself.
+    let _far_end = pass_program(&lab.clients[0], "eth0")?;
     let _server = Server::start(&lab.servers[0], 1, &[80])?;
     let agent = start(&lab, &listener("tcp", 80, &groups))?;
     until("a verdict", PATIENCE, || Ok((endpoint(&agent, server4(1))?.state == EndpointState::Unhealthy).then_some(())))?;
