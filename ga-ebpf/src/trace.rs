@@ -16,7 +16,7 @@ use ga_common::{
     abi::{
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
-        flow::{FlowSlot4, FlowSlot6},
+        flow::{FlowSlot4, FlowSlot6, State},
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::ADMISSION_TICKS,
         reason::Event,
@@ -33,7 +33,7 @@ use ga_common::{
 };
 
 use crate::{
-    apart::ga_refuse,
+    apart::{ga_elsewhere, ga_refuse},
     frame::{FarFrame, XdpFrame},
     maps,
     tables::KernelTables,
@@ -52,9 +52,12 @@ static TRACE_ROOM6: Array<Scratch<4>, 1> = Array::new();
 pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
     let outcome = match path::flows(&mut XdpFrame::new(&ctx), &TraceTables) {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_icmp(ctx.ctx))),
-        outcome if refuse::is_refused(outcome) => Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))),
         outcome => outcome,
     };
+    let outcome =
+        if outcome.is_direct() { Outcome::from_bits(black_box(ga_trace_direct(ctx.ctx, outcome.bits()))) } else { outcome };
+    let outcome =
+        if refuse::is_refused(outcome) { Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))) } else { outcome };
     if outcome.is_answered() {
         TraceTables.explain(Stage::refused);
     }
@@ -71,6 +74,27 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &TraceTables).bits()
+}
+
+/// [`flow::gives_up`](path::flow::gives_up) of an IPv4 half, were it asked again now.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_give_up4(index: u32, state: u64, opens: u32) -> u32 {
+    path::flow::gives_up::<1, 6, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
+}
+
+/// The same of an IPv6 half.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_give_up6(index: u32, state: u64, opens: u32) -> u32 {
+    path::flow::gives_up::<4, 14, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
+}
+
+/// The same for [`path::direct::packet`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_direct(ctx: *mut xdp_md, asked: u64) -> u64 {
+    path::direct::packet(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
 }
 
 /// All maps, to be looked at only.
@@ -99,6 +123,11 @@ impl FlowMemory<1, 6> for TraceTables {
     fn mask(&self, settings: &Settings) -> u32 {
         settings.flow4_mask
     }
+
+    #[inline(always)]
+    fn gives_up(&self, index: u32, state: State, opens: bool) -> bool {
+        black_box(ga_trace_give_up4(index, state.0, opens.into())) != 0
+    }
 }
 
 impl FlowMemory<4, 14> for TraceTables {
@@ -123,6 +152,11 @@ impl FlowMemory<4, 14> for TraceTables {
     #[inline(always)]
     fn mask(&self, settings: &Settings) -> u32 {
         settings.flow6_mask
+    }
+
+    #[inline(always)]
+    fn gives_up(&self, index: u32, state: State, opens: bool) -> bool {
+        black_box(ga_trace_give_up6(index, state.0, opens.into())) != 0
     }
 }
 
@@ -161,6 +195,11 @@ impl Tables for TraceTables {
     #[inline(always)]
     fn filter(&self, word: u32) -> u64 {
         KernelTables.filter(word)
+    }
+
+    #[inline(always)]
+    fn direct(&self, word: u32) -> u64 {
+        KernelTables.direct(word)
     }
 
     #[inline(always)]
@@ -241,6 +280,14 @@ impl Tables for TraceTables {
 
     #[inline(always)]
     fn count_flow(&self, _id: EndpointId) {}
+
+    #[inline(always)]
+    fn elsewhere(&self, table: TableId, hash: u64, avoid: EndpointId) -> u32 {
+        black_box(ga_elsewhere(table.0, hash, avoid.0.into()))
+    }
+
+    #[inline(always)]
+    fn count_failure(&self, _id: EndpointId) {}
 
     #[inline(always)]
     fn count_event(&self, _event: Event) {}

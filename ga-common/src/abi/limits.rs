@@ -41,6 +41,9 @@ pub const FLOW_WAYS: u32 = 8;
 /// Words of the filter of our addresses; a power of two. 8 bytes each.
 pub const FILTER_WORDS: u32 = 64;
 
+/// Words of the filter of services whose endpoints answer clients themselves; a power of two. 8 bytes each.
+pub const DIRECT_WORDS: u32 = 1_024;
+
 /// Interfaces above this index are refused: a flow slot has 20 bits for one.
 pub const MAX_IFINDEX: u32 = (1 << 20) - 1;
 
@@ -52,6 +55,13 @@ pub const NAT_REUSING_RETRIES: u32 = 4;
 
 /// Ticks (of 4.2 ms) for which a flow is safe from being evicted, answered or not.
 pub const GRACE_TICKS: u32 = 24;
+
+/// Ticks (of 4.2 ms) of silence before a repeated SYN counts as one: half a second. Clients wait a second (RFC 6298 section 2), and
+/// whoever sends copies at once must not make an endpoint look dead.
+pub const RETRY_TICKS: u32 = 119;
+
+/// Places of a table that are looked at for an endpoint other than the one that did not answer.
+pub const ELSEWHERE_TRIES: u32 = 16;
 
 /// Ticks in which a listener's admissions are counted together.
 pub const ADMISSION_TICKS: u32 = 64;

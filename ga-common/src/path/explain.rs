@@ -8,7 +8,7 @@ use super::{
 };
 use crate::abi::{
     entry::{Address, Service},
-    flow::{Meta, State, Tuple, Way},
+    flow::{Meta, State, Tuple, Way, pack4, pack6},
     id::{EndpointId, ListenerId, TableId},
 };
 use crate::wire::vlan::Tags;
@@ -61,6 +61,8 @@ const TRANSLATED: u8 = 13;
 const ANSWERED: u8 = 14;
 const DENIED: u8 = 15;
 const REFUSED: u8 = 16;
+const ENCAPSULATED: u8 = 17;
+const RETRIED: u8 = 18;
 
 impl Stage {
     #[inline(always)]
@@ -95,6 +97,12 @@ impl Stage {
     #[inline(always)]
     pub fn answered() -> Self {
         Self::of(ANSWERED, 0, 0)
+    }
+
+    /// The endpoint of the flow did not answer: another one is tried.
+    #[inline(always)]
+    pub fn retried(endpoint: EndpointId) -> Self {
+        Self::of(RETRIED, endpoint.0, 0)
     }
 
     /// A SYN was answered by a RST.
@@ -173,6 +181,18 @@ impl Stage {
     #[inline(always)]
     pub fn rewritten<const K: usize>(to: &Tuple<K>) -> Self {
         Self::of(REWRITTEN, 0, 0).with_tuple(&to.addrs, tail(to))
+    }
+
+    /// It is in an outer IPv4 packet now; `protocol` is that of what is within.
+    #[inline(always)]
+    pub fn encapsulated4(src: [u8; 4], dst: [u8; 4], protocol: u8) -> Self {
+        Self::of(ENCAPSULATED, 0, u32::from(protocol)).with_tuple(&pack4(src, dst), 0)
+    }
+
+    /// It is in an outer IPv6 packet now.
+    #[inline(always)]
+    pub fn encapsulated6(src: &[u8; 16], dst: &[u8; 16], protocol: u8) -> Self {
+        Self::of(ENCAPSULATED, 0, u32::from(protocol)).with_tuple(&pack6(*src, *dst), 0)
     }
 
     /// The listener's access lists keep the source out.
@@ -286,7 +306,12 @@ mod step {
             /// Tick of the last packet that counts.
             seen: u32,
         },
-        /// It opens a flow in the place of one that is over.
+        /// It belonged to a flow that its endpoint did not answer, and opens another.
+        Retried {
+            /// Who did not answer.
+            endpoint: EndpointId,
+        },
+        /// It belonged to a flow that is over, and opens another.
         Reopened {
             /// Slot of that one.
             index: u32,
@@ -332,6 +357,15 @@ mod step {
             /// Destination.
             dst: SocketAddr,
         },
+        /// It is in an outer IP packet now.
+        Encapsulated {
+            /// Source of the outer packet.
+            src: IpAddr,
+            /// Its destination.
+            dst: IpAddr,
+            /// IANA number of what is within: 4 or 41.
+            protocol: u8,
+        },
         /// What becomes of it.
         Verdict(Verdict, ListenerId),
     }
@@ -351,6 +385,7 @@ mod step {
                 }
                 ANSWERED => Step::Answered,
                 REFUSED => Step::Refused,
+                RETRIED => Step::Retried { endpoint: EndpointId(self.half) },
                 QUOTED => Step::Quoted(self.tuple()?.turned()),
                 TRANSLATED => Step::Translated(self.tuple()?.turned()),
                 ROLES => Step::Roles(Address {
@@ -380,6 +415,10 @@ mod step {
                 REWRITTEN => {
                     let TupleSeen { src, dst, .. } = self.tuple()?;
                     Step::Rewritten { src, dst }
+                }
+                ENCAPSULATED => {
+                    let TupleSeen { src, dst, .. } = self.tuple()?;
+                    Step::Encapsulated { src: src.ip(), dst: dst.ip(), protocol: self.word as u8 }
                 }
                 VERDICT => {
                     let number = self.word as usize;
@@ -465,8 +504,14 @@ mod tests {
         assert_eq!(Stage::translated(&v4).read(), Some(Step::Translated(turned)));
         assert_eq!(Stage::answered().read(), Some(Step::Answered));
         assert_eq!(Stage::refused().read(), Some(Step::Refused));
+        assert_eq!(Stage::retried(EndpointId(513)).read(), Some(Step::Retried { endpoint: EndpointId(513) }));
         let service = Service { listener: ListenerId(9), endpoint_port: [0x1f, 0x90] };
         assert_eq!(Stage::service(service).read(), Some(Step::Service { listener: ListenerId(9), endpoint_port: 8080 }));
+        let outer = Stage::encapsulated4([192, 0, 2, 7], [198, 51, 100, 10], 41).read();
+        assert_eq!(outer, Some(Step::Encapsulated { src, dst, protocol: 41 }));
+        let outer = Stage::encapsulated6(&[1; 16], &[2; 16], 4).read();
+        let (src, dst) = (tuple.src.ip(), tuple.dst.ip());
+        assert_eq!(outer, Some(Step::Encapsulated { src, dst, protocol: 4 }));
         assert_eq!(Stage::denied(ListenerId(9)).read(), Some(Step::Denied { listener: ListenerId(9) }));
         assert_eq!(Stage::reopened(7).read(), Some(Step::Reopened { index: 7 }));
         assert_eq!(Stage::default().read(), None);

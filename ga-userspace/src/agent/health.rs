@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     fs, io,
     io::Write as _,
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,6 +15,7 @@ use super::{Agent, Error};
 use crate::{
     health::{Beliefs, Book, Kept, Prober, Report, Roster},
     model::{EndpointName, Intent, Name},
+    net::Net,
     plan, status,
 };
 
@@ -60,18 +60,38 @@ impl Begun {
         self.book.report(Duration::ZERO).beliefs(&self.roster)
     }
 
-    /// Begins to probe.
-    pub(super) fn start(self) -> Result<Health, Error> {
+    /// Begins to probe, with the addresses that probes leave with.
+    pub(super) async fn start(self, net: &mut Net) -> Result<Health, Error> {
         let Self { book, roster, file, kept } = self;
+        let homeless = house(net, &roster).await;
         let prober = Prober::start(book).map_err(|source| Error::System { what: "the prober's thread", source })?;
-        Ok(Health { latest: prober.latest(), prober, roster, file, saved: kept, saving: None, homeless: Vec::new() })
+        Ok(Health { latest: prober.latest(), prober, roster, file, saved: kept, saving: None, homeless })
     }
+}
+
+/// Makes the addresses that probes leave with this host's own, so that answers arrive; gives back those that none leaves with.
+/// What could not be done.
+async fn house(net: &mut Net, roster: &Roster) -> Vec<String> {
+    let failed = net.own(&roster.sources()).await;
+    let troubles = failed
+        .into_iter()
+        .map(|(address, why)| format!("probes cannot leave with {address}, which this host does not have: {why}"))
+        .collect::<Vec<_>>();
+    for trouble in &troubles {
+        tracing::error!("{trouble}");
+    }
+    troubles
 }
 
 impl Health {
     /// Waits for news.
     pub(super) async fn changed(&mut self) -> Arc<Report> {
         self.prober.changed().await
+    }
+
+    /// Who is probed.
+    pub(super) fn roster(&self) -> &Arc<Roster> {
+        &self.roster
     }
 
     /// What a plan of `intent` is told.
@@ -151,7 +171,7 @@ impl Agent {
     /// Takes a report: when new flows must go elsewhere, they do from now on.
     pub(super) async fn judge(&mut self, report: Arc<Report>) {
         self.health.latest = report;
-        let beliefs = self.health.beliefs(&self.health.roster);
+        let beliefs = self.believed(&self.health.roster);
         let same = beliefs.endpoints == self.beliefs.endpoints && beliefs.priority == self.beliefs.priority;
         if !same && let Err(error) = self.believe(&beliefs).await {
             // The next report comes within a second.
@@ -163,7 +183,7 @@ impl Agent {
     }
 
     /// The same intent with other beliefs. The endpoints stay, so their next hops are known.
-    async fn believe(&mut self, beliefs: &Beliefs) -> Result<(), Error> {
+    pub(super) async fn believe(&mut self, beliefs: &Beliefs) -> Result<(), Error> {
         let running = self.data_path.running();
         let seed = super::seed(&self.intent, running)?;
         let plan = plan::build(&self.intent, &self.overrides, beliefs, running, seed)?;
@@ -178,20 +198,7 @@ impl Agent {
         if *self.health.roster != roster {
             self.health.roster = Arc::new(roster);
         }
+        self.health.homeless = house(&mut self.net, &self.health.roster).await;
         self.health.prober.want(Arc::clone(&self.health.roster), self.intent.node.panic_threshold);
-        self.house_probes().await;
-    }
-
-    /// Makes the addresses that probes leave with this host's own, so that answers arrive; gives back those that none leaves with.
-    pub(super) async fn house_probes(&mut self) {
-        let sources: BTreeSet<IpAddr> = self.health.roster.sources();
-        let failed = self.net.own(&sources).await;
-        self.health.homeless = failed
-            .into_iter()
-            .map(|(address, why)| format!("probes cannot leave with {address}, which this host does not have: {why}"))
-            .collect();
-        for trouble in &self.health.homeless {
-            tracing::error!("{trouble}");
-        }
     }
 }

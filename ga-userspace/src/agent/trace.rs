@@ -164,7 +164,7 @@ impl Agent {
                         trace.frame_after = Some(Frame::of(after.len() as u32, after));
                     }
                 },
-                Step::Reopened { .. } => trace.known = false,
+                Step::Reopened { .. } | Step::Retried { .. } => trace.known = false,
                 Step::Refused => trace.frame_after = Some(Frame::of(after.len() as u32, after)),
                 Step::Roles(_)
                 | Step::Chosen { .. }
@@ -173,6 +173,7 @@ impl Agent {
                 | Step::Icmp { .. }
                 | Step::Answered
                 | Step::Quoted(_)
+                | Step::Encapsulated { .. }
                 | Step::Translated(_) => {}
             }
         }
@@ -273,7 +274,18 @@ impl Words {
                     ),
                 )
             }
+            Step::Retried { endpoint } => {
+                ("flow", format!("{} did not answer: another endpoint is tried", self.endpoint(*endpoint).1.unwrap_or_default()))
+            }
             Step::Reopened { index } => ("flow", format!("the one in slot {index} is over, and a SYN opens another")),
+            Step::Service { listener, endpoint_port: 0 } => (
+                "listener",
+                format!("{} has this address and port; endpoints answer clients themselves", self.listener(*listener)),
+            ),
+            Step::Encapsulated { src, dst, protocol } => (
+                "encapsulate",
+                format!("within an IP packet from {src} to {dst}, protocol {protocol}; the packet stays as it is"),
+            ),
             Step::Service { listener, endpoint_port } => (
                 "listener",
                 format!("{} has this address and port; endpoints are reached at port {endpoint_port}", self.listener(*listener)),

@@ -121,6 +121,9 @@ impl Tables for Meddled<'_> {
     fn turn(&self, cell: &Word, bits: u64) {
         self.sim.turn(cell, bits);
     }
+    fn direct(&self, word: u32) -> u64 {
+        self.sim.direct(word)
+    }
     fn address(&self, key: &AddressKey) -> Option<Address> {
         self.sim.address(key)
     }
@@ -155,6 +158,10 @@ impl Tables for Meddled<'_> {
     fn count_flow(&self, id: EndpointId) {
         self.sim.count_flow(id);
     }
+    fn count_failure(&self, id: EndpointId) {
+        self.sim.count_failure(id);
+    }
+
     fn count_event(&self, event: Event) {
         self.sim.count_event(event);
     }
