@@ -221,9 +221,9 @@ mod tests {
 
     fn of(group: &str) -> Answer {
         let text = format!(
-            "[node]\nap = \"a\"\ninterfaces = [\"eth0\"]\n[[instance]]\nid = \"i\"\nvips = [\"198.51.100.10\", \"2001:db8::10\"]\n\
+            "[node]\nap = \"lab\"\ninterfaces = [\"eth0\"]\n[[instance]]\nid = \"lab\"\nvips = [\"198.51.100.10\", \"2001:db8::10\"]\n\
              egress_ips = [\"203.0.113.5\", \"2001:db8::5\"]\n[[instance.listener]]\nname = \"web\"\nprotocol = \"tcp\"\n\
-             ports = \"80\"\n[[instance.listener.endpoint_group]]\nregion = \"r\"\nbackend_ip_version = \"affinity\"\n{group}\n\
+             ports = \"80\"\n[[instance.listener.endpoint_group]]\nregion = \"lab\"\nbackend_ip_version = \"affinity\"\n{group}\n\
              [[instance.listener.endpoint_group.endpoint]]\ntype = \"private_ip\"\naddress = \"10.0.0.1\"\n\
              [[instance.listener.endpoint_group.endpoint]]\ntype = \"private_ip\"\naddress = \"fd00::1\"\n"
         );
