@@ -332,7 +332,8 @@ pub fn gives_up<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return false };
     let Some(half) = Half::read(slot, state) else { return false };
     let is_udp = half.meta.protocol() == UDP;
-    if !is_udp && !(opens && slot.is_retried(tables.tick())) {
+    let asks_again = is_udp || opens && slot.is_retried(tables.tick());
+    if !asks_again {
         return false;
     }
     let answers = Flow::<K>::ANSWERED | Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED;
