@@ -14,4 +14,5 @@ pub mod model;
 pub mod net;
 pub mod plan;
 pub mod program;
+pub mod resolve;
 pub mod status;

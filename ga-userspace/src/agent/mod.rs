@@ -5,6 +5,7 @@ mod clock;
 mod data_path;
 mod error;
 mod flows;
+mod names;
 mod next_hops;
 mod overrides;
 mod report;
@@ -45,6 +46,7 @@ use crate::{
     net::Net,
     plan::{self, Changes, EndpointName, Overrides, Plan, State},
     program,
+    resolve::{Addresses, KeptFile, Resolver, Wanted},
     status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
 };
 
@@ -83,6 +85,10 @@ struct Agent {
     config_hash: String,
     overrides: Overrides,
     override_file: OverrideFile,
+    /// Finds out what names stand for.
+    resolver: Resolver,
+    /// What the plan took them to stand for.
+    addresses: Addresses,
     plan: Plan,
     data_path: DataPath,
     net: Net,
@@ -135,6 +141,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Some(request) = requests.recv() => agent.answer(request).await,
             Some(notice) = notices.recv() => agent.notice(notice),
             Some(_ended) = agent.tasks.join_next() => {}
+            () = agent.resolver.changed() => agent.follow_names().await,
             () = agent.net.changed() => {
                 sleep(SETTLE).await;
                 agent.heal().await;
@@ -219,8 +226,11 @@ impl Agent {
         let mut net = Net::connect()?;
 
         let mut data_path = DataPath::open(lock, &options.pin_dir, &intent.node, &net).await?;
-        let plan = plan::build(&intent, &overrides, data_path.running(), seed(&intent, data_path.running())?);
-        let plan = data_path.keep_or_undo(plan.map_err(Error::from))?;
+        let mut resolver = Resolver::start(KeptFile::in_dir(&options.state_dir));
+        resolver.want(Wanted::of(&intent), names::PATIENCE).await;
+        let addresses = resolver.known().addresses.clone();
+        let plan = names::plan(&intent, &overrides, &addresses, data_path.running());
+        let plan = data_path.keep_or_undo(plan)?;
         let applied = data_path.apply(&plan, None).await;
         data_path.keep_or_undo(applied)?;
         let resolved = data_path.resolve(&mut net, RESOLVE).await;
@@ -237,6 +247,8 @@ impl Agent {
             config_hash: hash,
             overrides,
             override_file,
+            resolver,
+            addresses,
             plan,
             data_path,
             net,
@@ -301,7 +313,12 @@ impl Agent {
         let Read { loaded, text, hash } = read(&self.options.config)?;
         self.check_change(&loaded, text)?;
         let overrides = self.overrides.clone();
-        let changes = self.apply(loaded.intent, overrides).await?;
+        self.resolver.want(Wanted::of(&loaded.intent), names::PATIENCE).await;
+        let applied = self.apply(loaded.intent, overrides).await;
+        if applied.is_err() {
+            self.resolver.want(Wanted::of(&self.intent), Duration::ZERO).await;
+        }
+        let changes = applied?;
         self.config_hash = hash;
         Ok(Reloaded {
             schema_version: status::SCHEMA_VERSION,
@@ -334,7 +351,8 @@ impl Agent {
     }
 
     async fn apply(&mut self, intent: Intent, overrides: Overrides) -> Result<Changes, Error> {
-        let plan = self.planned(&intent, &overrides)?;
+        let addresses = self.resolver.known().addresses.clone();
+        let plan = names::plan(&intent, &overrides, &addresses, self.data_path.running())?;
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
         self.data_path.follow(&mut self.net, Some(&plan)).await?;
@@ -344,19 +362,15 @@ impl Agent {
         }
         let changes = plan::compare(Some(&self.plan), &plan);
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
-        (self.intent, self.overrides, self.plan) = (intent, overrides, plan);
+        (self.intent, self.overrides, self.addresses, self.plan) = (intent, overrides, addresses, plan);
         Ok(changes)
-    }
-
-    fn planned(&self, intent: &Intent, overrides: &Overrides) -> Result<Plan, Error> {
-        let running = self.data_path.running();
-        Ok(plan::build(intent, overrides, running, seed(intent, running)?)?)
     }
 
     fn preview(&self, file: &str, text: String) -> Result<Planned, Error> {
         let Read { loaded, text, .. } = parse(file, text)?;
         self.check_change(&loaded, text)?;
-        let plan = self.planned(&loaded.intent, &self.overrides)?;
+        let known = self.resolver.known();
+        let plan = names::plan(&loaded.intent, &self.overrides, &known.addresses, self.data_path.running())?;
         let changes = plan::compare(Some(&self.plan), &plan);
         Ok(Planned {
             schema_version: status::SCHEMA_VERSION,
@@ -403,7 +417,7 @@ impl Agent {
             name.instance.as_str() == path.instance
                 && name.listener.as_str() == path.listener
                 && name.group.as_str() == path.group
-                && name.address.to_string() == path.address
+                && name.at() == path.address
         };
         self.plan.listeners.iter().flat_map(|listener| &listener.endpoints).find(|endpoint| is_it(&endpoint.name))
     }

@@ -8,6 +8,7 @@ use super::{Context, Exit, file};
 use crate::{
     model::Intent,
     plan::{self, Changes, Overrides, PlanError, State},
+    resolve::Addresses,
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -47,7 +48,9 @@ fn against(old: &Intent, new: &Intent) -> Result<Changes, PlanError> {
     // An edge without a configured key keeps the one it has, so the key counts only when the new file sets another one.
     let before = seed(old).unwrap_or_default();
     let overrides = Overrides::default();
-    let running = plan::build(old, &overrides, &State::default(), before)?;
-    let planned = plan::build(new, &overrides, &running.target, seed(new).unwrap_or(before))?;
+    // Only what the files say themselves is known here.
+    let whole = |intent: &Intent| plan::resolved(intent, &Addresses::written(intent)).0.into_owned();
+    let running = plan::build(&whole(old), &overrides, &State::default(), before)?;
+    let planned = plan::build(&whole(new), &overrides, &running.target, seed(new).unwrap_or(before))?;
     Ok(plan::compare(Some(&running), &planned))
 }

@@ -8,15 +8,21 @@ use super::{
     document::Context,
     endpoint,
     instance::Surroundings,
-    keys, limits,
+    keys, limits, pool,
     problem::{Code, Fault, Kind},
     text,
     tree::{Table, Value, not_a_word},
 };
-use crate::model::{BackendIpVersion, Endpoint, EndpointGroup, Name, Port, PortMapping, Ports, Protocol, Weight};
+use crate::model::{
+    BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Name, NamedEndpoint, Port, PortMapping, Ports, Protocol, Target,
+    Weight,
+};
 
 /// Name of a group that has none.
 pub(super) const DEFAULT_NAME: &str = "default";
+
+/// Region of the servers that a listener has without endpoint groups.
+const POOL_REGION: &str = "local";
 
 /// Words of `backend_ip_version`.
 pub(super) const BACKEND_IP_VERSIONS: [(&str, BackendIpVersion); 3] =
@@ -98,8 +104,10 @@ fn read(
         version_value.as_ref().map_or(Some(BackendIpVersion::Ipv4), |value| value.word(&BACKEND_IP_VERSIONS, &mut cx.problems));
     preserve_client_ip(table.optional("preserve_client_ip"), protocol, cx);
     let port_mapping = table.optional("port_mapping").map_or(Some(PortMapping::default()), |value| mappings(&value, ports, cx));
-    let endpoints = endpoint::read_all(table, around, protocol, version, cx);
-    if let (Some(version), Some(endpoints)) = (version, &endpoints) {
+    let (endpoints, named) = endpoint::read_all(table, around, protocol, version, cx).unzip();
+    // What names stand for is known only while the agent runs.
+    let all_known = named.as_ref().is_some_and(Vec::is_empty);
+    if let (Some(version), Some(endpoints), true) = (version, &endpoints, all_known) {
         every_family_served(table, version_value.as_ref(), version, endpoints, around, cx);
     }
     Some(EndpointGroup {
@@ -109,6 +117,22 @@ fn read(
         backend_ip_version: version?,
         port_mapping: port_mapping?,
         endpoints: endpoints?,
+        named: named?,
+    })
+}
+
+/// The one group of a listener that names a server group.
+pub(super) fn of_pool(value: &Value<'_>, cx: &mut Context<'_>) -> Option<EndpointGroup> {
+    let pool = pool::named(value, cx)?;
+    Some(EndpointGroup {
+        name: pool.clone(),
+        region: POOL_REGION.to_owned(),
+        description: String::new(),
+        // The servers' addresses decide: a client is served by servers of its family.
+        backend_ip_version: BackendIpVersion::Affinity,
+        port_mapping: PortMapping::default(),
+        endpoints: Vec::new(),
+        named: vec![NamedEndpoint { kind: EndpointKind::Clb, target: Target::Pool(pool), weight: Weight::default() }],
     })
 }
 

@@ -12,13 +12,13 @@ pub(super) struct Keys {
 
 pub(super) const DOCUMENT: Keys = Keys {
     table: "the document",
-    known: &["version", "node", "limits", "instance"],
-    later: &["vserver_group", "acl", "inventory", "include", "fleet", "announce"],
+    known: &["version", "node", "limits", "inventory", "vserver_group", "instance"],
+    later: &["acl", "include", "fleet", "announce"],
 };
 
 pub(super) const NODE: Keys = Keys {
     table: "`[node]`",
-    known: &["ap", "interfaces", "xdp_mode", "flows", "nat_ports", "hash_seed", "metrics"],
+    known: &["ap", "interfaces", "xdp_mode", "flows", "nat_ports", "hash_seed", "metrics", "resolvers"],
     later: &["private_snat_ips", "return"],
 };
 
@@ -34,6 +34,9 @@ pub(super) const LIMITS: Keys = Keys {
         "default_groups_per_listener",
         "endpoints_per_group",
         "port_mappings_per_group",
+        "addresses_per_domain",
+        "vsg_servers_total",
+        "vsg_server_attachments",
     ],
     later: &[
         "virtual_groups_per_listener",
@@ -49,8 +52,6 @@ pub(super) const LIMITS: Keys = Keys {
         "custom_policy_addresses_per_endpoint",
         "custom_policy_ranges_per_address",
         "additional_certs_per_listener",
-        "vsg_servers_total",
-        "vsg_server_attachments",
     ],
 };
 
@@ -68,6 +69,7 @@ pub(super) const LISTENER: Keys = Keys {
         "client_affinity",
         "idle_timeout",
         "max_new_flows_per_second",
+        "vserver_group",
         "endpoint_group",
     ],
     later: &[
@@ -83,7 +85,6 @@ pub(super) const LISTENER: Keys = Keys {
         "rule_matching",
         "http_sniff",
         "custom_group",
-        "vserver_group",
         "acl",
         "acls",
         "acl_mode",
@@ -110,12 +111,20 @@ pub(super) const GROUP: Keys = Keys {
     ],
 };
 
+pub(super) const VSERVER_GROUP: Keys =
+    Keys { table: "`[[vserver_group]]`", known: &["name", "description", "servers"], later: &["health_check"] };
+
+pub(super) const SERVER: Keys =
+    Keys { table: "a server of a group", known: &["address", "port", "weight", "description"], later: &["type"] };
+
+pub(super) const INVENTORY: Keys = Keys { table: "`[inventory]`", known: &["hosts", "file", "url", "interval"], later: &[] };
+
 pub(super) const PORT_MAPPING: Keys = Keys { table: "a port mapping", known: &["listener", "endpoint"], later: &[] };
 
 pub(super) const ENDPOINT: Keys = Keys {
     table: "`[[instance.listener.endpoint_group.endpoint]]`",
-    known: &["type", "address", "weight"],
-    later: &["sub_address", "vserver_group", "via", "cidr", "policy", "allow", "path_prefix", "name"],
+    known: &["type", "address", "sub_address", "vserver_group", "weight"],
+    later: &["via", "cidr", "policy", "allow", "path_prefix", "name"],
 };
 
 impl Keys {
@@ -154,7 +163,8 @@ mod tests {
 
     #[test]
     fn no_key_is_both_known_and_later() {
-        for keys in [DOCUMENT, NODE, LIMITS, INSTANCE, LISTENER, GROUP, PORT_MAPPING, ENDPOINT] {
+        for keys in [DOCUMENT, NODE, LIMITS, INSTANCE, LISTENER, GROUP, PORT_MAPPING, ENDPOINT, VSERVER_GROUP, SERVER, INVENTORY]
+        {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)), "{}", keys.table);
         }
     }

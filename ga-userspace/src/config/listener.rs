@@ -14,7 +14,7 @@ use super::{
     text,
     tree::{Table, Value, not_a_word, shorten},
 };
-use crate::model::{Affinity, Listener, Name, Port, Protocol};
+use crate::model::{Affinity, EndpointGroup, Listener, Name, Port, Protocol};
 
 /// Words of `protocol`, in any case.
 pub(super) const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
@@ -80,7 +80,10 @@ pub(super) fn read(
     let group = match routing {
         // A listener of another type has no endpoint groups: asking for one would only mislead.
         Some(Routing::NotYet) => None,
-        Some(Routing::Standard) | None => group::read_all(table, around, protocol, ports.as_ref().map(|list| &list.ports), cx),
+        Some(Routing::Standard) | None => match table.optional("vserver_group") {
+            Some(value) => of_pool(table, &value, cx),
+            None => group::read_all(table, around, protocol, ports.as_ref().map(|list| &list.ports), cx),
+        },
     };
     Some(Listener {
         name: name?,
@@ -92,6 +95,17 @@ pub(super) fn read(
         max_new_flows_per_second: max_new_flows?,
         group: group?,
     })
+}
+
+/// A listener that names a server group sends all its traffic to that group's servers.
+fn of_pool(table: &Table<'_>, value: &Value<'_>, cx: &mut Context<'_>) -> Option<EndpointGroup> {
+    if let Some(groups) = table.optional("endpoint_group") {
+        let draft = Fault::new(Kind::Conflict, "a listener has a `vserver_group` or endpoint groups of its own, not both")
+            .help("remove one of the two; a `clb` endpoint of an endpoint group may name the server group too");
+        groups.problem(draft, &mut cx.problems);
+        return None;
+    }
+    group::of_pool(value, cx)
 }
 
 fn capacity(table: &Table<'_>, cx: &mut Context<'_>) {

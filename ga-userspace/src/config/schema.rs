@@ -1,6 +1,8 @@
 //! The keys of the document as JSON Schema, for editors. The types here are documentation: nothing is read into them, the rules
 //! between keys are [`parse`](super::parse)'s, and a test holds both to the same keys.
 
+use std::collections::BTreeMap;
+
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
 
@@ -29,6 +31,12 @@ pub struct Document {
     /// Limits and the rules that a profile chooses; every one has its documented default.
     #[schemars(default)]
     pub limits: Limits,
+    /// What names of hosts and interfaces stand for, or where that is found out.
+    #[schemars(default)]
+    pub inventory: Inventory,
+    /// Server groups, for listeners and `clb` endpoints.
+    #[schemars(default = "no_pools")]
+    pub vserver_group: Vec<VserverGroup>,
     /// Accelerators: accelerated addresses, egress addresses and listeners.
     #[schemars(length(min = 1))]
     pub instance: Vec<Instance>,
@@ -59,6 +67,9 @@ pub struct Node {
     /// Where Prometheus scrapes, or `off`.
     #[schemars(default = "metrics")]
     pub metrics: String,
+    /// DNS servers to ask for domains, at most 8; those of the host when empty. `10.0.0.53`, `10.0.0.53:5353`.
+    #[schemars(default = "no_texts", length(max = 8))]
+    pub resolvers: Vec<String>,
 }
 
 /// How the program is attached.
@@ -102,6 +113,15 @@ pub struct Limits {
     /// Port mappings of a group.
     #[schemars(range(min = 0, max = 2_000))]
     pub port_mappings_per_group: u32,
+    /// Addresses of a domain that are used; the lowest ones when there are more.
+    #[schemars(range(min = 1, max = 256))]
+    pub addresses_per_domain: u32,
+    /// Servers of all server groups.
+    #[schemars(range(min = 1, max = 16_384))]
+    pub vsg_servers_total: u32,
+    /// How often one server may be in server groups.
+    #[schemars(range(min = 1, max = 16_384))]
+    pub vsg_server_attachments: u32,
 }
 
 /// Which generation of documented defaults applies.
@@ -174,8 +194,11 @@ pub struct Listener {
     /// the size of flow memory.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u32", range(min = 1, max = 100_000_000))]
     pub max_new_flows_per_second: Option<u32>,
-    /// The default endpoint group.
-    #[schemars(length(min = 1, max = 1))]
+    /// The server group that gets all traffic, instead of endpoint groups.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String")]
+    pub vserver_group: Option<String>,
+    /// The default endpoint group; required unless `vserver_group` is there.
+    #[schemars(default = "no_groups", length(min = 1, max = 1))]
     pub endpoint_group: Vec<EndpointGroup>,
 }
 
@@ -283,8 +306,16 @@ pub struct PortMapping {
 pub struct Endpoint {
     /// What it is.
     pub r#type: EndpointType,
-    /// Its IP address; each once in a group, none of our own.
-    pub address: String,
+    /// An IP address, none of our own; for `ecs` and `eni` also a name of the inventory, for `domain`, `clb`, `alb`, `nlb` and `oss`
+    /// a domain. Each once in a group.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String")]
+    pub address: Option<String>,
+    /// `eni` only: the address that is meant, instead of the primary one.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String")]
+    pub sub_address: Option<String>,
+    /// `clb` only, instead of an address: the server group that is meant.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String")]
+    pub vserver_group: Option<String>,
     /// Its share is its weight over the sum of the group's; 0: no new flows.
     #[schemars(default = "full_weight", range(min = 0, max = 255))]
     pub weight: u8,
@@ -300,6 +331,84 @@ pub enum EndpointType {
     PublicIp,
     /// Any address, treated as private.
     PrivateIp,
+    /// A host, by address or by a name of the inventory.
+    Ecs,
+    /// A network interface, by address or by a name of the inventory.
+    Eni,
+    /// A classic load balancer by address or domain, or a server group.
+    Clb,
+    /// A load balancer for HTTP; not under UDP.
+    Alb,
+    /// A load balancer for TCP and UDP.
+    Nlb,
+    /// An object store, reached by IPv4; not under UDP.
+    Oss,
+    /// All addresses of a domain; they share the weight.
+    Domain,
+}
+
+/// What names of hosts and interfaces stand for.
+#[derive(Default, JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct Inventory {
+    /// Names and their addresses, the primary one first. They come before what `file` and `url` say.
+    #[schemars(default)]
+    pub hosts: BTreeMap<String, HostAddresses>,
+    /// Full path of a file of names, TOML or JSON (`.json`); read again when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default, with = "String")]
+    pub file: Option<String>,
+    /// Where names are polled, `http://…`, TOML or JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default, with = "String")]
+    pub url: Option<String>,
+    /// How often `url` is asked, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default, with = "u32", range(min = 5, max = 3_600))]
+    pub interval: Option<u32>,
+}
+
+/// One address, or several with the primary one first.
+#[derive(JsonSchema, Serialize)]
+#[serde(untagged)]
+pub enum HostAddresses {
+    /// One address.
+    One(String),
+    /// Several; the first is the primary one.
+    Several(#[schemars(length(min = 1, max = 64))] Vec<String>),
+}
+
+/// A pool of servers with ports and weights of their own.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct VserverGroup {
+    /// Its name, unique in the file.
+    #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9._-]{0,127}$"))]
+    pub name: String,
+    /// Free text of at most 200 characters that is not a link.
+    #[schemars(default = "empty", length(max = 200))]
+    pub description: String,
+    /// Its members, each address and port once.
+    #[schemars(length(min = 1))]
+    pub servers: Vec<Server>,
+}
+
+/// A member of a server group.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct Server {
+    /// An IP address, none of our own, or a name of the inventory.
+    pub address: String,
+    /// The port it serves, whatever the listener's.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: u16,
+    /// Its part of the group's traffic; 0: no new flows.
+    #[schemars(default = "full_pool_weight", range(min = 0, max = 100))]
+    pub weight: u8,
+    /// Free text of 1 to 80 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default, with = "String", length(min = 1, max = 80))]
+    pub description: Option<String>,
 }
 
 impl Default for Limits {
@@ -315,6 +424,9 @@ impl Default for Limits {
             default_groups_per_listener: limits.default_groups_per_listener,
             endpoints_per_group: limits.endpoints_per_group,
             port_mappings_per_group: limits.port_mappings_per_group,
+            addresses_per_domain: limits.addresses_per_domain,
+            vsg_servers_total: limits.vsg_servers_total,
+            vsg_server_attachments: limits.vsg_server_attachments,
         }
     }
 }
@@ -379,6 +491,22 @@ fn no_mappings() -> Vec<PortMapping> {
     Vec::new()
 }
 
+fn no_texts() -> Vec<String> {
+    Vec::new()
+}
+
+fn no_pools() -> Vec<VserverGroup> {
+    Vec::new()
+}
+
+fn no_groups() -> Vec<EndpointGroup> {
+    Vec::new()
+}
+
+fn full_pool_weight() -> u8 {
+    model::PoolWeight::MAX
+}
+
 fn full_weight() -> u8 {
     model::Weight::default().0
 }
@@ -416,6 +544,9 @@ mod tests {
             ("EndpointGroup", &keys::GROUP),
             ("PortMapping", &keys::PORT_MAPPING),
             ("Endpoint", &keys::ENDPOINT),
+            ("Inventory", &keys::INVENTORY),
+            ("VserverGroup", &keys::VSERVER_GROUP),
+            ("Server", &keys::SERVER),
         ] {
             let known: BTreeSet<String> = keys.known.iter().map(|key| (*key).to_owned()).collect();
             assert_eq!(of(name), known, "{}", keys.table);
@@ -448,6 +579,9 @@ mod tests {
             ("default_groups_per_listener", limits::DEFAULT_GROUPS_PER_LISTENER),
             ("endpoints_per_group", limits::ENDPOINTS_PER_GROUP),
             ("port_mappings_per_group", limits::PORT_MAPPINGS_PER_GROUP),
+            ("addresses_per_domain", limits::ADDRESSES_PER_DOMAIN),
+            ("vsg_servers_total", limits::VSG_SERVERS_TOTAL),
+            ("vsg_server_attachments", limits::VSG_SERVER_ATTACHMENTS),
         ] {
             assert_eq!(range("Limits", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }

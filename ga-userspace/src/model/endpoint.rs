@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use super::{Name, PortMapping};
+use super::{Name, NamedEndpoint, Part, PortMapping, Target};
 
 /// 0–255, 255 by default; the share of an endpoint is its weight over the sum of the group's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +20,7 @@ impl fmt::Display for Weight {
     }
 }
 
-/// What an endpoint is. All kinds of this version are reached by IP address.
+/// What an endpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointKind {
     /// `ip`: a public address off the cloud.
@@ -29,15 +29,50 @@ pub enum EndpointKind {
     PublicIp,
     /// `private_ip`: any address, treated as private.
     PrivateIp,
+    /// `ecs`: a host, by address or by a name of the inventory.
+    Ecs,
+    /// `eni`: a network interface, by address or by a name of the inventory.
+    Eni,
+    /// `clb`: a classic load balancer, or a server group of this edge.
+    Clb,
+    /// `alb`: a load balancer for HTTP.
+    Alb,
+    /// `nlb`: a load balancer for TCP and UDP.
+    Nlb,
+    /// `oss`: an object store.
+    Oss,
+    /// `domain`: all addresses of a domain.
+    Domain,
 }
 
 impl EndpointKind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Ip,
+        Self::PublicIp,
+        Self::PrivateIp,
+        Self::Ecs,
+        Self::Eni,
+        Self::Clb,
+        Self::Alb,
+        Self::Nlb,
+        Self::Oss,
+        Self::Domain,
+    ];
+
     /// The TOML word.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Ip => "ip",
             Self::PublicIp => "public_ip",
             Self::PrivateIp => "private_ip",
+            Self::Ecs => "ecs",
+            Self::Eni => "eni",
+            Self::Clb => "clb",
+            Self::Alb => "alb",
+            Self::Nlb => "nlb",
+            Self::Oss => "oss",
+            Self::Domain => "domain",
         }
     }
 }
@@ -49,8 +84,14 @@ pub struct Endpoint {
     pub kind: EndpointKind,
     /// Where it is.
     pub address: IpAddr,
+    /// The port that it serves, whatever the listener's; none for all but servers of a server group.
+    pub port: Option<u16>,
     /// Its part of the traffic.
     pub weight: Weight,
+    /// How much of the weight is its own: the rest is that of others that the same endpoint of the file stands for.
+    pub part: Part,
+    /// What it was found by; none when the file has its address.
+    pub found_by: Option<Target>,
 }
 
 /// Which family the edge speaks to endpoints.
@@ -78,6 +119,8 @@ pub struct EndpointGroup {
     pub backend_ip_version: BackendIpVersion,
     /// Listener port to endpoint port.
     pub port_mapping: PortMapping,
-    /// 1 to `limits.endpoints_per_group`, in file order, each address once.
+    /// Those whose address is known, in file order, each address and port once.
     pub endpoints: Vec<Endpoint>,
+    /// Those whose addresses are found out, in file order. Together they are 1 to `limits.endpoints_per_group`.
+    pub named: Vec<NamedEndpoint>,
 }

@@ -4,19 +4,27 @@
 
 mod endpoint;
 mod instance;
+mod inventory;
 mod limits;
 mod listener;
 mod name;
 mod node;
+mod pool;
 mod port;
+mod target;
+mod unicast;
 
 pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Weight};
 pub use instance::Instance;
+pub use inventory::{Hosts, Inventory};
 pub use limits::{Limits, NameRule, Profile};
 pub use listener::{Affinity, Listener, Protocol};
 pub use name::{Name, NameError};
 pub use node::{Node, Seed, XdpMode};
+pub use pool::{Pool, PoolWeight, Server, ServerPlace};
 pub use port::{Port, PortError, PortMapping, Ports};
+pub use target::{NamedEndpoint, Part, Target};
+pub use unicast::unusable;
 
 /// Everything one file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +33,10 @@ pub struct Intent {
     pub node: Node,
     /// The limits in force when the file was checked.
     pub limits: Limits,
+    /// Where names of hosts are looked up.
+    pub inventory: Inventory,
+    /// Server groups, in file order.
+    pub pools: Vec<Pool>,
     /// In file order.
     pub instances: Vec<Instance>,
 }

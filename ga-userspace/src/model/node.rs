@@ -46,4 +46,6 @@ pub struct Node {
     pub hash_seed: Option<Seed>,
     /// Where Prometheus scrapes (default 127.0.0.1:9464); `None` switches it off.
     pub metrics: Option<SocketAddr>,
+    /// DNS servers to ask for domains; those of the host when empty.
+    pub resolvers: Vec<SocketAddr>,
 }

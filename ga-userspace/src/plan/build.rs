@@ -17,9 +17,10 @@ use super::{
     error::within,
     identity,
     ids::Pool,
+    members,
     numbers::{Numbers, Sorted},
 };
-use crate::model::{Affinity, Instance, Intent, Listener, Weight};
+use crate::model::{self, Affinity, Instance, Intent, Listener};
 
 /// Plans `intent` with what was set by hand, given what the maps hold. `seed` is the key of the hash, which the agent keeps.
 pub fn build(intent: &Intent, overrides: &Overrides, running: &State, seed: [u64; 2]) -> Result<Plan, PlanError> {
@@ -82,9 +83,7 @@ fn view(instance: &Instance, listener: &Listener, overrides: &Overrides, numbers
     let mut endpoints: Vec<_> = group
         .endpoints
         .iter()
-        .map(|endpoint| {
-            endpoint_view(EndpointName::new(instance, listener, group, endpoint), endpoint.weight, overrides, numbers)
-        })
+        .map(|endpoint| endpoint_view(EndpointName::new(instance, listener, group, endpoint), endpoint, overrides, numbers))
         .collect();
     endpoints.sort_by(|a, b| a.name.cmp(&b.name));
     ListenerView {
@@ -105,12 +104,23 @@ fn view(instance: &Instance, listener: &Listener, overrides: &Overrides, numbers
     }
 }
 
-fn endpoint_view(name: EndpointName, configured: Weight, overrides: &Overrides, numbers: &Numbers) -> EndpointView {
+fn endpoint_view(name: EndpointName, endpoint: &model::Endpoint, overrides: &Overrides, numbers: &Numbers) -> EndpointView {
     let set = overrides.endpoints.get(&name).copied().unwrap_or_default();
     let identity = name.identity();
+    let configured = endpoint.weight;
     let (id, weight) = (numbers.endpoints[&identity], set.effective(configured));
     // The share is known when the listener's table is.
-    EndpointView { name, id, identity, configured, weight, drained: set.drained, share: 0.0 }
+    EndpointView {
+        name,
+        id,
+        identity,
+        configured,
+        weight,
+        part: endpoint.part,
+        found_by: endpoint.found_by.clone(),
+        drained: set.drained,
+        share: 0.0,
+    }
 }
 
 fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
@@ -129,7 +139,8 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
 }
 
 fn endpoint_entry(listener: ListenerId, view: &EndpointView) -> Endpoint {
-    Endpoint { addr: address_key(view.name.address), listener, port: [0; 2], flags: Endpoint::IN_USE, identity: view.identity }
+    let port = view.name.port.unwrap_or(0).to_be_bytes();
+    Endpoint { addr: address_key(view.name.address), listener, port, flags: Endpoint::IN_USE, identity: view.identity }
 }
 
 /// What the maps have and the plan has not stays as a retired entry: flows may name it.
@@ -150,8 +161,9 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
     for view in listeners {
         for family in Family::ALL {
             let members = || view.endpoints.iter().filter(|endpoint| Family::of(endpoint.name.address) == family);
-            let selection =
-                Selection::new(members().map(|e| Candidate { identity: e.name.place(), share: u64::from(e.weight.0) }));
+            let parts = members::common(members().map(|endpoint| endpoint.part));
+            let share = |endpoint: &EndpointView| members::share(endpoint.weight, endpoint.part, parts);
+            let selection = Selection::new(members().map(|e| Candidate { identity: e.name.place(), share: share(e) }));
             let digest = selection.digest(size);
             let owners: Owners = members().map(|endpoint| (endpoint.name.place(), (endpoint.id, endpoint.identity))).collect();
             let (id, info) = if selection.is_empty() {

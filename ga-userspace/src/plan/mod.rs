@@ -2,7 +2,8 @@
 //!
 //! Reading order: `identity` (names to stable numbers), `maglev` (shares to slots), `state` (the content of the maps as
 //! a value), `check` (what must hold at every moment), `overrides` (what an operator set by hand), `ids` (dense numbers
-//! that survive reloads), `numbers` (who gets which), `view` (the plan with names), `entries` (addresses and services),
+//! that survive reloads), `numbers` (who gets which), `members` (what names
+//! stand for), `view` (the plan with names), `entries` (addresses and services),
 //! `build` (intent to plan), `steps` (one change of the maps), `diff` (two states to steps), `change` (two plans to what
 //! people want to know), `moved` (which part of the flows goes elsewhere), `text` (the same as lines).
 //!
@@ -17,6 +18,7 @@ mod error;
 mod identity;
 mod ids;
 mod maglev;
+mod members;
 mod moved;
 mod numbers;
 mod overrides;
@@ -35,6 +37,7 @@ pub use diff::steps;
 pub use error::PlanError;
 pub use identity::fingerprint;
 pub use maglev::{Candidate, Selection};
+pub use members::{Missing, resolved};
 pub use moved::Moved;
 pub use overrides::{EndpointName, EndpointNameError, Override, Overrides};
 pub use state::{Family, State, TableInfo, address_key};

@@ -1,6 +1,11 @@
 //! What an operator set by hand, over the file: `ga endpoints drain | undrain | weight`.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +26,8 @@ pub struct EndpointName {
     pub kind: EndpointKind,
     /// Where it is.
     pub address: IpAddr,
+    /// The port that is its own, if it has one.
+    pub port: Option<u16>,
 }
 
 /// Why a text names no endpoint.
@@ -36,23 +43,32 @@ impl EndpointName {
             group: group.name.clone(),
             kind: endpoint.kind,
             address: endpoint.address,
+            port: endpoint.port,
+        }
+    }
+
+    /// Where it is, as a text: the address, with the port if it has one of its own.
+    pub fn at(&self) -> String {
+        match self.port {
+            Some(port) => SocketAddr::new(self.address, port).to_string(),
+            None => self.address.to_string(),
         }
     }
 
     /// Stable number of where the endpoint is, whoever names it.
     pub fn place(&self) -> u64 {
-        identity::of_place(self.address)
+        identity::of_place(&self.at())
     }
 
     /// The stable number of this endpoint: the same on every edge and after every restart.
     pub fn identity(&self) -> u64 {
-        identity::of_endpoint(self.instance.as_str(), self.listener.as_str(), self.group.as_str(), self.kind, self.address)
+        identity::of_endpoint(self.instance.as_str(), self.listener.as_str(), self.group.as_str(), self.kind, &self.at())
     }
 }
 
 impl fmt::Display for EndpointName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}/{}/{}", self.instance, self.listener, self.group, self.kind.word(), self.address)
+        write!(f, "{}/{}/{}/{}/{}", self.instance, self.listener, self.group, self.kind.word(), self.at())
     }
 }
 
@@ -70,9 +86,11 @@ fn parse(text: &str) -> Option<EndpointName> {
     let mut name = || Name::parse(parts.next()?, NameRule::Extended).ok();
     let (instance, listener, group) = (name()?, name()?, name()?);
     let word = parts.next()?;
-    let kinds = [EndpointKind::Ip, EndpointKind::PublicIp, EndpointKind::PrivateIp];
-    let kind = kinds.into_iter().find(|kind| kind.word() == word)?;
-    Some(EndpointName { instance, listener, group, kind, address: parts.next()?.parse().ok()? })
+    let kind = EndpointKind::ALL.into_iter().find(|kind| kind.word() == word)?;
+    let at = parts.next()?;
+    let whole = at.parse().map(|address| (address, None));
+    let (address, port) = whole.or_else(|_| at.parse().map(|at: SocketAddr| (at.ip(), Some(at.port())))).ok()?;
+    Some(EndpointName { instance, listener, group, kind, address, port })
 }
 
 impl From<EndpointName> for String {
@@ -138,10 +156,18 @@ mod tests {
 
     #[test]
     fn names_survive_their_text() {
-        for text in ["shop/https/eu/ip/192.0.2.1", "a.b/c/d/private_ip/2001:db8::1"] {
+        for text in
+            ["shop/https/eu/ip/192.0.2.1", "a.b/c/d/private_ip/2001:db8::1", "a/b/c/clb/192.0.2.1:80", "a/b/c/clb/[::1]:80"]
+        {
             assert_eq!(text.parse::<EndpointName>().unwrap().to_string(), text);
         }
-        for text in ["", "shop/https/eu/192.0.2.1", "shop/https/eu/alb/192.0.2.1", "shop/https/eu/ip/192.0.2.1/x"] {
+        for text in [
+            "",
+            "shop/https/eu/192.0.2.1",
+            "shop/https/eu/vswitch/192.0.2.1",
+            "shop/https/eu/clb/192.0.2.1:",
+            "shop/https/eu/ip/192.0.2.1/x",
+        ] {
             assert!(text.parse::<EndpointName>().is_err(), "{text}");
         }
     }

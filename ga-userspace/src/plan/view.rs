@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
-use super::{EndpointName, Family, Selection, State};
-use crate::model::{Affinity, Name, PortMapping, Ports, Protocol, Weight};
+use super::{EndpointName, Family, Missing, Selection, State};
+use crate::model::{Affinity, Name, Part, PortMapping, Ports, Protocol, Target, Weight};
 
 /// An immutable, numbered answer to "what shall the data path hold". Listeners and endpoints are in the order of their names.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +113,10 @@ pub struct EndpointView {
     pub configured: Weight,
     /// The one in force.
     pub weight: Weight,
+    /// How much of the weight is its own.
+    pub part: Part,
+    /// What it was found by; none when the file has its address.
+    pub found_by: Option<Target>,
     /// By hand.
     pub drained: bool,
     /// Its part of the new flows of its family, 0 to 1.
@@ -142,6 +146,8 @@ pub enum Note {
         /// Of the clients.
         family: Family,
     },
+    /// An endpoint that stands for others, and for nobody who can be used.
+    Missing(Missing),
     /// Flows to endpoints of that family have no address to leave by.
     NoEgress {
         /// The instance.
@@ -155,6 +161,7 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OverrideUnmatched(name) => write!(f, "an override is set for {name}, which is not in the file"),
+            Self::Missing(missing) => missing.fmt(f),
             Self::NoEndpoint { listener, family } => {
                 write!(f, "{listener} has no {family} endpoint with a weight; new {family} flows are dropped")
             }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    Affinity, BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Limits, Listener, Name, NameRule, Node,
-    PortMapping, Ports, Protocol, Weight, XdpMode,
+    Affinity, BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Inventory, Limits, Listener, Name,
+    NameRule, Node, Part, PortMapping, Ports, Protocol, Weight, XdpMode,
 };
 
 /// A prime that leaves 2 when divided by 3; small, so that tests are quick.
@@ -23,8 +23,9 @@ pub(super) fn intent(instances: Vec<Instance>) -> Intent {
         nat_ports: 1_024..=32_767,
         hash_seed: None,
         metrics: None,
+        resolvers: Vec::new(),
     };
-    Intent { node, limits: Limits::default(), instances }
+    Intent { node, limits: Limits::default(), inventory: Inventory::default(), pools: Vec::new(), instances }
 }
 
 pub(super) fn instance(id: &str, vips: &[&str], egress: &[&str], listeners: Vec<Listener>) -> Instance {
@@ -35,7 +36,14 @@ pub(super) fn instance(id: &str, vips: &[&str], egress: &[&str], listeners: Vec<
 pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &[(&str, u8)]) -> Listener {
     let endpoints = endpoints
         .iter()
-        .map(|(address, weight)| Endpoint { kind: EndpointKind::Ip, address: address.parse().unwrap(), weight: Weight(*weight) })
+        .map(|(address, weight)| Endpoint {
+            kind: EndpointKind::Ip,
+            address: address.parse().unwrap(),
+            port: None,
+            weight: Weight(*weight),
+            part: Part::WHOLE,
+            found_by: None,
+        })
         .collect();
     let group = EndpointGroup {
         name: name("eu"),
@@ -44,6 +52,7 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         backend_ip_version: BackendIpVersion::Affinity,
         port_mapping: PortMapping::default(),
         endpoints,
+        named: Vec::new(),
     };
     Listener {
         name: name(text),
