@@ -30,7 +30,7 @@ fn group_of(endpoints: &[&str]) -> String {
 }
 
 fn only_group(top: &str, listener: &str) -> EndpointGroup {
-    parse(top, listener).unwrap().0.instances.remove(0).listeners.remove(0).group
+    parse(top, listener).unwrap().0.instances.remove(0).listeners.remove(0).groups.remove(0)
 }
 
 const HOSTS: &str = "[inventory.hosts]\nweb-1 = \"10.0.0.11\"\nweb-2 = [\"10.0.0.12\", \"10.0.1.12\"]";
@@ -163,8 +163,11 @@ fn a_listener_and_clb_endpoints_name_one_pool_whose_servers_may_share_ports_and_
     let (intent, warnings) = parse(&second, &more).unwrap();
     assert_eq!(warnings, [""; 0]);
     assert_eq!(intent.pools[0].servers.len(), 3);
-    let targets: Vec<_> =
-        intent.listeners().flat_map(|(_, listener)| &listener.group.named).map(|n| n.target.to_string()).collect();
+    let targets: Vec<_> = intent
+        .listeners()
+        .flat_map(|(_, listener)| listener.groups.iter().flat_map(|group| &group.named))
+        .map(|n| n.target.to_string())
+        .collect();
     assert_eq!(targets, ["server group pool-a", "server group pool-a", "server group pool-a", "server group pool-b"]);
 }
 

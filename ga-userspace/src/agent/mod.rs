@@ -41,10 +41,12 @@ use self::{
     watch::{Ending, Order, Watching},
 };
 use crate::{
-    admin, config, metrics,
-    model::Intent,
+    admin, config,
+    health::Beliefs,
+    metrics,
+    model::{EndpointName, Intent},
     net::Net,
-    plan::{self, Changes, EndpointName, Overrides, Plan, State},
+    plan::{self, Changes, Overrides, Plan, State},
     program,
     resolve::{Addresses, KeptFile, Resolver, Wanted},
     status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
@@ -89,6 +91,7 @@ struct Agent {
     resolver: Resolver,
     /// What the plan took them to stand for.
     addresses: Addresses,
+    beliefs: Beliefs,
     plan: Plan,
     data_path: DataPath,
     net: Net,
@@ -222,6 +225,7 @@ impl Agent {
         let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
+        let beliefs = Beliefs::default();
         let resets = Resets::open().map_err(|source| Error::System { what: "raw socket (CAP_NET_RAW)", source })?;
         let mut net = Net::connect()?;
 
@@ -229,7 +233,7 @@ impl Agent {
         let mut resolver = Resolver::start(KeptFile::in_dir(&options.state_dir));
         resolver.want(Wanted::of(&intent), names::PATIENCE).await;
         let addresses = resolver.known().addresses.clone();
-        let plan = names::plan(&intent, &overrides, &addresses, data_path.running());
+        let plan = names::plan(&intent, &overrides, &addresses, &beliefs, data_path.running());
         let plan = data_path.keep_or_undo(plan)?;
         let applied = data_path.apply(&plan, None).await;
         data_path.keep_or_undo(applied)?;
@@ -249,6 +253,7 @@ impl Agent {
             override_file,
             resolver,
             addresses,
+            beliefs,
             plan,
             data_path,
             net,
@@ -352,7 +357,7 @@ impl Agent {
 
     async fn apply(&mut self, intent: Intent, overrides: Overrides) -> Result<Changes, Error> {
         let addresses = self.resolver.known().addresses.clone();
-        let plan = names::plan(&intent, &overrides, &addresses, self.data_path.running())?;
+        let plan = names::plan(&intent, &overrides, &addresses, &self.beliefs, self.data_path.running())?;
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
         self.data_path.follow(&mut self.net, Some(&plan)).await?;
@@ -370,7 +375,7 @@ impl Agent {
         let Read { loaded, text, .. } = parse(file, text)?;
         self.check_change(&loaded, text)?;
         let known = self.resolver.known();
-        let plan = names::plan(&loaded.intent, &self.overrides, &known.addresses, self.data_path.running())?;
+        let plan = names::plan(&loaded.intent, &self.overrides, &known.addresses, &self.beliefs, self.data_path.running())?;
         let changes = plan::compare(Some(&self.plan), &plan);
         Ok(Planned {
             schema_version: status::SCHEMA_VERSION,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Agent, Error, clock, seed};
 use crate::{
+    health::Beliefs,
     model::{Intent, Target},
     plan::{self, EndpointView, Note, Overrides, Plan, State},
     resolve::{Addresses, Known},
@@ -14,9 +15,15 @@ use crate::{
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Plans `intent` with what its names stand for.
-pub(super) fn plan(intent: &Intent, overrides: &Overrides, addresses: &Addresses, running: &State) -> Result<Plan, Error> {
+pub(super) fn plan(
+    intent: &Intent,
+    overrides: &Overrides,
+    addresses: &Addresses,
+    beliefs: &Beliefs,
+    running: &State,
+) -> Result<Plan, Error> {
     let (whole, missing) = plan::resolved(intent, addresses);
-    let mut plan = plan::build(&whole, overrides, running, seed(intent, running)?)?;
+    let mut plan = plan::build(&whole, overrides, beliefs, running, seed(intent, running)?)?;
     plan.notes.extend(missing.into_iter().map(Note::Missing));
     Ok(plan)
 }

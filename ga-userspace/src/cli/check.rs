@@ -121,7 +121,11 @@ impl Summary {
         Self {
             instances: intent.instances.len(),
             listeners: intent.listeners().count(),
-            endpoints: intent.listeners().map(|(_, l)| l.group.endpoints.len() + l.group.named.len()).sum(),
+            endpoints: intent
+                .listeners()
+                .flat_map(|(_, listener)| &listener.groups)
+                .map(|group| group.endpoints.len() + group.named.len())
+                .sum(),
             flow_slots,
             flow_bytes_ipv4: flow_slots * 64,
             flow_bytes_ipv6: flow_slots * 128,

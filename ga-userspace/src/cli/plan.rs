@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{Context, Exit, file};
 use crate::{
+    health::Beliefs,
     model::Intent,
     plan::{self, Changes, Overrides, PlanError, State},
     resolve::Addresses,
@@ -47,10 +48,10 @@ fn against(old: &Intent, new: &Intent) -> Result<Changes, PlanError> {
     let seed = |intent: &Intent| intent.node.hash_seed.map(|seed| seed.0);
     // An edge without a configured key keeps the one it has, so the key counts only when the new file sets another one.
     let before = seed(old).unwrap_or_default();
-    let overrides = Overrides::default();
-    // Only what the files say themselves is known here.
+    // Without an agent nobody is known to be down, and names stand for what the files say themselves.
+    let (overrides, beliefs) = (Overrides::default(), Beliefs::default());
     let whole = |intent: &Intent| plan::resolved(intent, &Addresses::written(intent)).0.into_owned();
-    let running = plan::build(&whole(old), &overrides, &State::default(), before)?;
-    let planned = plan::build(&whole(new), &overrides, &running.target, seed(new).unwrap_or(before))?;
+    let running = plan::build(&whole(old), &overrides, &beliefs, &State::default(), before)?;
+    let planned = plan::build(&whole(new), &overrides, &beliefs, &running.target, seed(new).unwrap_or(before))?;
     Ok(plan::compare(Some(&running), &planned))
 }

@@ -3,7 +3,7 @@
 //! These functions are frozen: an identity lies in pinned maps across upgrades and decides which slots an endpoint prefers,
 //! so every edge of a fleet and every version must compute the same one. The tests pin their values.
 
-use crate::model::EndpointKind;
+use crate::model::{EndpointKind, EndpointName};
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -52,6 +52,16 @@ pub(super) fn of_place(at: &str) -> u64 {
 /// Identity of an endpoint. Where it is counts in its canonical text form (RFC 5952).
 pub(super) fn of_endpoint(instance: &str, listener: &str, group: &str, kind: EndpointKind, at: &str) -> u64 {
     of_parts(&["endpoint", instance, listener, group, kind.word(), at])
+}
+
+/// Stable number of where an endpoint is, whoever names it.
+pub(super) fn place(name: &EndpointName) -> u64 {
+    of_place(&name.at())
+}
+
+/// The stable number of an endpoint: the same on every edge and after every restart.
+pub(super) fn of(name: &EndpointName) -> u64 {
+    of_endpoint(name.instance.as_str(), name.listener.as_str(), name.group.as_str(), name.kind, &name.at())
 }
 
 #[cfg(test)]

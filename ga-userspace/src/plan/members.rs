@@ -48,7 +48,7 @@ impl fmt::Display for Missing {
 
 /// `intent` with an endpoint for every address that its named endpoints stand for, and what could not be had.
 pub fn resolved<'i>(intent: &'i Intent, addresses: &Addresses) -> (Cow<'i, Intent>, Vec<Missing>) {
-    if intent.listeners().all(|(_, listener)| listener.group.named.is_empty()) {
+    if intent.listeners().all(|(_, listener)| listener.groups.iter().all(|group| group.named.is_empty())) {
         return (Cow::Borrowed(intent), Vec::new());
     }
     let ours = intent.instances.iter().flat_map(|instance| instance.vips.iter().chain(&instance.egress_ips));
@@ -56,7 +56,7 @@ pub fn resolved<'i>(intent: &'i Intent, addresses: &Addresses) -> (Cow<'i, Inten
     let (mut whole, mut missing) = (intent.clone(), Vec::new());
     for instance in &mut whole.instances {
         for listener in &mut instance.listeners {
-            for group in [&mut listener.group] {
+            for group in &mut listener.groups {
                 let path = format!("{}/{}/{}", instance.id, listener.name, group.name);
                 known.fill(group, &path, &mut missing);
             }

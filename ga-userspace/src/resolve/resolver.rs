@@ -48,7 +48,7 @@ impl Wanted {
     /// What the named endpoints of `intent` need.
     pub fn of(intent: &Intent) -> Self {
         let mut domains: BTreeMap<String, Families> = BTreeMap::new();
-        for group in intent.listeners().map(|(_, listener)| &listener.group) {
+        for group in intent.listeners().flat_map(|(_, listener)| &listener.groups) {
             for named in &group.named {
                 if let Target::Domain(name) = &named.target {
                     let families = domains.entry(name.clone()).or_default();

@@ -57,13 +57,14 @@ const ROOMS: [Room; 16] = [
 ];
 
 /// Rooms, and the state machine of another, that take time and bytes as values.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "ga-userspace/src/config",
     "ga-userspace/src/model",
     "ga-userspace/src/plan",
     "ga-userspace/src/resolve/domain.rs",
     "ga-userspace/src/resolve/inventory.rs",
-    "ga-userspace/src/health/state.rs",
+    "ga-userspace/src/health/belief.rs",
+    "ga-userspace/src/health/order.rs",
     "ga-userspace/src/health/machine.rs",
 ];
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::{Missing, Note, Overrides, Plan, State, build::build_sized, resolved},
-    fixtures::SIZE,
+    super::{Missing, Note, Plan, State, build::build_sized, resolved},
+    fixtures::{SIZE, nothing},
 };
 use crate::{config, model::Intent, resolve::Addresses};
 
@@ -44,7 +44,7 @@ fn known(domains: &[(&str, &[&str])], hosts: &[(&str, &[&str])]) -> Addresses {
 
 fn plan(intent: &Intent, addresses: &Addresses) -> (Plan, Vec<Missing>) {
     let (whole, missing) = resolved(intent, addresses);
-    (build_sized(&whole, &Overrides::default(), &State::default(), [1, 2], SIZE).unwrap(), missing)
+    (build_sized(&whole, nothing(), &State::default(), [1, 2], SIZE).unwrap(), missing)
 }
 
 /// Every endpoint as `address[:port] share`, the share in thousandths of its family's flows.
