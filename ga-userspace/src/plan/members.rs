@@ -193,3 +193,20 @@ pub(super) fn share(weight: Weight, part: Part, common: u64) -> u64 {
     // A sum of parts may be more than the whole, but not by so much.
     u64::try_from(exact).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_that_no_number_holds_are_rounded_and_nobody_is_lost() {
+        // Thirty prime numbers of servers: their least common multiple has fifty digits.
+        let primes = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47];
+        let parts = || primes.iter().map(|n| Part::of(1, *n));
+        let whole = common(parts());
+        for part in parts() {
+            let share = share(Weight(1), part, whole) as f64 / whole as f64;
+            assert!((share * part.denominator() as f64 - 1.0).abs() < 1e-9, "{part:?}");
+        }
+    }
+}

@@ -3,5 +3,4 @@
 mod build;
 mod change;
 mod fixtures;
-mod members;
 mod properties;

@@ -1,12 +1,15 @@
 //! What names stand for becomes endpoints, with exact shares.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 use std::collections::BTreeMap;
 
-use super::{
-    super::{Missing, Note, Plan, State, build::build_sized, resolved},
-    fixtures::{SIZE, nothing},
+use ga::{
+    config,
+    health::Beliefs,
+    model::Intent,
+    plan::{self, EndpointView, Missing, Note, Overrides, Plan, State, resolved},
+    resolve::Addresses,
 };
-use crate::{config, model::Intent, resolve::Addresses};
 
 const POOLS: &str = r#"
 [[vserver_group]]
@@ -44,13 +47,13 @@ fn known(domains: &[(&str, &[&str])], hosts: &[(&str, &[&str])]) -> Addresses {
 
 fn plan(intent: &Intent, addresses: &Addresses) -> (Plan, Vec<Missing>) {
     let (whole, missing) = resolved(intent, addresses);
-    (build_sized(&whole, nothing(), &State::default(), [1, 2], SIZE).unwrap(), missing)
+    (plan::build(&whole, &Overrides::default(), &Beliefs::default(), &State::default(), [1, 2]).unwrap(), missing)
 }
 
 /// Every endpoint as `address[:port] share`, the share in thousandths of its family's flows.
 fn shares(intent: &Intent, addresses: &Addresses) -> Vec<String> {
     let (plan, _) = plan(intent, addresses);
-    let of = |endpoint: &super::super::EndpointView| format!("{} {:.0}", endpoint.name.at(), endpoint.share * 1_000.0);
+    let of = |endpoint: &EndpointView| format!("{} {:.0}", endpoint.name.at(), endpoint.share * 1_000.0);
     plan.listeners.iter().flat_map(|listener| &listener.endpoints).map(of).collect()
 }
 
@@ -149,16 +152,4 @@ fn an_intent_without_names_is_not_copied() {
     let file =
         group("affinity", &["type = \"private_ip\"\naddress = \"10.0.0.1\"", "type = \"private_ip\"\naddress = \"fd00::1\""]);
     assert!(matches!(resolved(&file, &Addresses::default()).0, std::borrow::Cow::Borrowed(_)));
-}
-
-#[test]
-fn parts_that_no_number_holds_are_rounded_and_nobody_is_lost() {
-    // Thirty prime numbers of servers: their least common multiple has fifty digits.
-    let primes = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47];
-    let parts = || primes.iter().map(|n| crate::model::Part::of(1, *n));
-    let common = super::super::members::common(parts());
-    for part in parts() {
-        let share = super::super::members::share(crate::model::Weight(1), part, common) as f64 / common as f64;
-        assert!((share * part.denominator() as f64 - 1.0).abs() < 1e-9, "{part:?}");
-    }
 }
