@@ -70,6 +70,8 @@ pub(super) const LISTENER: Keys = Keys {
         "idle_timeout",
         "max_new_flows_per_second",
         "vserver_group",
+        "all_unhealthy",
+        "failover_to_zero_ratio",
         "endpoint_group",
     ],
     later: &[
@@ -89,26 +91,25 @@ pub(super) const LISTENER: Keys = Keys {
         "acls",
         "acl_mode",
         "kill_established",
-        "failover_to_zero_ratio",
-        "all_unhealthy",
         "proxy_protocol",
     ],
 };
 
 pub(super) const GROUP: Keys = Keys {
     table: "`[[instance.listener.endpoint_group]]`",
-    known: &["name", "description", "kind", "region", "backend_ip_version", "preserve_client_ip", "port_mapping", "endpoint"],
-    later: &[
+    known: &[
+        "name",
+        "description",
+        "kind",
+        "region",
         "traffic_ratio",
-        "health_check",
-        "backend_protocol",
-        "backend_protocol_version",
-        "verify",
         "latency_ms",
-        "pop",
-        "failover",
-        "return",
+        "backend_ip_version",
+        "preserve_client_ip",
+        "port_mapping",
+        "endpoint",
     ],
+    later: &["health_check", "backend_protocol", "backend_protocol_version", "verify", "pop", "failover", "return"],
 };
 
 pub(super) const VSERVER_GROUP: Keys =

@@ -22,7 +22,7 @@ pub use health_check::{HealthCheck, HealthProtocol};
 pub use instance::Instance;
 pub use inventory::{Hosts, Inventory};
 pub use limits::{Limits, NameRule, Profile};
-pub use listener::{Affinity, Listener, Protocol};
+pub use listener::{Affinity, AllUnhealthy, Listener, Protocol};
 pub use name::{Name, NameError};
 pub use node::{Node, Seed, XdpMode};
 pub use pool::{Pool, PoolWeight, Server, ServerPlace};
