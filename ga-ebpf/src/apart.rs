@@ -40,3 +40,10 @@ pub(crate) extern "C" fn ga_walk(ctx: *mut xdp_md, next: u32, offset: u32, end: 
 pub(crate) extern "C" fn ga_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &KernelTables).bits()
 }
+
+/// [`path::acl::denies_halves`]: 1 when the source is kept out.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_acl(word: u32, high: u64, low: u64) -> u32 {
+    path::acl::denies_halves(&KernelTables, word, high, low).into()
+}

@@ -1,6 +1,9 @@
 //! The tables of a packet's way, over BPF maps.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xor};
+use core::{
+    hint::black_box,
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xor},
+};
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns};
 use ga_common::{
@@ -11,12 +14,16 @@ use ga_common::{
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::{ADMISSION_TICKS, TABLE_SIZE},
         reason::Event,
+        sheet::{Borders4, Borders6},
     },
-    path::tables::{Direction, FlowMemory, Scratch, Tables},
+    path::{
+        acl,
+        tables::{Direction, FlowMemory, Scratch, Tables},
+    },
     word::Word,
 };
 
-use crate::maps;
+use crate::{apart::ga_acl, maps};
 
 /// All maps.
 pub(crate) struct KernelTables;
@@ -132,6 +139,22 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn egress(&self, id: InstanceId) -> Option<&Egress> {
         maps::EGRESS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn acl4(&self, number: u32) -> Option<&Borders4> {
+        maps::ACLS4.get_value(number, &0)
+    }
+
+    #[inline(always)]
+    fn acl6(&self, number: u32) -> Option<&Borders6> {
+        maps::ACLS6.get_value(number, &0)
+    }
+
+    #[inline(always)]
+    fn denies(&self, word: u32, source: &AddressKey) -> bool {
+        let [high, low] = acl::halves(source);
+        black_box(ga_acl(word, high, low)) != 0
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@
 //! A packet that is not ours costs one look at the addresses; a packet of a known flow one look at flow memory; only a new
 //! flow asks for listener, table and endpoint.
 
+pub mod acl;
 pub mod explain;
 pub mod flow;
 pub mod icmp;
@@ -175,6 +176,10 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     let is_ours = parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some();
     if is_ours || !A::is_host(room.tuple.addrs) {
         return Outcome::pass(Pass::Martian);
+    }
+    if listener.acl != 0 && tables.denies(listener.acl, &room.key.addr) {
+        tables.explain(Stage::denied(id));
+        return Outcome::drop(Drop::Acl, id);
     }
     if room.tuple.protocol == TCP && packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
         return Outcome::drop(Drop::NoFlow, id);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, ops::Range};
 
 use super::{
-    ListenerPlaces, Loaded, across, instance, inventory, keys, limits, node, pool,
+    ListenerPlaces, Loaded, acl, across, instance, inventory, keys, limits, node, pool,
     problem::{Fault, Kind, Problems, Report},
     syntax,
     tree::Table,
@@ -18,6 +18,7 @@ pub(super) struct Context<'t> {
     /// `None` when it is wrong: then nothing can be said about its names.
     pub(super) inventory: Option<Inventory>,
     pub(super) pools: pool::Pools,
+    pub(super) acls: acl::Acls,
     pub(super) places: BTreeMap<(String, String), ListenerPlaces>,
 }
 
@@ -56,6 +57,7 @@ pub(super) fn read(file_name: &str, text: &str) -> Result<Loaded, Report> {
         ledger: Ledger::default(),
         inventory: None,
         pools: pool::Pools::default(),
+        acls: acl::Acls::default(),
         places: BTreeMap::new(),
     };
     let intent = intent(&Table::document(document.get_ref(), &mut cx.problems), &mut cx);
@@ -70,6 +72,7 @@ pub(super) fn read(file_name: &str, text: &str) -> Result<Loaded, Report> {
 fn intent(document: &Table<'_>, cx: &mut Context<'_>) -> Option<Intent> {
     version(document, cx);
     cx.limits = limits::read(document, cx);
+    cx.acls = acl::read_all(document, cx);
     let node = document.required("node", "add `[node]` with `interfaces = [\"…\"]`", &mut cx.problems);
     let node = node.and_then(|node| node.table(&keys::NODE, &mut cx.problems)).and_then(|node| node::read(&node, cx));
     cx.inventory = inventory::read(document, cx);

@@ -12,8 +12,8 @@ pub(super) struct Keys {
 
 pub(super) const DOCUMENT: Keys = Keys {
     table: "the document",
-    known: &["version", "node", "limits", "inventory", "vserver_group", "instance"],
-    later: &["acl", "include", "fleet", "announce"],
+    known: &["version", "node", "limits", "inventory", "vserver_group", "instance", "acl"],
+    later: &["include", "fleet", "announce"],
 };
 
 pub(super) const NODE: Keys = Keys {
@@ -37,15 +37,15 @@ pub(super) const LIMITS: Keys = Keys {
         "addresses_per_domain",
         "vsg_servers_total",
         "vsg_server_attachments",
+        "acl_entries_per_listener",
+        "acl_entries_per_instance",
+        "listeners_per_acl",
     ],
     later: &[
         "virtual_groups_per_listener",
         "rules_per_listener",
         "rule_condition_items_per_listener",
         "http_idle_timeout_max",
-        "acl_entries_per_listener",
-        "acl_entries_per_instance",
-        "listeners_per_acl",
         "custom_groups_per_listener",
         "custom_destinations_per_group",
         "custom_endpoints_per_group",
@@ -70,6 +70,7 @@ pub(super) const LISTENER: Keys = Keys {
         "idle_timeout",
         "max_new_flows_per_second",
         "vserver_group",
+        "acl",
         "all_unhealthy",
         "failover_to_zero_ratio",
         "endpoint_group",
@@ -87,10 +88,6 @@ pub(super) const LISTENER: Keys = Keys {
         "rule_matching",
         "http_sniff",
         "custom_group",
-        "acl",
-        "acls",
-        "acl_mode",
-        "kill_established",
         "proxy_protocol",
     ],
 };
@@ -119,6 +116,12 @@ pub(super) const SERVER: Keys =
     Keys { table: "a server of a group", known: &["address", "port", "weight", "description"], later: &["type"] };
 
 pub(super) const INVENTORY: Keys = Keys { table: "`[inventory]`", known: &["hosts", "file", "url", "interval"], later: &[] };
+pub(super) const ACL: Keys = Keys { table: "`[[acl]]`", known: &["name", "entries"], later: &[] };
+
+pub(super) const ACL_ENTRY: Keys = Keys { table: "an entry of a list", known: &["address", "description"], later: &[] };
+
+pub(super) const LISTENER_ACL: Keys =
+    Keys { table: "the `acl` of a listener", known: &["mode", "lists", "kill_established"], later: &[] };
 
 pub(super) const PORT_MAPPING: Keys = Keys { table: "a port mapping", known: &["listener", "endpoint"], later: &[] };
 
@@ -164,8 +167,23 @@ mod tests {
 
     #[test]
     fn no_key_is_both_known_and_later() {
-        for keys in [DOCUMENT, NODE, LIMITS, INSTANCE, LISTENER, GROUP, PORT_MAPPING, ENDPOINT, VSERVER_GROUP, SERVER, INVENTORY]
-        {
+        let tables = [
+            DOCUMENT,
+            NODE,
+            LIMITS,
+            INSTANCE,
+            LISTENER,
+            GROUP,
+            PORT_MAPPING,
+            ENDPOINT,
+            VSERVER_GROUP,
+            SERVER,
+            INVENTORY,
+            ACL,
+            ACL_ENTRY,
+            LISTENER_ACL,
+        ];
+        for keys in tables {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)), "{}", keys.table);
         }
     }

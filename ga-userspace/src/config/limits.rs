@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use ga_common::abi::limits::{MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS};
 
 use super::{
+    acl,
     document::Context,
     keys,
     problem::{Fault, Kind},
@@ -30,6 +31,12 @@ pub(super) const ADDRESSES_PER_DOMAIN: RangeInclusive<u32> = 1..=256;
 pub(super) const VSG_SERVERS_TOTAL: RangeInclusive<u32> = 1..=MAX_ENDPOINTS;
 /// No documented ceiling.
 pub(super) const VSG_SERVER_ATTACHMENTS: RangeInclusive<u32> = 1..=MAX_ENDPOINTS;
+/// No documented ceiling: what one list of the data path holds, for each IP version.
+pub(super) const ACL_ENTRIES_PER_LISTENER: RangeInclusive<u32> = 0..=2 * acl::MAX_ENTRIES as u32;
+/// No documented ceiling.
+pub(super) const ACL_ENTRIES_PER_INSTANCE: RangeInclusive<u32> = 0..=100_000_000;
+/// Documented: 10. No ceiling but that of listeners.
+pub(super) const LISTENERS_PER_ACL: RangeInclusive<u32> = 1..=MAX_LISTENERS;
 
 const _: () = assert!(*INSTANCES.end() <= MAX_INSTANCES, "a documented number of instances must fit");
 const _: () = assert!(*ENDPOINTS_PER_GROUP.end() <= MAX_ENDPOINTS, "a documented number of endpoints must fit");
@@ -68,6 +75,9 @@ pub(super) fn read(document: &Table<'_>, cx: &mut Context<'_>) -> Limits {
         addresses_per_domain: number("addresses_per_domain", ADDRESSES_PER_DOMAIN, default.addresses_per_domain),
         vsg_servers_total: number("vsg_servers_total", VSG_SERVERS_TOTAL, default.vsg_servers_total),
         vsg_server_attachments: number("vsg_server_attachments", VSG_SERVER_ATTACHMENTS, default.vsg_server_attachments),
+        acl_entries_per_listener: number("acl_entries_per_listener", ACL_ENTRIES_PER_LISTENER, default.acl_entries_per_listener),
+        acl_entries_per_instance: number("acl_entries_per_instance", ACL_ENTRIES_PER_INSTANCE, default.acl_entries_per_instance),
+        listeners_per_acl: number("listeners_per_acl", LISTENERS_PER_ACL, default.listeners_per_acl),
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use aya::{Ebpf, maps::Map};
 use ga_common::{
     abi::{
-        flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, unpack4, unpack6},
+        flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, State, unpack4, unpack6},
         id::EndpointId,
         limits::FLOW_WAYS,
     },
@@ -151,6 +151,56 @@ impl FlowTables {
     }
 }
 
+impl FlowTables {
+    /// Ends the living pairs of which `is_over` says so, asked by client, endpoint and what the endpoint is reached at, and tells
+    /// which established TCP flows were among them.
+    pub fn end(&self, now: u32, is_over: impl Fn(IpAddr, EndpointId, (IpAddr, u16)) -> bool) -> Vec<Idle> {
+        let mut ended = Vec::new();
+        let is_over = |client: IpAddr, endpoint: u16, at: IpAddr, port: [u8; 4]| {
+            is_over(client, EndpointId(endpoint), (at, u16::from_be_bytes([port[2], port[3]])))
+        };
+        let over4 = |flow: &Flow<1>| {
+            is_over(unpack4(flow.tuple.addrs).0.into(), flow.endpoint, unpack4(flow.new_addrs).1.into(), flow.new_ports)
+        };
+        let over6 = |flow: &Flow<4>| {
+            is_over(unpack6(flow.tuple.addrs).0.into(), flow.endpoint, unpack6(flow.new_addrs).1.into(), flow.new_ports)
+        };
+        end(self.slots4(), self.tags4(), now, over4, |forward, back| {
+            ended.push(tell(forward, back, |addrs| {
+                let (src, dst) = unpack4(addrs);
+                (src.into(), dst.into())
+            }));
+        });
+        end(self.slots6(), self.tags6(), now, over6, |forward, back| {
+            ended.push(tell(forward, back, |addrs| {
+                let (src, dst) = unpack6(addrs);
+                (src.into(), dst.into())
+            }));
+        });
+        ended
+    }
+}
+
+fn end<const K: usize, const W: usize>(
+    slots: &[FlowSlot<K, W>],
+    tags: &[Word],
+    now: u32,
+    is_over: impl Fn(&Flow<K>) -> bool,
+    mut tell: impl FnMut(Half<K>, Half<K>),
+) {
+    for (index, slot) in slots.iter().enumerate() {
+        let state = slot.state();
+        if !state.is_live() || !is_pair_alive(slots, index, slot, now) {
+            continue;
+        }
+        let flow = slot.load();
+        // What was copied counts only if the slot was the same flow's all the while, which releasing it finds out.
+        if flow.flags & Flow::<K>::RETURN == 0 && is_over(&flow) {
+            release(slots, tags, index, state, &mut tell);
+        }
+    }
+}
+
 fn count<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], now: u32, by_endpoint: &mut BTreeMap<EndpointId, u64>) -> u64 {
     let mut total = 0;
     for (index, slot) in slots.iter().enumerate() {
@@ -211,26 +261,38 @@ fn sweep<const K: usize, const W: usize>(
         if !state.is_live() || !slot.is_silent(now) || is_pair_alive(slots, index, slot, now) {
             continue;
         }
-        let (flow, (_, ack)) = (slot.load(), slot.clock());
-        if !slot.state_cell().swap(state.0, state.claimed().0) {
-            continue;
-        }
-        free(slot, tags, index);
-        // The other half dies with it, if it still is the other half.
-        let Some(peer) = slots.get(state.peer() as usize) else { continue };
-        let (peer_state, other, (_, peer_ack)) = (peer.state(), peer.load(), peer.clock());
-        let is_peer = peer_state.is_live() && peer_state.peer() as usize == index;
-        if !is_peer || !peer.state_cell().swap(peer_state.0, peer_state.claimed().0) {
-            continue;
-        }
-        free(peer, tags, state.peer() as usize);
-        let open = |flow: &Flow<K>| flow.flags & (Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED) == Flow::<K>::ESTABLISHED;
-        if flow.tuple.protocol == ga_common::wire::frame::TCP && open(&flow) && open(&other) {
-            if flow.flags & Flow::<K>::RETURN == 0 {
-                tell((flow, ack), (other, peer_ack));
-            } else {
-                tell((other, peer_ack), (flow, ack));
-            }
+        release(slots, tags, index, state, &mut tell);
+    }
+}
+
+/// Frees both halves of the pair whose one half is at `index` and was `state`, and tells of it if it was an open TCP flow.
+fn release<const K: usize, const W: usize>(
+    slots: &[FlowSlot<K, W>],
+    tags: &[Word],
+    index: usize,
+    state: State,
+    tell: &mut impl FnMut(Half<K>, Half<K>),
+) {
+    let slot = &slots[index];
+    let (flow, (_, ack)) = (slot.load(), slot.clock());
+    if !slot.state_cell().swap(state.0, state.claimed().0) {
+        return;
+    }
+    free(slot, tags, index);
+    // The other half dies with it, if it still is the other half.
+    let Some(peer) = slots.get(state.peer() as usize) else { return };
+    let (peer_state, other, (_, peer_ack)) = (peer.state(), peer.load(), peer.clock());
+    let is_peer = peer_state.is_live() && peer_state.peer() as usize == index;
+    if !is_peer || !peer.state_cell().swap(peer_state.0, peer_state.claimed().0) {
+        return;
+    }
+    free(peer, tags, state.peer() as usize);
+    let open = |flow: &Flow<K>| flow.flags & (Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED) == Flow::<K>::ESTABLISHED;
+    if flow.tuple.protocol == ga_common::wire::frame::TCP && open(&flow) && open(&other) {
+        if flow.flags & Flow::<K>::RETURN == 0 {
+            tell((flow, ack), (other, peer_ack));
+        } else {
+            tell((other, peer_ack), (flow, ack));
         }
     }
 }

@@ -47,6 +47,12 @@ pub struct Limits {
     pub vsg_servers_total: u32,
     /// How often one server may be in server groups.
     pub vsg_server_attachments: u32,
+    /// Entries of the access lists of a listener.
+    pub acl_entries_per_listener: u32,
+    /// Port items of a listener times entries of its access lists, summed over the listeners of an instance.
+    pub acl_entries_per_instance: u32,
+    /// Listeners that may name one access list.
+    pub listeners_per_acl: u32,
 }
 
 impl Limits {
@@ -64,6 +70,9 @@ impl Limits {
             addresses_per_domain: 16,
             vsg_servers_total: 200,
             vsg_server_attachments: 50,
+            acl_entries_per_listener: 200,
+            acl_entries_per_instance: 600,
+            listeners_per_acl: 10,
         };
         match profile {
             Profile::Payg | Profile::Subscription => payg,

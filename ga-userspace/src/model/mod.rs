@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads a clock, a file or a socket, and nothing here knows TOML.
 
+mod acl;
 mod endpoint;
 mod full_name;
 mod health_check;
@@ -16,6 +17,7 @@ mod port;
 mod target;
 mod unicast;
 
+pub use acl::{Acl, AclEntry, AclMode, ListenerAcl};
 pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, TrafficRatio, Weight};
 pub use full_name::{EndpointName, EndpointNameError, GroupName};
 pub use health_check::{HealthCheck, HealthProtocol};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
-use super::{Family, Missing, Selection, State};
+use super::{AclView, Family, Missing, Selection, Sheet, SheetId, State};
 use crate::{
     health::Belief,
     model::{Affinity, AllUnhealthy, EndpointName, Name, Part, PortMapping, Ports, Protocol, Target, TrafficRatio, Weight},
@@ -23,6 +23,8 @@ pub struct Plan {
     pub listeners: Vec<ListenerView>,
     /// What an operator may have overlooked.
     pub notes: Vec<Note>,
+    /// The contents of all sheets.
+    pub sheets: BTreeMap<SheetId, Sheet>,
     pub(super) noop: bool,
     pub(super) table_size: usize,
 }
@@ -83,6 +85,8 @@ pub struct ListenerView {
     pub idle_timeout_s: u16,
     /// New flows a second that are admitted; 0 is the automatic bound.
     pub max_new_flows_per_second: u32,
+    /// Who may open flows; everybody without.
+    pub acl: Option<AclView>,
     /// What happens to new flows when no endpoint is healthy.
     pub all_unhealthy: AllUnhealthy,
     /// Groups with a traffic ratio of 0 take over when all others fail.
