@@ -18,12 +18,15 @@ use ga_common::{
     },
     path::{
         acl,
-        tables::{Direction, FlowMemory, Scratch, Tables},
+        tables::{Direction, FlowMemory, Half, Scratch, Tables},
     },
     word::Word,
 };
 
-use crate::{apart::ga_acl, maps};
+use crate::{
+    apart::{ga_acl, ga_claim4, ga_claim6, ga_reuse4, ga_reuse6, ga_taken4, ga_taken6},
+    maps,
+};
 
 /// All maps.
 pub(crate) struct KernelTables;
@@ -51,6 +54,21 @@ impl FlowMemory<1, 6> for KernelTables {
     fn mask(&self, settings: &Settings) -> u32 {
         settings.flow4_mask
     }
+
+    #[inline(always)]
+    fn claim(&self, hash: u64) -> u32 {
+        black_box(ga_claim4(hash))
+    }
+
+    #[inline(always)]
+    fn reuse(&self, index: u32, hash: u64) -> u32 {
+        black_box(ga_reuse4(index, hash))
+    }
+
+    #[inline(always)]
+    fn taken(&self, _room: &Scratch<1>, which: Half, hash: u64, mine: u32) -> u32 {
+        black_box(ga_taken4((which == Half::Return).into(), hash, mine))
+    }
 }
 
 impl FlowMemory<4, 14> for KernelTables {
@@ -75,6 +93,21 @@ impl FlowMemory<4, 14> for KernelTables {
     #[inline(always)]
     fn mask(&self, settings: &Settings) -> u32 {
         settings.flow6_mask
+    }
+
+    #[inline(always)]
+    fn claim(&self, hash: u64) -> u32 {
+        black_box(ga_claim6(hash))
+    }
+
+    #[inline(always)]
+    fn reuse(&self, index: u32, hash: u64) -> u32 {
+        black_box(ga_reuse6(index, hash))
+    }
+
+    #[inline(always)]
+    fn taken(&self, _room: &Scratch<4>, which: Half, hash: u64, mine: u32) -> u32 {
+        black_box(ga_taken6((which == Half::Return).into(), hash, mine))
     }
 }
 
