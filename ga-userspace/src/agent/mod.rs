@@ -6,6 +6,7 @@ mod data_path;
 mod error;
 mod flows;
 mod gate;
+mod health;
 mod names;
 mod next_hops;
 mod overrides;
@@ -36,6 +37,7 @@ pub use error::Error;
 
 use self::{
     data_path::DataPath,
+    health::{Begun, Health},
     overrides::OverrideFile,
     reset::Resets,
     trace::{Asked, Tracer},
@@ -93,6 +95,7 @@ struct Agent {
     /// What the plan took them to stand for.
     addresses: Addresses,
     beliefs: Beliefs,
+    health: Health,
     plan: Plan,
     data_path: DataPath,
     net: Net,
@@ -148,6 +151,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Some(notice) = notices.recv() => agent.notice(notice),
             Some(_ended) = agent.tasks.join_next() => {}
             () = agent.resolver.changed() => agent.follow_names().await,
+            report = agent.health.changed() => agent.judge(report).await,
             () = agent.net.changed() => {
                 sleep(SETTLE).await;
                 agent.heal().await;
@@ -228,14 +232,15 @@ impl Agent {
         let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
-        let beliefs = Beliefs::default();
+        let mut resolver = Resolver::start(KeptFile::in_dir(&options.state_dir));
+        resolver.want(Wanted::of(&intent), names::PATIENCE).await;
+        let addresses = resolver.known().addresses.clone();
+        let begun = Begun::read(&options.state_dir, names::roster(&intent, &addresses), intent.node.panic_threshold)?;
+        let beliefs = begun.beliefs();
         let resets = Resets::open().map_err(|source| Error::System { what: "raw socket (CAP_NET_RAW)", source })?;
         let mut net = Net::connect()?;
 
         let mut data_path = DataPath::open(lock, &options.pin_dir, &intent.node, &net).await?;
-        let mut resolver = Resolver::start(KeptFile::in_dir(&options.state_dir));
-        resolver.want(Wanted::of(&intent), names::PATIENCE).await;
-        let addresses = resolver.known().addresses.clone();
         let plan = names::plan(&intent, &overrides, &addresses, &beliefs, data_path.running());
         let plan = data_path.keep_or_undo(plan)?;
         let applied = data_path.apply(&plan, None).await;
@@ -244,9 +249,10 @@ impl Agent {
         data_path.keep_or_undo(resolved)?;
         let attached = data_path.attach(&intent.node, &net).await;
         data_path.keep_or_undo(attached)?;
+        let health = data_path.keep_or_undo(begun.start())?;
 
         let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
-        Ok(Self {
+        let mut agent = Self {
             options,
             started: Instant::now(),
             started_at: clock::unix(),
@@ -257,6 +263,7 @@ impl Agent {
             resolver,
             addresses,
             beliefs,
+            health,
             plan,
             data_path,
             net,
@@ -268,7 +275,9 @@ impl Agent {
             watching: None,
             is_gate_new: true,
             tracer: None,
-        })
+        };
+        agent.house_probes().await;
+        Ok(agent)
     }
 
     async fn answer(&mut self, request: Request) {
@@ -361,7 +370,9 @@ impl Agent {
 
     async fn apply(&mut self, intent: Intent, overrides: Overrides) -> Result<Changes, Error> {
         let addresses = self.resolver.known().addresses.clone();
-        let plan = names::plan(&intent, &overrides, &addresses, &self.beliefs, self.data_path.running())?;
+        let roster = names::roster(&intent, &addresses);
+        let beliefs = self.health.beliefs(&roster);
+        let plan = names::plan(&intent, &overrides, &addresses, &beliefs, self.data_path.running())?;
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
         self.data_path.follow(&mut self.net, Some(&plan)).await?;
@@ -371,9 +382,11 @@ impl Agent {
         }
         let changes = plan::compare(Some(&self.plan), &plan);
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
-        (self.intent, self.overrides, self.addresses, self.plan) = (intent, overrides, addresses, plan);
+        (self.intent, self.overrides, self.addresses) = (intent, overrides, addresses);
+        (self.beliefs, self.plan) = (beliefs, plan);
         self.end_denied();
         self.is_gate_new = true;
+        self.probe(roster).await;
         Ok(changes)
     }
 
@@ -381,7 +394,8 @@ impl Agent {
         let Read { loaded, text, .. } = parse(file, text)?;
         self.check_change(&loaded, text)?;
         let known = self.resolver.known();
-        let plan = names::plan(&loaded.intent, &self.overrides, &known.addresses, &self.beliefs, self.data_path.running())?;
+        let beliefs = self.health.beliefs(&names::roster(&loaded.intent, &known.addresses));
+        let plan = names::plan(&loaded.intent, &self.overrides, &known.addresses, &beliefs, self.data_path.running())?;
         let changes = plan::compare(Some(&self.plan), &plan);
         Ok(Planned {
             schema_version: status::SCHEMA_VERSION,
@@ -468,6 +482,8 @@ fn state(endpoint: &plan::EndpointView) -> EndpointState {
         EndpointState::Drained
     } else if endpoint.weight.0 == 0 {
         EndpointState::Zero
+    } else if !endpoint.belief.up {
+        EndpointState::Unhealthy
     } else {
         EndpointState::Active
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Agent, Error, clock, seed};
 use crate::{
-    health::Beliefs,
+    health::{Beliefs, Roster},
     model::{Intent, Target},
     plan::{self, EndpointView, Note, Overrides, Plan, State},
     resolve::{Addresses, Known},
@@ -26,6 +26,11 @@ pub(super) fn plan(
     let mut plan = plan::build(&whole, overrides, beliefs, running, seed(intent, running)?)?;
     plan.notes.extend(missing.into_iter().map(Note::Missing));
     Ok(plan)
+}
+
+/// Who is probed, with what names stand for.
+pub(super) fn roster(intent: &Intent, addresses: &Addresses) -> Roster {
+    Roster::of(&plan::resolved(intent, addresses).0)
 }
 
 impl Agent {

@@ -41,10 +41,11 @@ impl Agent {
             maps: self.fills(&live, u64::from(sizes.flows4)),
             repairs: self.repairs(),
             names: self.known_names(),
+            probes: self.probes(),
             instances: self.instances(&live)?,
             drops: self.drops()?,
             passes: self.data_path.counters().passes()?.iter().map(|count| PassCount::of(count.reason, count.packets)).collect(),
-            warnings: self.plan.notes.iter().map(ToString::to_string).collect(),
+            warnings: self.plan.notes.iter().map(ToString::to_string).chain(self.health.warnings()).collect(),
         };
         status.attribute_drops();
         Ok(status)
@@ -146,6 +147,7 @@ impl Agent {
             weight: view.weight.0,
             state: state(view),
             share: view.share,
+            health: self.health_of(&view.name),
             next_hop: self.data_path.next_hops().of(view.id),
             counters: self.counters(view.id)?,
             active_flows: live.by_endpoint.get(&view.id).copied().unwrap_or(0),

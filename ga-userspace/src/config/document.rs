@@ -32,6 +32,8 @@ pub(super) struct Ledger {
     pub(super) servers: Vec<Seen>,
     pub(super) listeners: u32,
     pub(super) services: u64,
+    /// The first health check that is switched on.
+    pub(super) probed: Option<(Range<usize>, String)>,
 }
 
 /// An address, whose it is, and where it stands.
@@ -80,6 +82,9 @@ fn intent(document: &Table<'_>, cx: &mut Context<'_>) -> Option<Intent> {
     let instances = instances(document, cx);
     pool::unused(cx);
     across::check(cx);
+    if let Some(node) = &node {
+        across::probes_have_their_ports(&node.nat_ports, cx);
+    }
     let inventory = cx.inventory.take();
     Some(Intent { node: node?, limits: cx.limits, inventory: inventory?, pools: pools?, instances: instances? })
 }

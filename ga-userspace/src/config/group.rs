@@ -6,7 +6,7 @@ use ga_common::abi::family::Family;
 
 use super::{
     document::Context,
-    endpoint,
+    endpoint, health_check,
     instance::Surroundings,
     keys, limits, pool,
     problem::{Code, Fault, Kind},
@@ -151,6 +151,7 @@ fn read(
         version_value.as_ref().map_or(Some(BackendIpVersion::Ipv4), |value| value.word(&BACKEND_IP_VERSIONS, &mut cx.problems));
     preserve_client_ip(table.optional("preserve_client_ip"), protocol, cx);
     let port_mapping = table.optional("port_mapping").map_or(Some(PortMapping::default()), |value| mappings(&value, ports, cx));
+    let health_check = health_check::read(table.optional("health_check"), cx);
     let (endpoints, named) = endpoint::read_all(table, around, protocol, version, cx).unzip();
     // What names stand for is known only while the agent runs.
     let all_known = named.as_ref().is_some_and(Vec::is_empty);
@@ -163,7 +164,7 @@ fn read(
         description,
         traffic_ratio: traffic_ratio?,
         latency: latency?,
-        health_check: None,
+        health_check: health_check.ok()?,
         backend_ip_version: version?,
         port_mapping: port_mapping?,
         endpoints: endpoints?,

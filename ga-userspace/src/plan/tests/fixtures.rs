@@ -41,6 +41,7 @@ pub(super) fn intent(instances: Vec<Instance>) -> Intent {
         hash_seed: None,
         metrics: None,
         resolvers: Vec::new(),
+        panic_threshold: None,
     };
     Intent { node, limits: Limits::default(), inventory: Inventory::default(), pools: Vec::new(), instances }
 }

@@ -1,11 +1,16 @@
 //! The keys of the document as JSON Schema, for editors. The types here are documentation: nothing is read into them, the rules
 //! between keys are [`parse`](super::parse)'s, and a test holds both to the same keys.
 
-use std::collections::BTreeMap;
+mod limits;
+mod places;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
 
+use self::{
+    limits::Limits,
+    places::{Inventory, VserverGroup},
+};
 use super::{group, node};
 use crate::model;
 
@@ -106,6 +111,10 @@ pub struct Node {
     /// DNS servers to ask for domains, at most 8; those of the host when empty. `10.0.0.53`, `10.0.0.53:5353`.
     #[schemars(default = "no_texts", length(max = 8))]
     pub resolvers: Vec<String>,
+    /// When more than this part of an instance's probed endpoints, in per cent, begin to fail at once, the fault is taken to be this
+    /// host's: nobody is taken out, and an alarm is raised. Without the key any number may fail.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u8", range(min = 1, max = 99))]
+    pub panic_threshold: Option<u8>,
 }
 
 /// How the program is attached.
@@ -118,77 +127,6 @@ pub enum XdpMode {
     Native,
     /// In the network stack, on any driver.
     Generic,
-}
-
-/// Limits with their documented defaults.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Which generation of documented defaults applies.
-    pub profile: Profile,
-    /// `seed`: names have 2–128 letters, digits, `_`, `-`. `extended`: 1–128, and `.` too.
-    pub name_rule: NameRule,
-    /// Instances of a file.
-    #[schemars(range(min = 1, max = 40))]
-    pub instances: u32,
-    /// Listeners of an instance.
-    #[schemars(range(min = 1, max = 2_048))]
-    pub listeners_per_instance: u32,
-    /// Single ports of a TCP or UDP listener.
-    #[schemars(range(min = 1, max = 2_000))]
-    pub ports_per_l4_listener: u32,
-    /// The highest listener port; fixed.
-    #[schemars(range(min = 65_499, max = 65_499))]
-    pub port_max: u32,
-    /// Default endpoint groups of a listener.
-    #[schemars(range(min = 1, max = 10))]
-    pub default_groups_per_listener: u32,
-    /// Endpoints of a group.
-    #[schemars(range(min = 1, max = 30))]
-    pub endpoints_per_group: u32,
-    /// Port mappings of a group.
-    #[schemars(range(min = 0, max = 2_000))]
-    pub port_mappings_per_group: u32,
-    /// Addresses of a domain that are used; the lowest ones when there are more.
-    #[schemars(range(min = 1, max = 256))]
-    pub addresses_per_domain: u32,
-    /// Servers of all server groups.
-    #[schemars(range(min = 1, max = 16_384))]
-    pub vsg_servers_total: u32,
-    /// How often one server may be in server groups.
-    #[schemars(range(min = 1, max = 16_384))]
-    pub vsg_server_attachments: u32,
-    /// Entries of the access lists of a listener.
-    #[schemars(range(min = 0, max = 32_766))]
-    pub acl_entries_per_listener: u32,
-    /// Port items of a listener times entries of its access lists, summed over the listeners of an instance.
-    #[schemars(range(min = 0, max = 100_000_000))]
-    pub acl_entries_per_instance: u32,
-    /// Listeners that may name one access list.
-    #[schemars(range(min = 1, max = 2_048))]
-    pub listeners_per_acl: u32,
-}
-
-/// Which generation of documented defaults applies.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Profile {
-    /// Pay-as-you-go, the widest.
-    Payg,
-    /// Subscription.
-    Subscription,
-    /// The generation of 2021.
-    Legacy2021,
-}
-
-/// Which characters a name may have.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NameRule {
-    /// 2–128 letters, digits, `_`, `-`; a letter first.
-    Seed,
-    /// 1–128 letters, digits, `.`, `_`, `-`; a letter first.
-    Extended,
 }
 
 /// An accelerator.
@@ -353,6 +291,9 @@ pub struct EndpointGroup {
     /// Ports that endpoints serve under another number; a port without mapping keeps its number.
     #[schemars(default = "no_mappings")]
     pub port_mapping: Vec<PortMapping>,
+    /// How the endpoints are probed. Without it nobody is, and all endpoints count as healthy.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "HealthCheck")]
+    pub health_check: Option<HealthCheck>,
     /// 1 to `limits.endpoints_per_group` endpoints.
     #[schemars(length(min = 1, max = 30))]
     pub endpoint: Vec<Endpoint>,
@@ -396,6 +337,67 @@ pub struct PortMapping {
     /// The endpoint's port.
     #[schemars(range(min = 1, max = 65_535))]
     pub endpoint: u16,
+}
+
+/// How endpoints are probed. A probe fails after 3 s, which cannot be changed; the next one starts `interval` after it ended.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// `false`: as if the table were not there.
+    #[schemars(default = "yes")]
+    pub enabled: bool,
+    /// `tcp`: a connection that is accepted; `http`, `https`: the answer to a GET. In any case.
+    #[schemars(default = "tcp", regex(pattern = r"^([tT][cC][pP]|[hH][tT][tT][pP][sS]?)$"))]
+    pub protocol: String,
+    /// Where probes connect. Without it: where the first port of the listener is served.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 65_535))]
+    pub port: Option<u16>,
+    /// What an HTTP or HTTPS probe asks for.
+    #[schemars(default = "root", length(max = 1_024), regex(pattern = r"^/[!-~]*$"))]
+    pub path: String,
+    /// The Host header of an HTTP or HTTPS probe, and the server name of the latter. Without it: address and port.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String", length(min = 1, max = 1_024))]
+    pub host: Option<String>,
+    /// Seconds from the end of a probe to the start of the next.
+    #[schemars(default = "two", range(min = 1, max = 50))]
+    pub interval: u8,
+    /// So many probes in a row change the verdict, either way.
+    #[schemars(default = "three", range(min = 2, max = 10))]
+    pub threshold: u8,
+    /// What endpoints count as before the first verdict.
+    #[schemars(default = "healthy")]
+    pub initial: Initial,
+    /// Statuses that are success: `200,204,300~399`. HTTP and HTTPS only.
+    #[schemars(
+        default = "statuses",
+        regex(pattern = r"^\s*[1-5][0-9]{2}\s*([~-]\s*[1-5][0-9]{2}\s*)?(,\s*[1-5][0-9]{2}\s*([~-]\s*[1-5][0-9]{2}\s*)?)*$")
+    )]
+    pub expected_status: String,
+    /// Text that must be in the first 64 KiB of the body. HTTP and HTTPS only.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String", length(min = 1, max = 1_024))]
+    pub body: Option<String>,
+    /// Whether certificates must be right: made out to the host by an authority that this host trusts. HTTPS only.
+    #[schemars(default)]
+    pub verify: bool,
+    /// Milliseconds instead of `interval` while probes speak against the verdict.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 100, max = 50_000))]
+    pub fast_interval_ms: Option<u16>,
+    /// Seconds in which the share of an endpoint that recovered rises to all of it.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 900))]
+    pub slow_start: Option<u16>,
+    /// Seconds that an endpoint stays down which fell again soon after it recovered; doubled each time, up to 64 times.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 900))]
+    pub hold_down: Option<u16>,
+}
+
+/// What endpoints count as before the first verdict.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Initial {
+    /// Traffic until proven bad.
+    Healthy,
+    /// No traffic until proven good.
+    Unhealthy,
 }
 
 /// Where new flows may go.
@@ -443,93 +445,6 @@ pub enum EndpointType {
     Oss,
     /// All addresses of a domain; they share the weight.
     Domain,
-}
-
-/// What names of hosts and interfaces stand for.
-#[derive(Default, JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct Inventory {
-    /// Names and their addresses, the primary one first. They come before what `file` and `url` say.
-    #[schemars(default)]
-    pub hosts: BTreeMap<String, HostAddresses>,
-    /// Full path of a file of names, TOML or JSON (`.json`); read again when it changes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(default, with = "String")]
-    pub file: Option<String>,
-    /// Where names are polled, `http://…`, TOML or JSON.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(default, with = "String")]
-    pub url: Option<String>,
-    /// How often `url` is asked, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(default, with = "u32", range(min = 5, max = 3_600))]
-    pub interval: Option<u32>,
-}
-
-/// One address, or several with the primary one first.
-#[derive(JsonSchema, Serialize)]
-#[serde(untagged)]
-pub enum HostAddresses {
-    /// One address.
-    One(String),
-    /// Several; the first is the primary one.
-    Several(#[schemars(length(min = 1, max = 64))] Vec<String>),
-}
-
-/// A pool of servers with ports and weights of their own.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct VserverGroup {
-    /// Its name, unique in the file.
-    #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9._-]{0,127}$"))]
-    pub name: String,
-    /// Free text of at most 200 characters that is not a link.
-    #[schemars(default = "empty", length(max = 200))]
-    pub description: String,
-    /// Its members, each address and port once.
-    #[schemars(length(min = 1))]
-    pub servers: Vec<Server>,
-}
-
-/// A member of a server group.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct Server {
-    /// An IP address, none of our own, or a name of the inventory.
-    pub address: String,
-    /// The port it serves, whatever the listener's.
-    #[schemars(range(min = 1, max = 65_535))]
-    pub port: u16,
-    /// Its part of the group's traffic; 0: no new flows.
-    #[schemars(default = "full_pool_weight", range(min = 0, max = 100))]
-    pub weight: u8,
-    /// Free text of 1 to 80 characters.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(default, with = "String", length(min = 1, max = 80))]
-    pub description: Option<String>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let limits = model::Limits::default();
-        Self {
-            profile: Profile::Payg,
-            name_rule: NameRule::Seed,
-            instances: limits.instances,
-            listeners_per_instance: limits.listeners_per_instance,
-            ports_per_l4_listener: limits.ports_per_l4_listener,
-            port_max: model::Port::MAX.into(),
-            default_groups_per_listener: limits.default_groups_per_listener,
-            endpoints_per_group: limits.endpoints_per_group,
-            port_mappings_per_group: limits.port_mappings_per_group,
-            addresses_per_domain: limits.addresses_per_domain,
-            vsg_servers_total: limits.vsg_servers_total,
-            vsg_server_attachments: limits.vsg_server_attachments,
-            acl_entries_per_listener: limits.acl_entries_per_listener,
-            acl_entries_per_instance: limits.acl_entries_per_instance,
-            listeners_per_acl: limits.listeners_per_acl,
-        }
-    }
 }
 
 fn one() -> u32 {
@@ -580,10 +495,6 @@ fn fail_closed() -> AllUnhealthy {
     AllUnhealthy::FailClosed
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn all_traffic() -> u8 {
     model::TrafficRatio::default().0
 }
@@ -620,8 +531,28 @@ fn no_groups() -> Vec<EndpointGroup> {
     Vec::new()
 }
 
-fn full_pool_weight() -> u8 {
-    model::PoolWeight::MAX
+fn yes() -> bool {
+    true
+}
+
+fn root() -> String {
+    model::HealthCheck::default().path
+}
+
+fn two() -> u8 {
+    2
+}
+
+fn three() -> u8 {
+    model::HealthCheck::default().threshold
+}
+
+fn healthy() -> Initial {
+    Initial::Healthy
+}
+
+fn statuses() -> String {
+    "200~399".to_owned()
 }
 
 fn full_weight() -> u8 {
@@ -663,6 +594,7 @@ mod tests {
             ("AclDescribed", &keys::ACL_ENTRY),
             ("ListenerAcl", &keys::LISTENER_ACL),
             ("PortMapping", &keys::PORT_MAPPING),
+            ("HealthCheck", &keys::HEALTH_CHECK),
             ("Endpoint", &keys::ENDPOINT),
             ("Inventory", &keys::INVENTORY),
             ("VserverGroup", &keys::VSERVER_GROUP),
@@ -686,7 +618,7 @@ mod tests {
 
     #[test]
     fn ranges_and_words_of_the_schema_are_the_parsers() {
-        use super::super::{acl, endpoint, limits, listener};
+        use super::super::{acl, endpoint, health_check, limits, listener};
         let schema = serde_json::to_value(generate()).unwrap();
         let range = |table: &str, key: &str| {
             let property = &schema["definitions"][table]["properties"][key];
@@ -709,6 +641,16 @@ mod tests {
             assert_eq!(range("Limits", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }
         assert_eq!(range("Node", "flows"), (u64::from(*node::FLOWS.start()), u64::from(*node::FLOWS.end())));
+        for (key, expected) in [
+            ("interval", health_check::INTERVAL),
+            ("threshold", health_check::THRESHOLD),
+            ("fast_interval_ms", health_check::FAST_INTERVAL_MS),
+            ("slow_start", health_check::LONG),
+            ("hold_down", health_check::LONG),
+        ] {
+            assert_eq!(range("HealthCheck", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
+        }
+        assert_eq!(range("Node", "panic_threshold"), (1, 99));
         for (key, expected) in [("traffic_ratio", group::TRAFFIC_RATIO), ("latency_ms", group::LATENCY_MS)] {
             assert_eq!(range("EndpointGroup", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }
@@ -720,6 +662,7 @@ mod tests {
         assert_eq!(words("AclMode"), acl::MODES.map(|(word, _)| word.to_owned()));
         assert_eq!(words("AllUnhealthy"), listener::ALL_UNHEALTHY.map(|(word, _)| word.to_owned()));
         assert_eq!(words("BackendIpVersion"), group::BACKEND_IP_VERSIONS.map(|(word, _)| word.to_owned()));
+        assert_eq!(words("Initial"), health_check::INITIAL.map(|(word, _)| word.to_owned()));
         assert_eq!(words("EndpointType"), endpoint::KINDS.map(|(word, _)| word.to_owned()));
     }
 
