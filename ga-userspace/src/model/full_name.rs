@@ -77,6 +77,11 @@ impl EndpointName {
             None => self.address.to_string(),
         }
     }
+
+    /// The name of its group.
+    pub fn group_name(&self) -> GroupName {
+        GroupName { instance: self.instance.clone(), listener: self.listener.clone(), group: self.group.clone() }
+    }
 }
 
 impl fmt::Display for EndpointName {
