@@ -8,6 +8,7 @@ use ga_common::{
     path::{
         self, flow,
         tables::{FlowMemory, Half, Tables as _},
+        verdict::Outcome,
     },
     wire::{
         extension,
@@ -36,6 +37,13 @@ pub(crate) extern "C" fn ga_retag(ctx: *mut xdp_md, have: u32, want: u32) -> u32
 #[inline(never)]
 pub(crate) extern "C" fn ga_walk(ctx: *mut xdp_md, next: u32, offset: u32, end: u32) -> u32 {
     extension::walk(&mut FarFrame::new(ctx), next as u8, offset as usize, end as usize).bits()
+}
+
+/// [`path::refuse::packet`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_refuse(ctx: *mut xdp_md, outcome: u64) -> u64 {
+    path::refuse::packet(&mut FarFrame::new(ctx), Outcome::from_bits(outcome)).bits()
 }
 
 /// [`path::icmp::packet`].

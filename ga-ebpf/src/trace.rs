@@ -25,6 +25,7 @@ use ga_common::{
     path::{
         self,
         explain::{STAGES, Stage, Trace},
+        refuse,
         tables::{Direction, FlowMemory, Scratch, Tables},
         verdict::{Outcome, Verdict},
     },
@@ -32,6 +33,7 @@ use ga_common::{
 };
 
 use crate::{
+    apart::ga_refuse,
     frame::{FarFrame, XdpFrame},
     maps,
     tables::KernelTables,
@@ -50,8 +52,12 @@ static TRACE_ROOM6: Array<Scratch<4>, 1> = Array::new();
 pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
     let outcome = match path::flows(&mut XdpFrame::new(&ctx), &TraceTables) {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_icmp(ctx.ctx))),
+        outcome if refuse::is_refused(outcome) => Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))),
         outcome => outcome,
     };
+    if outcome.is_answered() {
+        TraceTables.explain(Stage::refused);
+    }
     TraceTables.explain(|| Stage::verdict(outcome));
     match outcome.verdict() {
         Verdict::Pass(_) => XDP_PASS,

@@ -10,6 +10,7 @@ pub mod flow;
 pub mod icmp;
 pub mod link;
 pub mod parse;
+pub mod refuse;
 pub mod rewrite;
 pub mod select;
 pub mod tables;
@@ -41,11 +42,13 @@ use crate::{
 pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     match flows(frame, tables) {
         OTHER_PROTOCOL => icmp::packet(frame, tables),
+        outcome if refuse::is_refused(outcome) => refuse::packet(frame, outcome),
         outcome => outcome,
     }
 }
 
-/// The first half of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide. The kernel has two programs for
+/// The first half of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, and what is refused is
+/// [`refuse::packet`]'s to answer. The kernel has two programs for
 /// its verifier to judge in the place of one.
 #[inline(always)]
 pub fn flows<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
