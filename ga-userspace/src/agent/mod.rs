@@ -10,6 +10,7 @@ mod health;
 mod names;
 mod next_hops;
 mod overrides;
+mod ports;
 mod report;
 mod reset;
 mod trace;
@@ -39,6 +40,7 @@ use self::{
     data_path::DataPath,
     health::{Begun, Health},
     overrides::OverrideFile,
+    ports::Ports,
     reset::Resets,
     trace::{Asked, Tracer},
     watch::{Ending, Order, Watching},
@@ -94,6 +96,7 @@ struct Agent {
     resolver: Resolver,
     /// What the plan took them to stand for.
     addresses: Addresses,
+    ports: Ports,
     beliefs: Beliefs,
     health: Health,
     plan: Plan,
@@ -224,14 +227,17 @@ fn parse(file: &str, text: String) -> Result<Read, Error> {
 impl Agent {
     async fn start(options: Options, notify: mpsc::Sender<Notice>) -> Result<Self, Error> {
         program::check_capabilities()?;
-        let Read { loaded, hash, .. } = read(&options.config)?;
+        let Read { mut loaded, hash, text } = read(&options.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{}: {}", options.config.display(), warning.message);
         }
-        let intent = loaded.intent;
         let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
+        let mut ports = Ports::open(&options.state_dir)?;
+        let given = ports.settle(&mut loaded, &text)?;
+        ports.keep(given)?;
+        let intent = loaded.intent;
         let mut resolver = Resolver::start(KeptFile::in_dir(&options.state_dir));
         resolver.want(Wanted::of(&intent), names::PATIENCE).await;
         let addresses = resolver.known().addresses.clone();
@@ -262,6 +268,7 @@ impl Agent {
             override_file,
             resolver,
             addresses,
+            ports,
             beliefs,
             health,
             plan,
@@ -328,15 +335,21 @@ impl Agent {
     }
 
     async fn try_reload(&mut self) -> Result<Reloaded, Error> {
-        let Read { loaded, text, hash } = read(&self.options.config)?;
+        let Read { mut loaded, text, hash } = read(&self.options.config)?;
+        let given = self.ports.settle(&mut loaded, &text)?;
         self.check_change(&loaded, text)?;
         let overrides = self.overrides.clone();
         self.resolver.want(Wanted::of(&loaded.intent), names::PATIENCE).await;
-        let applied = self.apply(loaded.intent, overrides).await;
-        if applied.is_err() {
-            self.resolver.want(Wanted::of(&self.intent), Duration::ZERO).await;
-        }
-        let changes = applied?;
+        // Kept first: a restart must give away the same.
+        let before = self.ports.keep(given)?;
+        let changes = match self.apply(loaded.intent, overrides).await {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.resolver.want(Wanted::of(&self.intent), Duration::ZERO).await;
+                self.ports.keep(before)?;
+                return Err(error);
+            }
+        };
         self.config_hash = hash;
         Ok(Reloaded {
             schema_version: status::SCHEMA_VERSION,
@@ -391,7 +404,8 @@ impl Agent {
     }
 
     fn preview(&self, file: &str, text: String) -> Result<Planned, Error> {
-        let Read { loaded, text, .. } = parse(file, text)?;
+        let Read { mut loaded, text, .. } = parse(file, text)?;
+        self.ports.settle(&mut loaded, &text)?;
         self.check_change(&loaded, text)?;
         let known = self.resolver.known();
         let beliefs = self.health.beliefs(&names::roster(&loaded.intent, &known.addresses));

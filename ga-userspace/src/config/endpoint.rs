@@ -171,13 +171,16 @@ fn place(table: &Table<'_>, kind: EndpointKind, group: &mut Group<'_>, cx: &mut 
         | EndpointKind::Clb
         | EndpointKind::Alb
         | EndpointKind::Nlb
-        | EndpointKind::Oss => address(&value, group, cx).map(Found::Address),
+        | EndpointKind::Oss
+        | EndpointKind::Vswitch => address(&value, group, cx).map(Found::Address),
     }
 }
 
 const fn kind_help(kind: EndpointKind) -> &'static str {
     match kind {
-        EndpointKind::Ip | EndpointKind::PublicIp | EndpointKind::PrivateIp => "say where it is: `address = \"10.0.0.11\"`",
+        EndpointKind::Ip | EndpointKind::PublicIp | EndpointKind::PrivateIp | EndpointKind::Vswitch => {
+            "say where it is: `address = \"10.0.0.11\"`"
+        }
         EndpointKind::Ecs | EndpointKind::Eni => "an IP address, or a name of the inventory: `address = \"web-1\"`",
         EndpointKind::Clb => "an IP address, a domain, or `vserver_group = \"pool-a\"`",
         EndpointKind::Alb | EndpointKind::Nlb | EndpointKind::Oss => "an IP address or a domain: `address = \"lb.example.net\"`",

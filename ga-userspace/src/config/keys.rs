@@ -40,17 +40,17 @@ pub(super) const LIMITS: Keys = Keys {
         "acl_entries_per_listener",
         "acl_entries_per_instance",
         "listeners_per_acl",
+        "custom_groups_per_listener",
+        "custom_destinations_per_group",
+        "custom_endpoints_per_group",
+        "custom_policy_addresses_per_endpoint",
+        "custom_policy_ranges_per_address",
     ],
     later: &[
         "virtual_groups_per_listener",
         "rules_per_listener",
         "rule_condition_items_per_listener",
         "http_idle_timeout_max",
-        "custom_groups_per_listener",
-        "custom_destinations_per_group",
-        "custom_endpoints_per_group",
-        "custom_policy_addresses_per_endpoint",
-        "custom_policy_ranges_per_address",
         "additional_certs_per_listener",
     ],
 };
@@ -74,6 +74,7 @@ pub(super) const LISTENER: Keys = Keys {
         "all_unhealthy",
         "failover_to_zero_ratio",
         "endpoint_group",
+        "custom_group",
     ],
     later: &[
         "request_timeout",
@@ -87,7 +88,6 @@ pub(super) const LISTENER: Keys = Keys {
         "rule",
         "rule_matching",
         "http_sniff",
-        "custom_group",
         "proxy_protocol",
     ],
 };
@@ -150,8 +150,21 @@ pub(super) const HEALTH_CHECK: Keys = Keys {
 pub(super) const ENDPOINT: Keys = Keys {
     table: "`[[instance.listener.endpoint_group.endpoint]]`",
     known: &["type", "address", "sub_address", "vserver_group", "weight"],
-    later: &["via", "cidr", "policy", "allow", "path_prefix", "name"],
+    later: &["via", "path_prefix", "name"],
 };
+
+pub(super) const CUSTOM_GROUP: Keys = Keys {
+    table: "`[[instance.listener.custom_group]]`",
+    known: &["name", "description", "region", "destinations", "preserve_client_ip", "endpoint"],
+    later: &["return"],
+};
+
+pub(super) const DESTINATION: Keys = Keys { table: "a destination", known: &["ports", "protocols"], later: &[] };
+
+pub(super) const CUSTOM_ENDPOINT: Keys =
+    Keys { table: "`[[instance.listener.custom_group.endpoint]]`", known: &["type", "cidr", "policy", "allow"], later: &[] };
+
+pub(super) const ALLOWED: Keys = Keys { table: "an entry of `allow`", known: &["address", "ports"], later: &[] };
 
 impl Keys {
     /// Why `key` cannot be set, where the product documents it as fixed.
@@ -210,6 +223,7 @@ mod tests {
             ACL,
             ACL_ENTRY,
             LISTENER_ACL,
+            CUSTOM_GROUP,
         ];
         for keys in tables {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)), "{}", keys.table);

@@ -59,11 +59,13 @@ pub enum EndpointKind {
     Oss,
     /// `domain`: all addresses of a domain.
     Domain,
+    /// `vswitch`: the hosts of a subnet, of custom routing only; its address is the lowest.
+    Vswitch,
 }
 
 impl EndpointKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ip,
         Self::PublicIp,
         Self::PrivateIp,
@@ -74,6 +76,7 @@ impl EndpointKind {
         Self::Nlb,
         Self::Oss,
         Self::Domain,
+        Self::Vswitch,
     ];
 
     /// The TOML word.
@@ -89,6 +92,7 @@ impl EndpointKind {
             Self::Nlb => "nlb",
             Self::Oss => "oss",
             Self::Domain => "domain",
+            Self::Vswitch => "vswitch",
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A pure function. From an empty state the same intent gives the same plan, whatever the order in the file; from a running
 //! one, everything that is known by its identity keeps its number, and a table whose shares did not change is not touched.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ga_common::abi::{
     entry::{Endpoint, Listener as ListenerEntry},
@@ -12,19 +12,21 @@ use ga_common::abi::{
     sheet::AclWord,
 };
 
+use ipnet::Ipv4Net;
+
 use super::{
-    EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State, TableInfo, TableView,
-    acl, address_key, entries,
+    CustomView, EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State, TableInfo,
+    TableView, acl, address_key, entries,
     error::within,
     groups, identity,
     ids::Pool,
-    numbers::{Numbers, Sorted},
+    numbers::{Numbers, Sorted, subnet_name},
     shares,
     sheets::Numbering,
 };
 use crate::{
     health::Beliefs,
-    model::{self, AclMode, Affinity, EndpointGroup, EndpointName, Instance, Intent, Listener},
+    model::{self, AclMode, Affinity, EndpointGroup, EndpointName, Instance, Intent, Listener, Part, Weight},
 };
 
 /// Plans `intent` with what was set by hand and what is believed of endpoints, given what the maps hold. `seed` is the key of the
@@ -101,12 +103,26 @@ fn instance_view(instance: &Instance, numbers: &Numbers) -> InstanceView {
 
 fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Numbers) -> ListenerView {
     let of_group = |group: &EndpointGroup| -> Vec<_> {
-        let name = |endpoint| EndpointName::new(instance, listener, group, endpoint);
-        group.endpoints.iter().map(|e| endpoint_view(name(e), e, known, numbers)).collect()
+        let view = |e: &model::Endpoint| EndpointView {
+            found_by: e.found_by.clone(),
+            ..endpoint_view(EndpointName::new(instance, listener, group, e), e.weight, e.part, known, numbers)
+        };
+        group.endpoints.iter().map(view).collect()
     };
     let mut endpoints: Vec<_> = listener.groups.iter().flat_map(of_group).collect();
+    let subnets = listener.custom.iter().flat_map(|group| group.subnets.iter().map(move |subnet| (group, subnet)));
+    endpoints.extend(subnets.map(|(group, subnet)| {
+        endpoint_view(subnet_name(instance, listener, group, subnet), Weight::default(), Part::WHOLE, known, numbers)
+    }));
     endpoints.sort_by(|a, b| a.name.cmp(&b.name));
     groups::claim(&mut endpoints);
+    let id_of = |group: &str, net: Ipv4Net| {
+        let is_it = |endpoint: &&EndpointView| {
+            endpoint.name.group.as_str() == group && endpoint.name.address == IpAddr::V4(net.network())
+        };
+        endpoints.iter().find(is_it).map(|endpoint| endpoint.id)
+    };
+    let custom = listener.is_custom().then(|| CustomView::new(listener, id_of));
     ListenerView {
         instance: instance.id.clone(),
         name: listener.name.clone(),
@@ -122,19 +138,30 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
         failover_to_zero_ratio: listener.failover_to_zero_ratio,
         port_mapping: listener.port_mapping().clone(),
         groups: groups::views(instance, listener, known.beliefs),
+        custom,
         endpoints,
         tables: BTreeMap::new(),
     }
 }
 
-fn endpoint_view(name: EndpointName, endpoint: &model::Endpoint, known: Known<'_>, numbers: &Numbers) -> EndpointView {
+fn endpoint_view(name: EndpointName, configured: Weight, part: Part, known: Known<'_>, numbers: &Numbers) -> EndpointView {
     let set = known.overrides.endpoints.get(&name).copied().unwrap_or_default();
     let (identity, belief) = (identity::of(&name), known.beliefs.of(&name));
-    let configured = endpoint.weight;
     let (id, weight) = (numbers.endpoints[&identity], set.effective(configured));
-    let (part, found_by) = (endpoint.part, endpoint.found_by.clone());
     // The claim is known when all endpoints of the listener are, the share when its table is.
-    EndpointView { name, id, identity, claim: 0, configured, weight, part, found_by, drained: set.drained, belief, share: 0.0 }
+    EndpointView {
+        name,
+        id,
+        identity,
+        claim: 0,
+        configured,
+        weight,
+        part,
+        found_by: None,
+        drained: set.drained,
+        belief,
+        share: 0.0,
+    }
 }
 
 fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
@@ -229,9 +256,10 @@ fn notes(sorted: &Sorted<'_>, overrides: &Overrides, listeners: &[ListenerView])
     let unmatched = overrides.endpoints.keys().filter(|name| !known(name)).cloned().map(Note::OverrideUnmatched);
     let mut notes: Vec<_> = unmatched.collect();
     for family in Family::ALL {
-        let has = |ips: &[std::net::IpAddr]| ips.iter().any(|ip| Family::of(*ip) == family);
+        let has = |ips: &[IpAddr]| ips.iter().any(|ip| Family::of(*ip) == family);
         for instance in &sorted.instances {
-            let of_instance = || listeners.iter().filter(|listener| listener.instance == instance.id);
+            let balances = |listener: &&ListenerView| listener.instance == instance.id && listener.custom.is_none();
+            let of_instance = || listeners.iter().filter(balances);
             let empty = |listener: &&ListenerView| listener.tables.get(&family).is_none_or(|table| table.selection.is_empty());
             if has(&instance.vips) {
                 notes.extend(of_instance().filter(empty).map(|listener| Note::NoEndpoint { listener: listener.path(), family }));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
-use super::{AclView, Family, Missing, Selection, Sheet, SheetId, State};
+use super::{AclView, CustomView, Family, Missing, Selection, Sheet, SheetId, State};
 use crate::{
     health::Belief,
     model::{Affinity, AllUnhealthy, EndpointName, Name, Part, PortMapping, Ports, Protocol, Target, TrafficRatio, Weight},
@@ -95,6 +95,8 @@ pub struct ListenerView {
     pub port_mapping: PortMapping,
     /// In the order of their scheduling priority.
     pub groups: Vec<GroupView>,
+    /// Which port leads where, of a custom routing listener.
+    pub custom: Option<CustomView>,
     /// Of all groups, in the order of their names.
     pub endpoints: Vec<EndpointView>,
     /// What new flows of each family choose from.
@@ -102,6 +104,11 @@ pub struct ListenerView {
 }
 
 impl ListenerView {
+    /// What clients speak, as a word.
+    pub fn protocol_word(&self) -> &'static str {
+        if self.custom.is_some() { "custom" } else { self.protocol.word() }
+    }
+
     /// `instance/listener`.
     pub fn path(&self) -> String {
         format!("{}/{}", self.instance, self.name)

@@ -52,6 +52,21 @@ pub struct Limits {
     /// Listeners that may name one access list.
     #[schemars(range(min = 1, max = 2_048))]
     pub listeners_per_acl: u32,
+    /// Groups of a custom routing listener.
+    #[schemars(range(min = 1, max = 5))]
+    pub custom_groups_per_listener: u32,
+    /// Destinations of a group of a custom routing listener.
+    #[schemars(range(min = 1, max = 64))]
+    pub custom_destinations_per_group: u32,
+    /// Subnets of a group of a custom routing listener.
+    #[schemars(range(min = 1, max = 20))]
+    pub custom_endpoints_per_group: u32,
+    /// Hosts that the allow list of a subnet may name.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub custom_policy_addresses_per_endpoint: u32,
+    /// Port ranges that an allow list may give a host.
+    #[schemars(range(min = 1, max = 100))]
+    pub custom_policy_ranges_per_address: u32,
 }
 
 /// Which generation of documented defaults applies.
@@ -95,6 +110,11 @@ impl Default for Limits {
             acl_entries_per_listener: limits.acl_entries_per_listener,
             acl_entries_per_instance: limits.acl_entries_per_instance,
             listeners_per_acl: limits.listeners_per_acl,
+            custom_groups_per_listener: limits.custom_groups_per_listener,
+            custom_destinations_per_group: limits.custom_destinations_per_group,
+            custom_endpoints_per_group: limits.custom_endpoints_per_group,
+            custom_policy_addresses_per_endpoint: limits.custom_policy_addresses_per_endpoint,
+            custom_policy_ranges_per_address: limits.custom_policy_ranges_per_address,
         }
     }
 }
