@@ -10,6 +10,7 @@ mod health;
 mod names;
 mod next_hops;
 mod overrides;
+mod passive;
 mod ports;
 mod report;
 mod reset;
@@ -40,6 +41,7 @@ use self::{
     data_path::DataPath,
     health::{Begun, Health},
     overrides::OverrideFile,
+    passive::{Failures, LOOK},
     ports::Ports,
     reset::Resets,
     trace::{Asked, Tracer},
@@ -99,6 +101,7 @@ struct Agent {
     ports: Ports,
     beliefs: Beliefs,
     health: Health,
+    failures: Failures,
     plan: Plan,
     data_path: DataPath,
     net: Net,
@@ -147,7 +150,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let metrics = listener.map(|listener| tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped))));
     tracing::info!(generation = agent.plan.generation.0, socket = %agent.options.admin_socket.display(), "ready");
 
-    let [mut sweep, mut ask, mut repair] = [SWEEP, ASK, REPAIR].map(every);
+    let [mut sweep, mut ask, mut repair, mut look] = [SWEEP, ASK, REPAIR, LOOK].map(every);
     loop {
         select! {
             Some(request) = requests.recv() => agent.answer(request).await,
@@ -165,6 +168,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             }
             _ = ask.tick() => agent.net.ask_neighbours().await,
             _ = repair.tick() => agent.repair().await,
+            _ = look.tick() => agent.look().await,
             _ = hangup.recv() => {
                 if let Err(error) = agent.reload().await {
                     tracing::error!("reload: {error}");
@@ -256,6 +260,7 @@ impl Agent {
         let attached = data_path.attach(&intent.node, &net).await;
         data_path.keep_or_undo(attached)?;
         let health = data_path.keep_or_undo(begun.start(&mut net).await)?;
+        let failures = data_path.keep_or_undo(Failures::new(data_path.counters(), &plan))?;
 
         let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
         Ok(Self {
@@ -271,6 +276,7 @@ impl Agent {
             ports,
             beliefs,
             health,
+            failures,
             plan,
             data_path,
             net,
@@ -382,7 +388,7 @@ impl Agent {
     async fn apply(&mut self, intent: Intent, overrides: Overrides) -> Result<Changes, Error> {
         let addresses = self.resolver.known().addresses.clone();
         let roster = names::roster(&intent, &addresses);
-        let beliefs = self.health.beliefs(&roster);
+        let beliefs = self.believed(&roster);
         let plan = names::plan(&intent, &overrides, &addresses, &beliefs, self.data_path.running())?;
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
@@ -406,7 +412,7 @@ impl Agent {
         self.ports.settle(&mut loaded, &text)?;
         self.check_change(&loaded, text)?;
         let known = self.resolver.known();
-        let beliefs = self.health.beliefs(&names::roster(&loaded.intent, &known.addresses));
+        let beliefs = self.believed(&names::roster(&loaded.intent, &known.addresses));
         let plan = names::plan(&loaded.intent, &self.overrides, &known.addresses, &beliefs, self.data_path.running())?;
         let changes = plan::compare(Some(&self.plan), &plan);
         Ok(Planned {
@@ -496,6 +502,8 @@ fn state(endpoint: &plan::EndpointView) -> EndpointState {
         EndpointState::Zero
     } else if !endpoint.belief.up {
         EndpointState::Unhealthy
+    } else if endpoint.belief.paused {
+        EndpointState::Paused
     } else {
         EndpointState::Active
     }
