@@ -131,15 +131,19 @@ mod tests {
 
     #[test]
     fn names_survive_their_text() {
-        for text in
-            ["shop/https/eu/ip/192.0.2.1", "a.b/c/d/private_ip/2001:db8::1", "a/b/c/clb/192.0.2.1:80", "a/b/c/clb/[::1]:80"]
-        {
+        for text in [
+            "shop/https/eu/ip/192.0.2.1",
+            "a.b/c/d/private_ip/2001:db8::1",
+            "a/b/c/clb/192.0.2.1:80",
+            "a/b/c/clb/[::1]:80",
+            "a/b/c/vswitch/10.0.0.0",
+        ] {
             assert_eq!(text.parse::<EndpointName>().unwrap().to_string(), text);
         }
         for text in [
             "",
             "shop/https/eu/192.0.2.1",
-            "shop/https/eu/vswitch/192.0.2.1",
+            "shop/https/eu/subnet/192.0.2.1",
             "shop/https/eu/clb/192.0.2.1:",
             "shop/https/eu/ip/192.0.2.1/x",
         ] {
