@@ -449,7 +449,7 @@ fn addresses_public_and_private_are_endpoints_of_every_ip_type() {
 fn an_alb_endpoint_under_udp_is_refused_for_good() {
     let udp = file().listener("name = \"dns\"\nprotocol = \"udp\"\nports = \"53\"");
     udp.endpoints(&["type = \"alb\"\naddress = \"alb-1\""]).refused("not_allowed");
-    file().endpoints(&["type = \"alb\"\naddress = \"alb-1\""]).refused("not_supported_yet");
+    file().endpoints(&["type = \"alb\"\naddress = \"alb-1\""]).loaded();
 }
 
 // proves: C15

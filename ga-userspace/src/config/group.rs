@@ -9,12 +9,15 @@ use super::{
     document::Context,
     endpoint, health_check,
     instance::Surroundings,
-    keys, limits,
+    keys, limits, pool,
     problem::{Code, Fault, Kind},
     text,
     tree::{Table, Value, not_a_word},
 };
-use crate::model::{BackendIpVersion, Endpoint, EndpointGroup, Name, Port, PortMapping, Ports, Protocol, TrafficRatio, Weight};
+use crate::model::{
+    BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, Name, NamedEndpoint, Port, PortMapping, Ports, Protocol,
+    Target, TrafficRatio, Weight,
+};
 
 /// Percent.
 pub(super) const TRAFFIC_RATIO: RangeInclusive<u32> = 0..=100;
@@ -24,6 +27,9 @@ pub(super) const LATENCY_MS: RangeInclusive<u32> = 0..=60_000;
 
 /// Name of the first group if it has none; the second is then `default-2`, and so on.
 pub(super) const DEFAULT_NAME: &str = "default";
+
+/// Region of the servers that a listener has without endpoint groups.
+const POOL_REGION: &str = "local";
 
 /// Words of `backend_ip_version`.
 pub(super) const BACKEND_IP_VERSIONS: [(&str, BackendIpVersion); 3] =
@@ -151,8 +157,13 @@ fn read(
         client_ip::no_mapping(table, client_ip, mapping, cx);
     }
     let health_check = health_check::read(table.optional("health_check"), cx);
-    let endpoints = endpoint::read_all(table, around, protocol, version, cx);
-    if let (Some(version), Some(endpoints)) = (version, &endpoints) {
+    let (endpoints, named) = endpoint::read_all(table, around, protocol, version, cx).unzip();
+    if let (Some(client_ip), Some(named)) = (client_ip, &named) {
+        client_ip::no_pool(table, client_ip, named, cx);
+    }
+    // What names stand for is known only while the agent runs.
+    let all_known = named.as_ref().is_some_and(Vec::is_empty);
+    if let (Some(version), Some(endpoints), true) = (version, &endpoints, all_known) {
         every_family_served(table, version_value.as_ref(), version, endpoints, around, cx);
     }
     Some(EndpointGroup {
@@ -166,6 +177,26 @@ fn read(
         client_ip: client_ip?,
         port_mapping: port_mapping?,
         endpoints: endpoints?,
+        named: named?,
+    })
+}
+
+/// The one group of a listener that names a server group.
+pub(super) fn of_pool(value: &Value<'_>, cx: &mut Context<'_>) -> Option<EndpointGroup> {
+    let pool = pool::named(value, cx)?;
+    Some(EndpointGroup {
+        name: pool.clone(),
+        region: POOL_REGION.to_owned(),
+        description: String::new(),
+        traffic_ratio: TrafficRatio::default(),
+        latency: None,
+        health_check: None,
+        // The servers' addresses decide: a client is served by servers of its family.
+        backend_ip_version: BackendIpVersion::Affinity,
+        client_ip: ClientIp::Hidden,
+        port_mapping: PortMapping::default(),
+        endpoints: Vec::new(),
+        named: vec![NamedEndpoint { kind: EndpointKind::Clb, target: Target::Pool(pool), weight: Weight::default() }],
     })
 }
 

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     health::Beliefs,
-    model::{AclMode, Affinity, ClientIp, EndpointGroup, EndpointName, Instance, Intent, Listener, Weight},
+    model::{self, AclMode, Affinity, ClientIp, EndpointGroup, EndpointName, Instance, Intent, Listener, Part, Weight},
 };
 
 /// Plans `intent` with what was set by hand and what is believed of endpoints, given what the maps hold. `seed` is the key of the
@@ -103,16 +103,17 @@ fn instance_view(instance: &Instance, numbers: &Numbers) -> InstanceView {
 
 fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Numbers) -> ListenerView {
     let of_group = |group: &EndpointGroup| -> Vec<_> {
-        let name = |endpoint| EndpointName::new(instance, listener, group, endpoint);
-        group.endpoints.iter().map(|e| endpoint_view(name(e), e.weight, known, numbers)).collect()
+        let view = |e: &model::Endpoint| EndpointView {
+            found_by: e.found_by.clone(),
+            ..endpoint_view(EndpointName::new(instance, listener, group, e), e.weight, e.part, known, numbers)
+        };
+        group.endpoints.iter().map(view).collect()
     };
     let mut endpoints: Vec<_> = listener.groups.iter().flat_map(of_group).collect();
     let subnets = listener.custom.iter().flat_map(|group| group.subnets.iter().map(move |subnet| (group, subnet)));
-    endpoints.extend(
-        subnets.map(|(group, subnet)| {
-            endpoint_view(subnet_name(instance, listener, group, subnet), Weight::default(), known, numbers)
-        }),
-    );
+    endpoints.extend(subnets.map(|(group, subnet)| {
+        endpoint_view(subnet_name(instance, listener, group, subnet), Weight::default(), Part::WHOLE, known, numbers)
+    }));
     endpoints.sort_by(|a, b| a.name.cmp(&b.name));
     groups::claim(&mut endpoints);
     let id_of = |group: &str, net: Ipv4Net| {
@@ -144,12 +145,24 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
     }
 }
 
-fn endpoint_view(name: EndpointName, configured: Weight, known: Known<'_>, numbers: &Numbers) -> EndpointView {
+fn endpoint_view(name: EndpointName, configured: Weight, part: Part, known: Known<'_>, numbers: &Numbers) -> EndpointView {
     let set = known.overrides.endpoints.get(&name).copied().unwrap_or_default();
     let (identity, belief) = (identity::of(&name), known.beliefs.of(&name));
     let (id, weight) = (numbers.endpoints[&identity], set.effective(configured));
     // The claim is known when all endpoints of the listener are, the share when its table is.
-    EndpointView { name, id, identity, claim: 0, configured, weight, drained: set.drained, belief, share: 0.0 }
+    EndpointView {
+        name,
+        id,
+        identity,
+        claim: 0,
+        configured,
+        weight,
+        part,
+        found_by: None,
+        drained: set.drained,
+        belief,
+        share: 0.0,
+    }
 }
 
 fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
@@ -181,7 +194,8 @@ fn acl_word(view: &ListenerView, sheets: &mut Numbering<'_>) -> Result<AclWord, 
 }
 
 fn endpoint_entry(listener: ListenerId, view: &EndpointView) -> Endpoint {
-    Endpoint { addr: address_key(view.name.address), listener, port: [0; 2], flags: Endpoint::IN_USE, identity: view.identity }
+    let port = view.name.port.unwrap_or(0).to_be_bytes();
+    Endpoint { addr: address_key(view.name.address), listener, port, flags: Endpoint::IN_USE, identity: view.identity }
 }
 
 /// What the maps have and the plan has not stays as a retired entry: flows may name it.
