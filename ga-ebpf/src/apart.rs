@@ -2,9 +2,16 @@
 //! there. What the compiler knows of a result beyond its type its caller hides by `black_box`: it would leave out checks that the
 //! verifier, which knows nothing of it, wants to see.
 
-use aya_ebpf::bindings::xdp_md;
+use core::{hint::black_box, ptr};
+
+use aya_ebpf::{
+    bindings::xdp_md,
+    btf_maps::PerCpuArray,
+    helpers::{bpf_csum_diff, bpf_xdp_load_bytes},
+    macros::btf_map,
+};
 use ga_common::{
-    path,
+    path::{self, cross, verdict::Outcome},
     wire::{
         extension,
         vlan::{self, Tags},
@@ -39,4 +46,53 @@ pub(crate) extern "C" fn ga_walk(ctx: *mut xdp_md, next: u32, offset: u32, end: 
 #[inline(never)]
 pub(crate) extern "C" fn ga_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &KernelTables).bits()
+}
+
+/// What of a packet's way concerns two families: [`cross::packet`], each kind and family in a function of its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::packet(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// Bytes that are summed up at once; packets are no longer than eight times that.
+const PIECE: u32 = 512;
+
+/// Room for a piece, and for the zeros that make its length a multiple of four.
+#[btf_map]
+static PIECES: PerCpuArray<[u8; PIECE as usize + 4], 1> = PerCpuArray::new();
+
+/// What [`ga_sum`] returns when there is nothing to sum up.
+pub(crate) const NO_SUM: u64 = u64::MAX;
+
+/// The one's complement sum of `length` bytes from `offset`, or [`NO_SUM`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_sum(ctx: *mut xdp_md, offset: u32, length: u32) -> u64 {
+    let Some(room) = PIECES.get_ptr_mut(0) else { return NO_SUM };
+    // SAFETY: the pointer is into this CPU's copy of a map value, and a packet is done before the next one comes.
+    let room = unsafe { &mut *room };
+    let (mut at, mut left, mut sum) = (offset, length, 0);
+    for _ in 0..8 {
+        let piece = black_box(if left < PIECE { left } else { PIECE });
+        if piece == 0 || piece > PIECE {
+            break;
+        }
+        // SAFETY: the room is as long as a piece at least.
+        if unsafe { bpf_xdp_load_bytes(ctx, at, room.as_mut_ptr().cast(), piece) } != 0 {
+            return NO_SUM;
+        }
+        for n in 0..3 {
+            room[piece as usize + n] = 0;
+        }
+        let padded = black_box((piece + 3) & !3);
+        if padded > PIECE {
+            return NO_SUM;
+        }
+        // SAFETY: the room is that long, and nothing is read of what is zero bytes long.
+        sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, room.as_mut_ptr().cast(), padded, sum as u32) };
+        at += piece;
+        left -= piece;
+    }
+    if left == 0 { sum as u32 as u64 } else { NO_SUM }
 }

@@ -32,7 +32,11 @@ use ga_common::{
     wire::frame::Frame as _,
 };
 
-use crate::{apart::ga_icmp, frame::XdpFrame, tables::KernelTables};
+use crate::{
+    apart::{ga_across, ga_icmp},
+    frame::XdpFrame,
+    tables::KernelTables,
+};
 
 /// Every packet of every interface.
 #[xdp]
@@ -44,10 +48,11 @@ pub(crate) fn ga(ctx: XdpContext) -> u32 {
 /// What becomes of a packet, which is rewritten if it is to be sent.
 #[inline(always)]
 fn decide(ctx: &XdpContext) -> Outcome {
-    match path::flows(&mut XdpFrame::new(ctx), &KernelTables) {
+    let outcome = match path::flows(&mut XdpFrame::new(ctx), &KernelTables) {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_icmp(ctx.ctx))),
         outcome => outcome,
-    }
+    };
+    if outcome.is_across() { Outcome::from_bits(black_box(ga_across(ctx.ctx, outcome.bits()))) } else { outcome }
 }
 
 /// Verdict to XDP action and counter.

@@ -51,6 +51,10 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_icmp(ctx.ctx))),
         outcome => outcome,
     };
+    let outcome = match outcome.is_across() {
+        true => Outcome::from_bits(black_box(ga_trace_across(ctx.ctx, outcome.bits()))),
+        false => outcome,
+    };
     TraceTables.explain(Stage::verdict(outcome));
     match outcome.verdict() {
         Verdict::Pass(_) => XDP_PASS,
@@ -64,6 +68,13 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &TraceTables).bits()
+}
+
+/// The same for flows between two families.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    path::cross::packet(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
 }
 
 /// All maps, to be looked at only.

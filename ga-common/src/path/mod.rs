@@ -4,6 +4,7 @@
 //! A packet that is not ours costs one look at the addresses; a packet of a known flow one look at flow memory; only a new
 //! flow asks for listener, table and endpoint.
 
+pub mod cross;
 pub mod explain;
 pub mod flow;
 pub mod icmp;
@@ -38,14 +39,16 @@ use crate::{
 /// Decides about one packet, and rewrites it when it is to be sent.
 #[inline(always)]
 pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
-    match flows(frame, tables) {
+    let outcome = match flows(frame, tables) {
         OTHER_PROTOCOL => icmp::packet(frame, tables),
         outcome => outcome,
-    }
+    };
+    if outcome.is_across() { cross::packet(frame, tables, outcome) } else { outcome }
 }
 
-/// The first half of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide. The kernel has two programs for
-/// its verifier to judge in the place of one.
+/// The first half of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, and what of either
+/// [is across](Outcome::is_across) is [`cross::packet`]'s. The kernel has several programs for its verifier to judge in the place of
+/// one.
 #[inline(always)]
 pub fn flows<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let Some(link) = link::read(frame) else { return Outcome::pass(Pass::NotIp) };
@@ -113,6 +116,9 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     }
     if packet.ttl <= 1 {
         return Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint()));
+    }
+    if found.state.is_across() {
+        return Outcome::crosses(found.index);
     }
     let Some(from) = origin(frame, tags) else { return TRUNCATED };
     let way = slot.client_way();
@@ -191,6 +197,9 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
         Ok(endpoint) => endpoint,
         Err(reason) => return Outcome::drop(reason, id),
     };
+    if tables.endpoint(endpoint).is_some_and(|to| select::family(&to.addr) != A::FAMILY) {
+        return Outcome::opens_across(endpoint);
+    }
     if let Err(reason) = select::open::<K, W, A, T>(tables, settings, service, endpoint, hash, room) {
         return Outcome::drop(reason, id);
     }

@@ -33,7 +33,7 @@ pub fn v6<F: Frame>(frame: &mut F, place: Place, to: &Tuple<4>) -> Option<()> {
 
 /// Ports, and the checksum over pseudo header and ports.
 #[inline(always)]
-fn transport<F: Frame>(frame: &mut F, l4: usize, protocol: u8, ports: [u8; 4], delta: Delta) -> Option<()> {
+pub(super) fn transport<F: Frame>(frame: &mut F, l4: usize, protocol: u8, ports: [u8; 4], delta: Delta) -> Option<()> {
     let [s0, s1, d0, d1] = ports;
     if protocol == TCP {
         let header = tcp(frame, l4)?;

@@ -240,10 +240,16 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
     Ok(())
 }
 
+/// The family of the address behind a key.
+#[inline(always)]
+pub fn family(key: &AddressKey) -> Family {
+    if parse::is_mapped(key) { Family::V4 } else { Family::V6 }
+}
+
 /// Draws a NAT port that is free towards the endpoint, and claims the slot of the replies to it.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "inlined once; a struct of these would be on the stack")]
-fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
+pub(super) fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     settings: &Settings,
     to: &AddressKey,

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::abi::{
-    id::ListenerId,
+    id::{EndpointId, ListenerId},
     reason::{Drop, Pass},
 };
 
@@ -29,6 +29,38 @@ impl Outcome {
 
     /// Not decided: the packet belongs to no known flow.
     pub(super) const UNKNOWN: Self = Self(Self::KIND);
+
+    /// What is to be looked at again by [`cross`](super::cross), and as what.
+    const ACROSS: u64 = 1 << 52;
+
+    /// Not decided: the packet is one of the flow in slot `index`, whose other half is in the other family's table.
+    pub(super) const fn crosses(index: u32) -> Self {
+        Self(Self::KIND | Self::ACROSS | index as u64)
+    }
+
+    /// Not decided: the packet opens a flow to an endpoint of the other family.
+    pub(super) const fn opens_across(endpoint: EndpointId) -> Self {
+        Self(Self::KIND | 2 * Self::ACROSS | endpoint.0 as u64)
+    }
+
+    /// Not decided: the packet is an ICMP error about a flow whose other half is in the other family's table.
+    pub(super) const ERROR_ACROSS: Self = Self(Self::KIND | 3 * Self::ACROSS);
+
+    /// Whether [`cross`](super::cross) is to decide.
+    #[inline(always)]
+    pub const fn is_across(self) -> bool {
+        self.0 >= Self::ACROSS
+    }
+
+    /// As what: 1 to 3 in the order of the above.
+    pub(super) const fn kind_across(self) -> u64 {
+        self.0 / Self::ACROSS
+    }
+
+    /// Slot or endpoint.
+    pub(super) const fn number(self) -> u32 {
+        self.0 as u32
+    }
 
     const fn new(kind: u64, number: u32, listener: ListenerId) -> Self {
         Self(kind | (listener.0 as u64) << 32 | number as u64)
