@@ -410,17 +410,17 @@ impl<'a, const K: usize, const W: usize> Half<'a, K, W> {
 #[inline(never)]
 pub fn tell<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, found: &Found, news: &News) {
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return };
-    let peer = peer_of::<K, W, T>(tables, *found);
-    tell_both(tables, slot, found.state, peer, news);
+    tell_both(tables, slot, found.state, || peer_of::<K, W, T>(tables, *found), news);
 }
 
-/// [`tell`] for two halves wherever they are.
+/// [`tell`] for two halves wherever they are. `peer` is asked when it is needed: the verifier does not follow what else would be kept
+/// until then.
 #[inline(always)]
-pub(super) fn tell_both<const K: usize, const W: usize, const P: usize, const Q: usize, T: Tables>(
+pub(super) fn tell_both<'a, const K: usize, const W: usize, const P: usize, const Q: usize, T: Tables>(
     tables: &T,
     slot: &FlowSlot<K, W>,
     state: State,
-    peer: Option<(&FlowSlot<P, Q>, State)>,
+    peer: impl FnOnce() -> Option<(&'a FlowSlot<P, Q>, State)>,
     news: &News,
 ) {
     let Some(half) = Half::read(slot, state) else { return };
@@ -430,7 +430,7 @@ pub(super) fn tell_both<const K: usize, const W: usize, const P: usize, const Q:
         half.lead(tables, &news.from);
         tables.count_event(Event::ClientMoved);
     }
-    let Some((peer, state)) = peer else {
+    let Some((peer, state)) = peer() else {
         // Nothing can come back any more.
         if news.flags & (flag::FIN | flag::RST) != 0 {
             half.mark(tables, Flow::<K>::CLOSED, Some(CLOSING_TIMEOUT_S));

@@ -203,7 +203,7 @@ fn sent(world: &World, packet: &Packet, seen: &Seen, bound: &mut Bound) -> anyho
 /// What is left of a packet's fields in another family (RFC 7915 sections 4.1 and 5.1). What identifies the fragments of a packet that
 /// may be fragmented is the translator's choice: that of `sent`.
 fn translated(fields: &mut Packet, sent: &[u8]) {
-    (fields.ip_options, fields.extension, fields.flow_label) = Default::default();
+    (fields.ip_options, fields.extension, fields.flow_label, fields.next) = Default::default();
     let at = if fields.vlan.is_empty() { 14 } else { 18 };
     if let Some(&[0x45, _, l0, l1, i0, i1]) = sent.get(at..at + 6).and_then(|bytes| bytes.first_chunk::<6>()) {
         fields.df = u16::from_be_bytes([l0, l1]) > 1260;

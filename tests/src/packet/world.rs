@@ -241,8 +241,8 @@ pub fn world(name: &str) -> anyhow::Result<World> {
         "only_a" => ("only_a", Recipe { content: Some(Content::OnlyA), ..STANDARD }),
         "only_b" => ("only_b", Recipe { content: Some(Content::OnlyB), ..STANDARD }),
         "across" => ("across", Recipe { content: Some(Content::Across), ..STANDARD }),
-        "across_one_armed" => {
-            ("across_one_armed", Recipe { content: Some(Content::Across), hop_ifindex: Some(INGRESS), ..STANDARD })
+        "one_armed_across" => {
+            ("one_armed_across", Recipe { content: Some(Content::Across), hop_ifindex: Some(INGRESS), ..STANDARD })
         }
         "across_tagged" => ("across_tagged", Recipe { content: Some(Content::Across), hop_tags: TAG, ..STANDARD }),
         "across_tiny" => ("across_tiny", Recipe { content: Some(Content::Across), slots: 8, ..STANDARD }),

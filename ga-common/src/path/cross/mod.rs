@@ -183,7 +183,7 @@ where
             let seq = if packet.flags & flag::RST == 0 { Some([0; 4]) } else { tcp(frame, packet.place.l4).map(|tcp| tcp.seq) };
             let Some(seq) = seq else { return TRUNCATED };
             let news = News { flags: packet.flags, seq: u32::from_be_bytes(seq), from };
-            flow::tell_both::<K, W, P, Q, T>(tables, slot, state, Some((peer, peer_state)), &news);
+            flow::tell_both(tables, slot, state, || Some((peer, peer_state)), &news);
         }
     }
     if is_return {
