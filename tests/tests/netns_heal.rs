@@ -138,6 +138,28 @@ fn an_endpoint_that_silently_takes_another_mac_is_found() -> Result<()> {
 }
 
 #[test]
+fn replies_follow_a_client_that_comes_by_another_way() -> Result<()> {
+    let lab = Lab::new(1)?;
+    lab.second_cable()?;
+    let _servers = Server::start_all(&lab.servers, &[80, 53])?;
+    let agent = start(&lab, &text(&lab, &[255]).replace("\"c1\"", "\"c1\", \"x1\""))?;
+    let load = Load::start(&lab)?;
+    sleep(700);
+    // Another router, and then another interface.
+    lab.clients[0].run(&["ip", "link", "set", "eth0", "address", "02:00:00:00:cc:01"])?;
+    sleep(700);
+    lab.move_client()?;
+    sleep(700);
+    let gap = load.finish()?;
+    println!("longest gap {gap:?}");
+    ensure!(gap < HEALED, "no answer for {gap:?}");
+    let moved = agent.status()?.flow_events.get("client_moved").copied().unwrap_or_default();
+    // The transfer and two probes, twice.
+    ensure!(moved >= 6, "{moved} moves of clients were counted");
+    Ok(())
+}
+
+#[test]
 fn neighbours_that_are_forgotten_or_silent_cost_no_packet() -> Result<()> {
     let lab = Lab::new(1)?;
     let _servers = Server::start_all(&lab.servers, &[80, 53])?;

@@ -95,11 +95,11 @@ pub struct Endpoint {
     pub addr: AddressKey,
     /// Whose endpoint it is.
     pub listener: ListenerId,
-    /// Zero.
-    pub pad: u16,
+    /// The port it serves, network byte order; 0 is [`Service::endpoint_port`].
+    pub port: [u8; 2],
     /// [`Endpoint::IN_USE`] or [`Endpoint::RETIRED`].
     pub flags: u32,
-    /// Stable hash of (instance, listener, group, type, address).
+    /// Stable hash of (instance, listener, group, type, address and port, if it has one of its own).
     pub identity: u64,
 }
 
@@ -108,6 +108,12 @@ impl Endpoint {
     pub const IN_USE: u32 = 1;
     /// The entry was in use once; its id is not given away while flows may name it.
     pub const RETIRED: u32 = 2;
+
+    /// The port that flows of `service` reach this endpoint at: its own, if it has one.
+    #[inline(always)]
+    pub fn port_of(&self, service: Service) -> [u8; 2] {
+        if self.port == [0, 0] { service.endpoint_port } else { self.port }
+    }
 }
 
 /// An instance's egress addresses.

@@ -193,6 +193,7 @@ pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
     if to.flags == 0 {
         return Err(Drop::NoEndpoint);
     }
+    let service = Service { endpoint_port: to.port_of(service), ..service };
     let Some(egress) = tables.egress(listener.instance) else { return Err(Drop::NoEgress) };
     let forward = claim::<K, W, T>(tables, flow_hash, now);
     if forward == NO_SLOT {

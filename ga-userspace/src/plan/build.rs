@@ -129,7 +129,7 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
 }
 
 fn endpoint_entry(listener: ListenerId, view: &EndpointView) -> Endpoint {
-    Endpoint { addr: address_key(view.name.address), listener, pad: 0, flags: Endpoint::IN_USE, identity: view.identity }
+    Endpoint { addr: address_key(view.name.address), listener, port: [0; 2], flags: Endpoint::IN_USE, identity: view.identity }
 }
 
 /// What the maps have and the plan has not stays as a retired entry: flows may name it.

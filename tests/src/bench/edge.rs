@@ -222,7 +222,7 @@ fn steps() -> Vec<Step> {
                 Family::V4 => mapped([10, 0, nth as u8, n as u8 + 10]),
                 Family::V6 => [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, nth as u8, n as u8 + 10],
             };
-            let endpoint = Endpoint { addr, listener, pad: 0, flags: Endpoint::IN_USE, identity: u64::from(first + n) };
+            let endpoint = Endpoint { addr, listener, port: [0; 2], flags: Endpoint::IN_USE, identity: u64::from(first + n) };
             steps.push(Step::PutEndpoint(EndpointId(first + n), endpoint));
         }
         let id = TableId(u32::from(nth) + 1);

@@ -221,6 +221,22 @@ impl Lab {
         text
     }
 
+    /// A second cable from the edge, where it is `x1`, to the first client, where it is `eth1`; packets do not go by it until
+    /// [`move_client`](Self::move_client).
+    pub fn second_cable(&self) -> Result<()> {
+        cable_to(&self.edge, "x1", &self.clients[0], "eth1")?;
+        address(&self.edge, "x1", ["192.0.102.1", "2001:db8:ccc::1"].map(str::to_owned))?;
+        address(&self.clients[0], "eth1", ["192.0.102.2", "2001:db8:ccc::2"].map(str::to_owned))
+    }
+
+    /// The first client reaches the edge by its second cable from now on; what it has open keeps its addresses.
+    pub fn move_client(&self) -> Result<()> {
+        for (family, vip, gateway) in [("-4", VIP4.to_string(), "192.0.102.1"), ("-6", VIP6.to_string(), "2001:db8:ccc::1")] {
+            self.clients[0].run(&["ip", family, "route", "replace", &vip, "via", gateway])?;
+        }
+        Ok(())
+    }
+
     /// Makes the edge own the addresses that clients reach, as a router with loopback addresses does: what no listener has is
     /// answered by the edge's own stack.
     pub fn own_vips(&self) -> Result<()> {
@@ -299,10 +315,14 @@ fn server_gateway6(number: usize) -> String {
 
 /// A veth pair from `port` of the edge, or of a switch, to `eth0` of `host`.
 fn cable(edge: &Namespace, port: &str, host: &Namespace) -> Result<()> {
-    cable_named(edge, port, host, "eth0")?;
+    cable_to(edge, port, host, "eth0")
+}
+
+fn cable_to(edge: &Namespace, port: &str, host: &Namespace, device: &str) -> Result<()> {
+    cable_named(edge, port, host, device)?;
     // Frames that XDP redirects reach a veth only when the receiving end polls: GRO makes it. Checksums must be complete,
     // because nobody completes them after a redirect.
-    host.run(&["ethtool", "-K", "eth0", "gro", "on", "tx", "off"])
+    host.run(&["ethtool", "-K", device, "gro", "on", "tx", "off"])
 }
 
 fn cable_named(edge: &Namespace, port: &str, host: &Namespace, device: &str) -> Result<()> {

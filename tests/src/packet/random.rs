@@ -12,8 +12,20 @@ use super::{
     world::world,
 };
 
-const WORLDS: [&str; 11] =
-    ["standard", "one_armed", "only_a", "only_b", "empty", "nobody", "no_egress", "no_hop", "two_ports", "tiny", "ghost"];
+const WORLDS: [&str; 12] = [
+    "standard",
+    "one_armed",
+    "only_a",
+    "only_b",
+    "own_port",
+    "empty",
+    "nobody",
+    "no_egress",
+    "no_hop",
+    "two_ports",
+    "tiny",
+    "ghost",
+];
 
 /// Frames that were sent lately: replies and further packets of their flows are made from them.
 const LIVELY: usize = 64;

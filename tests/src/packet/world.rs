@@ -207,6 +207,8 @@ struct Recipe {
     content: Option<Content>,
     hop_ifindex: Option<u32>,
     hop_tags: Tags,
+    /// The port that endpoint `b` of every listener has of its own.
+    port_of_b: u16,
     egress: [u16; 2],
     slots: u32,
     nat_last: u16,
@@ -217,6 +219,7 @@ const STANDARD: Recipe = Recipe {
     content: Some(Content::Turns),
     hop_ifindex: Some(BEHIND),
     hop_tags: Tags::NONE,
+    port_of_b: 0,
     egress: [2, 1],
     slots: SLOTS,
     nat_last: 32_767,
@@ -248,6 +251,8 @@ pub fn world(name: &str) -> anyhow::Result<World> {
         "across_tiny" => ("across_tiny", Recipe { content: Some(Content::Across), slots: 8, ..STANDARD }),
         "across_no_hop" => ("across_no_hop", Recipe { content: Some(Content::Across), hop_ifindex: None, ..STANDARD }),
         "across_no_egress" => ("across_no_egress", Recipe { content: Some(Content::Across), egress: [0, 0], ..STANDARD }),
+        "own_port" => ("own_port", Recipe { port_of_b: 9_090, ..STANDARD }),
+        "only_b_own_port" => ("only_b_own_port", Recipe { port_of_b: 9_090, content: Some(Content::OnlyB), ..STANDARD }),
         "empty" => ("empty", Recipe { content: None, ..STANDARD }),
         "nobody" => ("nobody", Recipe { content: Some(Content::Nobody), ..STANDARD }),
         "ghost" => ("ghost", Recipe { content: Some(Content::Ghost), ..STANDARD }),
@@ -277,7 +282,8 @@ impl Recipe {
                 Family::V6 => v6(if number == 1 { "a6" } else { "b6" }),
             };
             let identity = u64::from(id.0);
-            steps.push(Step::PutEndpoint(id, Endpoint { addr, listener, pad: 0, flags: Endpoint::IN_USE, identity }));
+            let port = if number == 2 { self.port_of_b.to_be_bytes() } else { [0; 2] };
+            steps.push(Step::PutEndpoint(id, Endpoint { addr, listener, port, flags: Endpoint::IN_USE, identity }));
             let hop = |ifindex| Hop { dst_mac: endpoint_mac(number), src_mac: INNER_MAC, ifindex, tags: self.hop_tags.0 };
             hops.push((id, self.hop_ifindex.map(hop)));
         }

@@ -107,7 +107,14 @@ fn compute_missing<F: Frame>(frame: &mut F, l4: usize, to: &Tuple<4>) -> Option<
 /// Replaces everything in front of `place.l4` by room for a link layer for the way it goes, which is filled, and for an IP header of
 /// `length` bytes, whose offset is returned.
 #[inline(always)]
-fn head<F: Frame>(frame: &mut F, place: Place, length: usize, ether_type: [u8; 2], have: Tags, way: &Way) -> Option<usize> {
+pub(super) fn head<F: Frame>(
+    frame: &mut F,
+    place: Place,
+    length: usize,
+    ether_type: [u8; 2],
+    have: Tags,
+    way: &Way,
+) -> Option<usize> {
     let want = Tags(way.tags);
     let mut front = place.l4 as i32;
     if have != want {

@@ -31,9 +31,9 @@ use crate::{
 const UNKNOWN: Outcome = Outcome::pass(Pass::IcmpUnknown);
 
 /// Makes of an error about packets of one family one about packets of the other.
-pub trait Translate<const K: usize, const P: usize> {
+pub trait Reports<const K: usize, const P: usize> {
     /// `to` is what packets become that look like `tuple`: the ones that the quoted packet was an answer to.
-    fn translate<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, K, P>, tags: Tags, way: &Way) -> Done;
+    fn report<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, K, P>, tags: Tags, way: &Way) -> Done;
 }
 
 /// What became of an error: none when the frame is shorter than it was a moment ago, or its checksum is wrong; false when it has no
@@ -57,7 +57,7 @@ pub(super) fn packet<const K: usize, const W: usize, const P: usize, const Q: us
     tags: Tags,
 ) -> Result<Outcome, Outcome>
 where
-    A: Across<K, W, P, Q> + Translate<K, P>,
+    A: Across<K, W, P, Q> + Reports<K, P>,
     F: Frame,
     T: Tables + FlowMemory<K, W> + FlowMemory<P, Q>,
 {
@@ -96,7 +96,7 @@ where
     }
     let bytes = frame.len() as u64;
     let half = Half { tuple: &near.tuple, to: &far.to };
-    match A::translate(frame, at, quoted, &half, tags, &far.from) {
+    match A::report(frame, at, quoted, &half, tags, &far.from) {
         None => return Err(Outcome::drop(Drop::Malformed, owner(tables, meta.endpoint()))),
         Some(false) => return Err(UNKNOWN),
         Some(true) => {}
@@ -221,9 +221,9 @@ fn restore<F: Frame, const P: usize>(frame: &mut F, quoted: Quoted, to: &Tuple<P
     Some(())
 }
 
-impl Translate<1, 4> for super::V4 {
+impl Reports<1, 4> for super::V4 {
     #[inline(always)]
-    fn translate<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, 1, 4>, tags: Tags, way: &Way) -> Done {
+    fn report<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, 1, 4>, tags: Tags, way: &Way) -> Done {
         let Message { l3, icmp, end } = at;
         if !is_right(Delta::default().plus(frame.sum(icmp, end - icmp)?)) {
             return None;
@@ -258,9 +258,9 @@ impl Translate<1, 4> for super::V4 {
     }
 }
 
-impl Translate<4, 1> for super::V6 {
+impl Reports<4, 1> for super::V6 {
     #[inline(always)]
-    fn translate<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, 4, 1>, tags: Tags, way: &Way) -> Done {
+    fn report<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, 4, 1>, tags: Tags, way: &Way) -> Done {
         let Message { l3, icmp, end } = at;
         let mut outer = [0; 4];
         for (n, word) in outer.iter_mut().enumerate() {

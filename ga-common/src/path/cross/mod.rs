@@ -5,6 +5,7 @@
 //! way round. Whoever writes one half's clock writes the other's too: each half by itself tells whether the pair lives.
 
 mod header;
+pub mod icmp;
 mod open;
 
 use self::header::{to4, to6};
@@ -104,7 +105,8 @@ pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) ->
         (1, _) => known6(frame, tables, link.tags, asked.number()),
         (2, ETHERTYPE_IPV4) => open4(frame, tables, link.tags, EndpointId(asked.number() as u16)),
         (2, _) => open6(frame, tables, link.tags, EndpointId(asked.number() as u16)),
-        _ => TRUNCATED,
+        (_, ETHERTYPE_IPV4) => error4(frame, tables, link.tags),
+        _ => error6(frame, tables, link.tags),
     }
 }
 
@@ -130,6 +132,22 @@ pub fn open4<F: Frame, T: Tables>(frame: &mut F, tables: &T, tags: Tags, endpoin
 #[inline(always)]
 pub fn open6<F: Frame, T: Tables>(frame: &mut F, tables: &T, tags: Tags, endpoint: EndpointId) -> Outcome {
     open::packet::<4, 14, 1, 6, V6, F, T>(frame, tables, tags, endpoint)
+}
+
+/// An ICMP error about packets of a flow that were IPv4 when they were sent.
+#[inline(always)]
+pub fn error4<F: Frame, T: Tables>(frame: &mut F, tables: &T, tags: Tags) -> Outcome {
+    match icmp::packet::<1, 6, 4, 14, V4, F, T>(frame, tables, tags) {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+/// An ICMPv6 error about packets of a flow that were IPv6 when they were sent.
+#[inline(always)]
+pub fn error6<F: Frame, T: Tables>(frame: &mut F, tables: &T, tags: Tags) -> Outcome {
+    match icmp::packet::<4, 14, 1, 6, V6, F, T>(frame, tables, tags) {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
 }
 
 /// The usual path has found the flow, and judged TTL and reopening.

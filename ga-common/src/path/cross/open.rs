@@ -3,7 +3,7 @@
 use super::{Across, send};
 use crate::{
     abi::{
-        entry::ServiceKey,
+        entry::{Service, ServiceKey},
         flow::{Flow, Tuple, Way, unpack_mac},
         id::EndpointId,
         limits::SYN_TIMEOUT_S,
@@ -79,6 +79,7 @@ where
     let listener = tables.listener(service.listener).ok_or(Outcome::pass(Pass::NoListener))?;
     // An array map has an entry for every id; one that was never put is all zero.
     let to = tables.endpoint(endpoint).filter(|to| to.flags != 0).ok_or(drop(Drop::NoEndpoint))?;
+    let service = Service { endpoint_port: to.port_of(service), ..service };
     let egress = tables.egress(listener.instance).ok_or(drop(Drop::NoEgress))?;
     let near_hash = hash(settings, &near.tuple);
     let forward = claim::<K, W, T>(tables, near_hash, now);

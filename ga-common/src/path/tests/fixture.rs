@@ -94,7 +94,7 @@ fn put_endpoints(sim: &mut Sim, family: Family, weights: &[u32]) {
             Family::V4 => [10, 0, 0, number as u8 + 1].into(),
             Family::V6 => [0x2001, 0xdb8, 0xb, 0, 0, 0, 0, number + 1].into(),
         };
-        let endpoint = Endpoint { addr: key(addr), listener: LISTENER, pad: 0, flags: Endpoint::IN_USE, identity: 1 };
+        let endpoint = Endpoint { addr: key(addr), listener: LISTENER, port: [0; 2], flags: Endpoint::IN_USE, identity: 1 };
         sim.endpoints.insert(id, endpoint);
         let hop = Hop { dst_mac: [2, 0, 0, 0, 1, number as u8], src_mac: OUR_MAC, ifindex: ENDPOINT_SIDE, tags: 0 };
         sim.hops.insert(id, hop);

@@ -15,11 +15,12 @@ use crate::packet::{
     world::{CLIENT_MAC, INNER_MAC, NAT_FIRST, OUR_MAC},
 };
 
-const WORLDS: [&str; 12] = [
+const WORLDS: [&str; 13] = [
     "standard",
     "standard",
     "one_armed",
     "only_a",
+    "own_port",
     "only_b",
     "empty",
     "nobody",

@@ -251,7 +251,7 @@ impl Model {
         if pair.is_closed() && way == Way::There && opens(segment.flags) {
             return (self.opening(segment, now_ms), Some(id));
         }
-        let listener = self.site.endpoints.get(&pair.id).map_or(ListenerId::NONE, |(_, listener)| *listener);
+        let listener = self.site.endpoints.get(&pair.id).map_or(ListenerId::NONE, |(_, listener, _)| *listener);
         if segment.ttl <= 1 {
             return (Expected::Not(Fate::Drop(Drop::TtlExpired, listener)), None);
         }
@@ -292,11 +292,12 @@ impl Model {
             return dropped(Drop::TtlExpired);
         }
         let Some(endpoint) = self.choose(segment, id, listens.by_source) else { return dropped(Drop::NoEndpoint) };
-        let Some((address, _)) = site.endpoints.get(&endpoint) else { return dropped(Drop::NoEndpoint) };
+        let Some((address, _, own_port)) = site.endpoints.get(&endpoint) else { return dropped(Drop::NoEndpoint) };
         let egress = self.egress_of(id, *address);
         if egress.is_empty() {
             return dropped(Drop::NoEgress);
         }
+        let port = if *own_port == 0 { port } else { *own_port };
         let mut pair = Pair::open(segment, SocketAddr::new(*address, port), endpoint, listens.idle_s, now_ms);
         pair.choice = (egress, site.nat_ports);
         Expected::Opens(Box::new(pair), site.hops.get(&endpoint).copied())
@@ -422,7 +423,7 @@ impl Model {
     }
 
     fn owner(&self, pair: &Pair) -> ListenerId {
-        self.site.endpoints.get(&pair.id).map_or(ListenerId::NONE, |(_, listener)| *listener)
+        self.site.endpoints.get(&pair.id).map_or(ListenerId::NONE, |(_, listener, _)| *listener)
     }
 
     /// A reply to a pair whose egress address nobody has seen: if the data path knows it, it is that pair's.

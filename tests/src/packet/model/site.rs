@@ -47,8 +47,8 @@ pub struct Site {
     pub services: BTreeMap<(IpAddr, u8, u16), (ListenerId, u16)>,
     /// Listeners.
     pub listeners: BTreeMap<ListenerId, Listens>,
-    /// Endpoints: where, and whose.
-    pub endpoints: BTreeMap<EndpointId, (IpAddr, ListenerId)>,
+    /// Endpoints: where, whose, and the port they have of their own, or 0.
+    pub endpoints: BTreeMap<EndpointId, (IpAddr, ListenerId, u16)>,
     /// Egress addresses of both families.
     pub egress: BTreeMap<InstanceId, Vec<IpAddr>>,
     /// Selection table by listener, and whether of IPv6.
@@ -116,8 +116,8 @@ impl Site {
                 self.listeners.insert(*id, listens);
             }
             Step::RemoveListener(id) => drop(self.listeners.remove(id)),
-            Step::PutEndpoint(id, Endpoint { addr, listener, .. }) => {
-                self.endpoints.insert(*id, (ip(addr), *listener));
+            Step::PutEndpoint(id, Endpoint { addr, listener, port, .. }) => {
+                self.endpoints.insert(*id, (ip(addr), *listener, u16::from_be_bytes(*port)));
             }
             Step::FillTable { id, slots, .. } => drop(self.tables.insert(*id, Arc::clone(slots))),
             Step::Activate { listener, family, table } => {
