@@ -1,8 +1,7 @@
 //! The tables and frames of a packet's way in ordinary memory: tests, fuzzing and explanations run what the kernel runs.
 
 use std::{
-    boxed::Box,
-    cell::{Cell, RefCell},
+    cell::{Cell, RefCell, RefMut},
     collections::BTreeMap,
     vec::Vec,
 };
@@ -102,6 +101,10 @@ pub struct Sim {
     pub tags4: Vec<Word>,
     /// Tags of the IPv6 slots.
     pub tags6: Vec<Word>,
+    /// Room of the IPv4 packet on its way.
+    pub room4: RefCell<Scratch<1>>,
+    /// Room of the IPv6 packet on its way.
+    pub room6: RefCell<Scratch<4>>,
     /// New flows of each listener in the current admission period, and when that began.
     pub admitted: RefCell<BTreeMap<ListenerId, (u32, u32)>>,
     /// What happened in flow memory.
@@ -141,6 +144,8 @@ impl Sim {
             flows6: (0..slots).map(|_| FlowSlot6::free()).collect(),
             tags4: tags(slots),
             tags6: tags(slots),
+            room4: RefCell::default(),
+            room6: RefCell::default(),
             admitted: RefCell::default(),
             events: RefCell::default(),
             counters: RefCell::default(),
@@ -174,10 +179,10 @@ fn live<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> Vec<(u32, F
 }
 
 impl FlowMemory<1, 6> for Sim {
-    type Room<'a> = Box<Scratch<1>>;
+    type Room<'a> = RefMut<'a, Scratch<1>>;
 
-    fn room(&self) -> Option<Box<Scratch<1>>> {
-        Some(Box::default())
+    fn room(&self) -> Option<RefMut<'_, Scratch<1>>> {
+        self.room4.try_borrow_mut().ok()
     }
 
     fn slot(&self, index: u32) -> Option<&FlowSlot4> {
@@ -194,10 +199,10 @@ impl FlowMemory<1, 6> for Sim {
 }
 
 impl FlowMemory<4, 14> for Sim {
-    type Room<'a> = Box<Scratch<4>>;
+    type Room<'a> = RefMut<'a, Scratch<4>>;
 
-    fn room(&self) -> Option<Box<Scratch<4>>> {
-        Some(Box::default())
+    fn room(&self) -> Option<RefMut<'_, Scratch<4>>> {
+        self.room6.try_borrow_mut().ok()
     }
 
     fn slot(&self, index: u32) -> Option<&FlowSlot6> {

@@ -11,6 +11,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ga_common::{
+    abi::family::Family,
     path::{self, cross, verdict::Outcome},
     wire::{
         extension,
@@ -48,11 +49,18 @@ pub(crate) extern "C" fn ga_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &KernelTables).bits()
 }
 
-/// What of a packet's way concerns two families: [`cross::packet`], each kind and family in a function of its own.
+/// What of a packet's way concerns two families: [`cross::packet`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ga_across(ctx: *mut xdp_md, asked: u64) -> u64 {
     cross::packet(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// [`cross::open`] for a packet of IPv4 if `family` is zero, of IPv6 if not.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_open_across(family: u32) -> u64 {
+    cross::open(&KernelTables, if family == 0 { Family::V4 } else { Family::V6 }).bits()
 }
 
 /// Bytes that are summed up at once; packets are no longer than eight times that.

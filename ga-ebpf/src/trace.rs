@@ -77,6 +77,13 @@ pub(crate) extern "C" fn ga_trace_across(ctx: *mut xdp_md, asked: u64) -> u64 {
     path::cross::packet(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
 }
 
+/// The same for new ones.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_open_across(family: u32) -> u64 {
+    path::cross::open(&TraceTables, if family == 0 { Family::V4 } else { Family::V6 }).bits()
+}
+
 /// All maps, to be looked at only.
 struct TraceTables;
 
@@ -145,6 +152,11 @@ impl Tables for TraceTables {
         if at < STAGES {
             trace.stages[at] = stage;
         }
+    }
+
+    #[inline(always)]
+    fn open_across(&self, family: Family) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_open_across(family as u32)))
     }
 
     #[inline(always)]

@@ -20,7 +20,7 @@ pub mod verdict;
 use self::{
     explain::Stage,
     flow::News,
-    parse::{Place, flag},
+    parse::{Parsed, Place, flag},
     select::{Addresses, V4, V6},
     tables::{Direction, FlowMemory, Tables},
     verdict::Outcome,
@@ -118,6 +118,7 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
         return Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint()));
     }
     if found.state.is_across() {
+        keep::<K, W, T>(tables, &packet, hash);
         return Outcome::crosses(found.index);
     }
     let Some(from) = origin(frame, tags) else { return TRUNCATED };
@@ -136,9 +137,8 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
             slot.set_clock(seen_now, ack);
         }
         if flow::is_news::<K>(flags, packet.tuple.protocol, packet.flags) || !is_return && !slot.is_client(&from) {
-            let seq = if packet.flags & flag::RST == 0 { Some([0; 4]) } else { tcp(frame, packet.place.l4).map(|tcp| tcp.seq) };
-            let Some(seq) = seq else { return TRUNCATED };
-            flow::tell::<K, W, T>(tables, &found, &News { flags: packet.flags, seq: u32::from_be_bytes(seq), from });
+            let Some(seq) = sequence(frame, packet.place.l4, packet.flags) else { return TRUNCATED };
+            flow::tell::<K, W, T>(tables, &found, &News { flags: packet.flags, seq, from });
         }
     }
     if is_return {
@@ -148,6 +148,20 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     let Some(hop) = tables.hop(meta.endpoint()) else { return Outcome::drop(Drop::NoNextHop, owner(tables, meta.endpoint())) };
     let leave = Leave { tags, way: Way::by(hop), endpoint: meta.endpoint(), direction: Direction::Forward };
     emit::<K, A, F, T>(frame, tables, packet.place, &to, leave)
+}
+
+/// Leaves a packet in its room.
+#[inline(always)]
+fn keep<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, packet: &Parsed<K>, hash: u64) {
+    if let Some(mut room) = FlowMemory::<K, W>::room(tables) {
+        (room.packet, room.hash) = (*packet, hash);
+    }
+}
+
+/// The sequence number of a segment, where its flags make it count.
+#[inline(always)]
+fn sequence<F: Frame>(frame: &mut F, l4: usize, flags: u8) -> Option<u32> {
+    if flags & flag::RST == 0 { Some(0) } else { tcp(frame, l4).map(|tcp| u32::from_be_bytes(tcp.seq)) }
 }
 
 /// A packet without a flow: opens one if it is for a listener, and is the host's otherwise.
@@ -198,7 +212,8 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
         Err(reason) => return Outcome::drop(reason, id),
     };
     if tables.endpoint(endpoint).is_some_and(|to| select::family(&to.addr) != A::FAMILY) {
-        return Outcome::opens_across(endpoint);
+        (room.packet, room.service, room.hash, room.endpoint) = (packet, service, hash, endpoint);
+        return Outcome::OPENS_ACROSS;
     }
     if let Err(reason) = select::open::<K, W, A, T>(tables, settings, service, endpoint, hash, room) {
         return Outcome::drop(reason, id);

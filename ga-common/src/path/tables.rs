@@ -11,7 +11,12 @@ use crate::abi::{
 };
 use crate::word::Word;
 
-use super::explain::Stage;
+use super::{
+    cross,
+    explain::Stage,
+    parse::{Parsed, Place},
+    verdict::Outcome,
+};
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,14 @@ pub struct Scratch<const K: usize> {
     pub from: Way,
     /// The service that is asked for.
     pub key: ServiceKey,
+    /// The packet: what [`cross`] needs of what the usual path knows, as the following.
+    pub packet: Parsed<K>,
+    /// Who serves it.
+    pub service: Service,
+    /// The hash of the packet's tuple.
+    pub hash: u64,
+    /// Who was chosen.
+    pub endpoint: EndpointId,
 }
 
 impl<const K: usize> Scratch<K> {
@@ -48,6 +61,10 @@ impl<const K: usize> Scratch<K> {
             to: tuple,
             from: Way { dst: 0, src: 0, ifindex: 0, tags: 0 },
             key: ServiceKey { addr: [0; 16], port: [0; 2], protocol: 0, pad: 0 },
+            packet: Parsed { tuple, place: Place { l3: 0, l4: 0 }, flags: 0, ack: 0, speaks: false, ttl: 0 },
+            service: Service { listener: ListenerId::NONE, endpoint_port: [0; 2] },
+            hash: 0,
+            endpoint: EndpointId::NONE,
         }
     }
 }
@@ -65,7 +82,7 @@ pub trait FlowMemory<const K: usize, const W: usize> {
     where
         Self: 'a;
 
-    /// Room for a packet that opens a flow.
+    /// Room for the packet that is on its way; every call gives the same, and no two are in use at once.
     fn room(&self) -> Option<Self::Room<'_>>;
     /// The slot at `index`, if the table is that large.
     fn slot(&self, index: u32) -> Option<&FlowSlot<K, W>>;
@@ -83,6 +100,15 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     /// Notes what a stage found; nobody does unless somebody asks.
     #[inline(always)]
     fn explain(&self, _stage: Stage) {}
+
+    /// [`cross::open`], which is rare: the kernel has a function of its own for it, which its verifier judges once.
+    #[inline(always)]
+    fn open_across(&self, family: Family) -> Outcome
+    where
+        Self: Sized,
+    {
+        cross::open(self, family)
+    }
 
     /// What holds for all packets.
     fn settings(&self) -> Option<&Settings>;

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::abi::{
-    id::{EndpointId, ListenerId},
+    id::ListenerId,
     reason::{Drop, Pass},
 };
 
@@ -39,9 +39,7 @@ impl Outcome {
     }
 
     /// Not decided: the packet opens a flow to an endpoint of the other family.
-    pub(super) const fn opens_across(endpoint: EndpointId) -> Self {
-        Self(Self::KIND | 2 * Self::ACROSS | endpoint.0 as u64)
-    }
+    pub(super) const OPENS_ACROSS: Self = Self(Self::KIND | 2 * Self::ACROSS);
 
     /// Not decided: the packet is an ICMP error about a flow whose other half is in the other family's table.
     pub(super) const ERROR_ACROSS: Self = Self(Self::KIND | 3 * Self::ACROSS);
@@ -52,12 +50,7 @@ impl Outcome {
         self.0 >= Self::ACROSS
     }
 
-    /// As what: 1 to 3 in the order of the above.
-    pub(super) const fn kind_across(self) -> u64 {
-        self.0 / Self::ACROSS
-    }
-
-    /// Slot or endpoint.
+    /// The slot.
     pub(super) const fn number(self) -> u32 {
         self.0 as u32
     }

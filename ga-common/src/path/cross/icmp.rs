@@ -65,17 +65,17 @@ where
     let mut far = FlowMemory::<P, Q>::room(tables).ok_or(TRUNCATED)?;
     let (near, far) = (&mut *near, &mut *far);
     let (at, ttl) = locate::<K, F>(frame, tags.l3(), &mut near.reply.addrs).ok_or(UNKNOWN)?;
-    let quoted = quote::<K, F>(frame, at, &mut near.tuple).ok_or(UNKNOWN)?;
+    let quoted = quote::<K, F>(frame, at, &mut near.packet.tuple).ok_or(UNKNOWN)?;
     let settings = tables.settings().ok_or(NOT_READY)?;
-    let hash = flow::hash(settings, &near.tuple);
-    let found = flow::find::<K, W, T>(tables, settings, hash, &near.tuple, tables.tick()).ok_or(UNKNOWN)?;
+    let hash = flow::hash(settings, &near.packet.tuple);
+    let found = flow::find::<K, W, T>(tables, settings, hash, &near.packet.tuple, tables.tick()).ok_or(UNKNOWN)?;
     let slot = FlowMemory::<K, W>::slot(tables, found.index).ok_or(UNKNOWN)?;
     let Some((peer, peer_state)) = flow::peer_across::<P, Q, T>(tables, found.index, found.state.peer_across()) else {
         return Err(UNKNOWN);
     };
     let meta = slot.meta();
     let is_return = meta.flags() & Flow::<K>::RETURN != 0;
-    let protocol = near.tuple.protocol;
+    let protocol = near.packet.tuple.protocol;
     far.to = Tuple { addrs: A::becomes(slot, peer), ports: slot.translation(protocol).ports, protocol };
     if ttl <= 1 {
         return Err(Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint())));
@@ -95,7 +95,7 @@ where
         tables.explain(Stage::hop(&far.from));
     }
     let bytes = frame.len() as u64;
-    let half = Half { tuple: &near.tuple, to: &far.to };
+    let half = Half { tuple: &near.packet.tuple, to: &far.to };
     match A::report(frame, at, quoted, &half, tags, &far.from) {
         None => return Err(Outcome::drop(Drop::Malformed, owner(tables, meta.endpoint()))),
         Some(false) => return Err(UNKNOWN),

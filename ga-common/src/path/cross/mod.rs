@@ -16,17 +16,18 @@ use super::{
     link, origin, owner,
     parse::{Place, flag},
     select::{Addresses, V4, V6},
+    sequence,
     tables::{Direction, FlowMemory, Tables},
     verdict::Outcome,
 };
 use crate::{
     abi::{
+        family::Family,
         flow::{Flow, FlowSlot, Tuple, Way},
-        id::EndpointId,
         reason::Drop,
     },
     wire::{
-        frame::{ETHERTYPE_IPV4, Frame, tcp},
+        frame::{ETHERTYPE_IPV4, Frame},
         vlan::Tags,
     },
 };
@@ -100,38 +101,31 @@ impl Across<4, 14, 1, 6> for V6 {
 #[inline(always)]
 pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
     let Some(link) = link::read(frame) else { return TRUNCATED };
-    match (asked.kind_across(), link.ether_type) {
-        (1, ETHERTYPE_IPV4) => known4(frame, tables, link.tags, asked.number()),
-        (1, _) => known6(frame, tables, link.tags, asked.number()),
-        (2, ETHERTYPE_IPV4) => open4(frame, tables, link.tags, EndpointId(asked.number() as u16)),
-        (2, _) => open6(frame, tables, link.tags, EndpointId(asked.number() as u16)),
-        (_, ETHERTYPE_IPV4) => error4(frame, tables, link.tags),
-        _ => error6(frame, tables, link.tags),
+    let family = if link.ether_type == ETHERTYPE_IPV4 { Family::V4 } else { Family::V6 };
+    if asked == Outcome::OPENS_ACROSS {
+        let outcome = tables.open_across(family);
+        if outcome != Outcome::UNKNOWN {
+            return outcome;
+        }
+    }
+    match (asked, family) {
+        (Outcome::OPENS_ACROSS, Family::V4) => open::first::<1, 6, 4, 14, V4, F, T>(frame, tables, link.tags),
+        (Outcome::OPENS_ACROSS, Family::V6) => open::first::<4, 14, 1, 6, V6, F, T>(frame, tables, link.tags),
+        (Outcome::ERROR_ACROSS, Family::V4) => error4(frame, tables, link.tags),
+        (Outcome::ERROR_ACROSS, Family::V6) => error6(frame, tables, link.tags),
+        (_, Family::V4) => known::<1, 6, 4, 14, V4, F, T>(frame, tables, link.tags, asked.number()),
+        (_, Family::V6) => known::<4, 14, 1, 6, V6, F, T>(frame, tables, link.tags, asked.number()),
     }
 }
 
-/// An IPv4 packet of the flow in slot `index`.
+/// Makes the pair for a packet of `family` whose endpoint is of the other one; undecided when the packet may go. What is asked for
+/// and what comes out of it is in the [rooms](FlowMemory::room) of both families.
 #[inline(always)]
-pub fn known4<F: Frame, T: Tables>(frame: &mut F, tables: &T, tags: Tags, index: u32) -> Outcome {
-    known::<1, 6, 4, 14, V4, F, T>(frame, tables, tags, index)
-}
-
-/// An IPv6 packet of the flow in slot `index`.
-#[inline(always)]
-pub fn known6<F: Frame, T: Tables>(frame: &mut F, tables: &T, tags: Tags, index: u32) -> Outcome {
-    known::<4, 14, 1, 6, V6, F, T>(frame, tables, tags, index)
-}
-
-/// An IPv4 packet that opens a flow to the IPv6 endpoint `endpoint`.
-#[inline(always)]
-pub fn open4<F: Frame, T: Tables>(frame: &mut F, tables: &T, tags: Tags, endpoint: EndpointId) -> Outcome {
-    open::packet::<1, 6, 4, 14, V4, F, T>(frame, tables, tags, endpoint)
-}
-
-/// An IPv6 packet that opens a flow to the IPv4 endpoint `endpoint`.
-#[inline(always)]
-pub fn open6<F: Frame, T: Tables>(frame: &mut F, tables: &T, tags: Tags, endpoint: EndpointId) -> Outcome {
-    open::packet::<4, 14, 1, 6, V6, F, T>(frame, tables, tags, endpoint)
+pub fn open<T: Tables>(tables: &T, family: Family) -> Outcome {
+    match family {
+        Family::V4 => open::pair::<1, 6, 4, 14, V4, T>(tables),
+        Family::V6 => open::pair::<4, 14, 1, 6, V6, T>(tables),
+    }
 }
 
 /// An ICMP error about packets of a flow that were IPv4 when they were sent.
@@ -150,7 +144,7 @@ pub fn error6<F: Frame, T: Tables>(frame: &mut F, tables: &T, tags: Tags) -> Out
     }
 }
 
-/// The usual path has found the flow, and judged TTL and reopening.
+/// The usual path has found the flow, judged TTL and reopening, and left the packet in its room.
 #[inline(always)]
 fn known<const K: usize, const W: usize, const P: usize, const Q: usize, A, F, T>(
     frame: &mut F,
@@ -163,11 +157,11 @@ where
     F: Frame,
     T: Tables + FlowMemory<K, W> + FlowMemory<P, Q>,
 {
-    let packet = match A::parse(frame, tables, tags.l3()) {
-        Ok(packet) => packet,
-        Err(outcome) => return outcome,
+    let (Some(near), Some(slot)) = (FlowMemory::<K, W>::room(tables), FlowMemory::<K, W>::slot(tables, index)) else {
+        return TRUNCATED;
     };
-    let (Some(slot), Some(from)) = (FlowMemory::<K, W>::slot(tables, index), origin(frame, tags)) else { return TRUNCATED };
+    let Some(from) = origin(frame, tags) else { return TRUNCATED };
+    let packet = &near.packet;
     let (state, meta) = (slot.state(), slot.meta());
     let gone = Outcome::drop(Drop::NoFlow, owner(tables, meta.endpoint()));
     // Between two looks a flow may end; its client's next try opens another one.
@@ -198,9 +192,8 @@ where
             peer.set_clock(seen_now, peer_acked);
         }
         if flow::is_news::<K>(meta.flags(), protocol, packet.flags) || !is_return && !slot.is_client(&from) {
-            let seq = if packet.flags & flag::RST == 0 { Some([0; 4]) } else { tcp(frame, packet.place.l4).map(|tcp| tcp.seq) };
-            let Some(seq) = seq else { return TRUNCATED };
-            let news = News { flags: packet.flags, seq: u32::from_be_bytes(seq), from };
+            let Some(seq) = sequence(frame, packet.place.l4, packet.flags) else { return TRUNCATED };
+            let news = News { flags: packet.flags, seq, from };
             flow::tell_both(tables, slot, state, || Some((peer, peer_state)), &news);
         }
     }
