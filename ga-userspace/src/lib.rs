@@ -1,6 +1,7 @@
 //! The agent: intent (`config` → `model` → `plan` → `maps`), and what happened (counters → `status` → `metrics`, `admin`, `cli`).
 //!
-//! Arrows point one way: `model` and `net` import nobody of ours; `config` imports `model`; `plan` imports `model`; `maps` and
+//! Arrows point one way: `model` and `net` import nobody of ours; `config` and `health` import
+//! `model`; `plan` imports `model` and the values of `health`; `maps` and
 //! `program` import `plan` (and the words of `model` and `net`); `metrics` and `admin` import `status`; `agent` wires the rooms
 //! and `cli` is the way in: nobody imports them. Only `maps` writes BPF maps. `cargo xtask tidy` holds the arrows.
 
@@ -8,6 +9,7 @@ pub mod admin;
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod health;
 pub mod maps;
 pub mod metrics;
 pub mod model;

@@ -14,6 +14,7 @@ use ga::{
         problem::Problem,
         render::{self, Style},
     },
+    health::Beliefs,
     plan::{self, Overrides, State},
 };
 
@@ -143,7 +144,7 @@ fn look(text: &str, is_planned: bool) -> Result<bool, String> {
     let (problems, warnings) = match config::parse("fuzz.toml", text) {
         Ok(loaded) => {
             if is_planned {
-                let plan = plan::build(&loaded.intent, &Overrides::default(), &State::default(), [1, 2]);
+                let plan = plan::build(&loaded.intent, &Overrides::default(), &Beliefs::default(), &State::default(), [1, 2]);
                 let plan = plan.map_err(|error| format!("accepted, but it cannot be planned: {error}"))?;
                 let violations = plan.target.check();
                 if !violations.is_empty() {

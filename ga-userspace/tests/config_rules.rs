@@ -248,10 +248,10 @@ fn protocol_is_tcp_unless_set_and_its_case_does_not_count() {
 #[test]
 fn a_description_has_200_characters_and_is_no_link() {
     let described = |text: &str| file().group(&format!("region = \"eu\"\ndescription = \"{text}\""));
-    assert_eq!(described(&"ä".repeat(200)).first().group.description.chars().count(), 200);
+    assert_eq!(described(&"ä".repeat(200)).first().groups[0].description.chars().count(), 200);
     described(&"ä".repeat(201)).refused("out_of_range");
     described("https://x").refused("not_allowed");
-    assert_eq!(described("see https://x").first().group.description, "see https://x");
+    assert_eq!(described("see https://x").first().groups[0].description, "see https://x");
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn a_virtual_group_on_udp_is_refused_for_good() {
     let udp = file().listener("name = \"dns\"\nprotocol = \"udp\"\nports = \"53\"");
     udp.group("region = \"eu\"\nkind = \"virtual\"").refused("not_allowed");
     file().group("region = \"eu\"\nkind = \"virtual\"").refused("not_supported_yet");
-    assert!(file().group("region = \"eu\"\nkind = \"default\"").first().group.name.as_str() == "default");
+    assert!(file().group("region = \"eu\"\nkind = \"default\"").first().groups[0].name.as_str() == "default");
 }
 
 // proves: L04
@@ -297,7 +297,7 @@ fn profiles_bring_their_documented_limits_and_keys_override_them() {
 #[test]
 fn a_group_needs_a_region() {
     file().group("").refused("missing_key");
-    assert_eq!(file().first().group.region, "eu");
+    assert_eq!(file().first().groups[0].region, "eu");
 }
 
 // proves: C01, L04
@@ -310,12 +310,12 @@ fn a_group_has_1_to_4_endpoints_unless_the_limit_says_otherwise() {
         }
         file
     };
-    assert_eq!(with(1).first().group.endpoints.len(), 1);
-    assert_eq!(with(4).first().group.endpoints.len(), 4);
+    assert_eq!(with(1).first().groups[0].endpoints.len(), 1);
+    assert_eq!(with(4).first().groups[0].endpoints.len(), 4);
     with(0).refused("missing_key");
     with(5).refused("QuotaExceeded.EndPoint");
-    assert_eq!(with(5).limit("endpoints_per_group = 5").first().group.endpoints.len(), 5);
-    assert_eq!(with(30).limit("endpoints_per_group = 30").first().group.endpoints.len(), 30);
+    assert_eq!(with(5).limit("endpoints_per_group = 5").first().groups[0].endpoints.len(), 5);
+    assert_eq!(with(30).limit("endpoints_per_group = 30").first().groups[0].endpoints.len(), 30);
     with(2).limit("endpoints_per_group = 1").refused("QuotaExceeded.EndPoint");
 }
 
@@ -323,7 +323,7 @@ fn a_group_has_1_to_4_endpoints_unless_the_limit_says_otherwise() {
 #[test]
 fn a_weight_is_0_to_255_and_255_when_omitted() {
     let weighted = |line: &str| file().endpoint("192.0.2.12", line);
-    let weight = |line: &str| weighted(line).first().group.endpoints[1].weight.0;
+    let weight = |line: &str| weighted(line).first().groups[0].endpoints[1].weight.0;
     assert_eq!((weight(""), weight("weight = 0"), weight("weight = 255"), weight("weight = 1")), (255, 0, 255, 1));
     weighted("weight = 256").refused("out_of_range");
     weighted("weight = -1").refused("out_of_range");
@@ -343,7 +343,7 @@ fn addresses_public_and_private_are_endpoints_of_every_ip_type() {
     for (word, kind) in kinds {
         for address in ["10.1.2.3", "100.64.0.1", "172.16.0.1", "192.168.1.1", "8.8.8.8"] {
             let text = format!("type = \"{word}\"\naddress = \"{address}\"");
-            let endpoint = file().endpoints(&[&text]).first().group.endpoints.remove(0);
+            let endpoint = file().endpoints(&[&text]).first().groups[0].endpoints.remove(0);
             assert_eq!((endpoint.kind, endpoint.address), (kind, address.parse::<IpAddr>().unwrap()));
         }
     }
@@ -420,7 +420,7 @@ fn a_port_mapping_on_tcp_and_udp_changes_only_the_ports_it_names() {
             .listener(&format!("name = \"web\"\nprotocol = \"{protocol}\"\nports = \"80,90\""))
             .group("region = \"eu\"\nport_mapping = [{ listener = 80, endpoint = 18080 }]");
         let listener = file.first();
-        let mapped: Vec<u16> = listener.ports.iter().map(|port| listener.group.port_mapping.endpoint_port(port)).collect();
+        let mapped: Vec<u16> = listener.ports.iter().map(|port| listener.groups[0].port_mapping.endpoint_port(port)).collect();
         assert_eq!(mapped, [18080, 90]);
     }
 }
@@ -429,7 +429,7 @@ fn a_port_mapping_on_tcp_and_udp_changes_only_the_ports_it_names() {
 #[test]
 fn several_listener_ports_may_go_to_one_endpoint_port() {
     let mapping = "region = \"eu\"\nport_mapping = [{ listener = 8001, endpoint = 8080 }, { listener = 8002, endpoint = 8080 }]";
-    assert_eq!(file().ports("8001~8002").group(mapping).first().group.port_mapping.iter().count(), 2);
+    assert_eq!(file().ports("8001~8002").group(mapping).first().groups[0].port_mapping.iter().count(), 2);
 }
 
 // proves: D06
@@ -447,9 +447,9 @@ fn a_group_has_5_port_mappings_unless_the_limit_says_otherwise() {
         let mappings: Vec<_> = (1..=count).map(|port| format!("{{ listener = {port}, endpoint = 80 }}")).collect();
         file().ports("1~10").group(&format!("region = \"eu\"\nport_mapping = [{}]", mappings.join(", ")))
     };
-    assert_eq!(with(5).first().group.port_mapping.iter().count(), 5);
+    assert_eq!(with(5).first().groups[0].port_mapping.iter().count(), 5);
     with(6).refused("QuotaExceeded.PortOverride");
-    assert_eq!(with(6).limit("port_mappings_per_group = 6").first().group.port_mapping.iter().count(), 6);
+    assert_eq!(with(6).limit("port_mappings_per_group = 6").first().groups[0].port_mapping.iter().count(), 6);
     with(1).limit("port_mappings_per_group = 0").refused("QuotaExceeded.PortOverride");
 }
 
@@ -480,15 +480,15 @@ fn fixed_backend_versions_take_endpoints_of_their_family_only() {
     let group = "region = \"eu\"\nbackend_ip_version = \"ipv6\"";
     let endpoint = "type = \"ip\"\naddress = \"2001:db8:2::1\"";
     let good = file().instance(v6).group(group).endpoints(&[endpoint]);
-    assert_eq!(good.first().group.backend_ip_version, BackendIpVersion::Ipv6);
-    assert_eq!(file().first().group.backend_ip_version, BackendIpVersion::Ipv4);
+    assert_eq!(good.first().groups[0].backend_ip_version, BackendIpVersion::Ipv6);
+    assert_eq!(file().first().groups[0].backend_ip_version, BackendIpVersion::Ipv4);
     file().instance(v6).group("region = \"eu\"").endpoints(&[endpoint]).refused("family");
 }
 
 #[test]
 fn protocol_affinity_takes_endpoints_of_both_families() {
     let listener = file().dual_stack().first();
-    assert_eq!((listener.group.backend_ip_version, listener.group.endpoints.len()), (BackendIpVersion::Affinity, 2));
+    assert_eq!((listener.groups[0].backend_ip_version, listener.groups[0].endpoints.len()), (BackendIpVersion::Affinity, 2));
 }
 
 #[test]
@@ -530,7 +530,7 @@ fn proxy_protocol_under_udp_is_refused_for_good() {
 fn the_node_has_documented_defaults() {
     let node = file().loaded().intent.node;
     assert_eq!((node.ap.as_str(), node.xdp_mode, node.flows), ("local", XdpMode::Auto, 65_536));
-    assert_eq!((node.nat_ports, node.hash_seed), (1_024..=32_767, None));
+    assert_eq!((node.nat_ports, node.hash_seed), (1_024..=64_511, None));
     assert_eq!(node.metrics, Some("127.0.0.1:9464".parse().unwrap()));
 }
 
@@ -547,7 +547,7 @@ fn the_node_says_everything_about_the_host() {
 
 #[test]
 fn source_ports_that_the_host_takes_for_itself_are_a_warning() {
-    let loaded = file().node("interfaces = [\"eth0\"]\nnat_ports = \"30000~40000\"").loaded();
+    let loaded = file().node("interfaces = [\"eth0\"]\nnat_ports = \"1500~65000\"").loaded();
     assert_eq!(loaded.warnings[0].place.path, "node.nat_ports");
 }
 

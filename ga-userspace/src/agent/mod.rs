@@ -40,10 +40,12 @@ use self::{
     watch::{Ending, Order, Watching},
 };
 use crate::{
-    admin, config, metrics,
-    model::Intent,
+    admin, config,
+    health::Beliefs,
+    metrics,
+    model::{EndpointName, Intent},
     net::Net,
-    plan::{self, Changes, EndpointName, Overrides, Plan, State},
+    plan::{self, Changes, Overrides, Plan, State},
     program,
     status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
 };
@@ -83,6 +85,7 @@ struct Agent {
     config_hash: String,
     overrides: Overrides,
     override_file: OverrideFile,
+    beliefs: Beliefs,
     plan: Plan,
     data_path: DataPath,
     net: Net,
@@ -215,11 +218,12 @@ impl Agent {
         let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
+        let beliefs = Beliefs::default();
         let resets = Resets::open().map_err(|source| Error::System { what: "raw socket (CAP_NET_RAW)", source })?;
         let mut net = Net::connect()?;
 
         let mut data_path = DataPath::open(lock, &options.pin_dir, &intent.node, &net).await?;
-        let plan = plan::build(&intent, &overrides, data_path.running(), seed(&intent, data_path.running())?);
+        let plan = plan::build(&intent, &overrides, &beliefs, data_path.running(), seed(&intent, data_path.running())?);
         let plan = data_path.keep_or_undo(plan.map_err(Error::from))?;
         let applied = data_path.apply(&plan, None).await;
         data_path.keep_or_undo(applied)?;
@@ -237,6 +241,7 @@ impl Agent {
             config_hash: hash,
             overrides,
             override_file,
+            beliefs,
             plan,
             data_path,
             net,
@@ -350,7 +355,7 @@ impl Agent {
 
     fn planned(&self, intent: &Intent, overrides: &Overrides) -> Result<Plan, Error> {
         let running = self.data_path.running();
-        Ok(plan::build(intent, overrides, running, seed(intent, running)?)?)
+        Ok(plan::build(intent, overrides, &self.beliefs, running, seed(intent, running)?)?)
     }
 
     fn preview(&self, file: &str, text: String) -> Result<Planned, Error> {

@@ -6,7 +6,7 @@ use super::{Agent, Error, state};
 use crate::{
     maps::LiveFlows,
     model::Affinity,
-    plan::{EndpointView, ListenerView},
+    plan::{EndpointView, GroupView, ListenerView},
     status::{
         AttachMode, Counters, DropCount, Endpoint, FlowTable, Flows, Group, Instance, Interface, Listener, MapFill, PassCount,
         Repairs, SCHEMA_VERSION, Status,
@@ -103,7 +103,7 @@ impl Agent {
                 active_flows += live.by_endpoint.get(id).copied().unwrap_or(0);
             }
         }
-        let endpoints = view.endpoints.iter().map(|endpoint| self.endpoint_status(endpoint, live)).collect::<Result<_, _>>()?;
+        let groups = view.groups.iter().map(|group| self.group(view, group, live)).collect::<Result<_, _>>()?;
         Ok(Listener {
             id: view.id.0,
             name: view.name.to_string(),
@@ -117,7 +117,16 @@ impl Agent {
             counters,
             active_flows,
             drops: Vec::new(),
-            groups: vec![Group { name: view.group.to_string(), region: view.region.clone(), endpoints }],
+            groups,
+        })
+    }
+
+    fn group(&self, listener: &ListenerView, view: &GroupView, live: &LiveFlows) -> Result<Group, Error> {
+        let own = listener.endpoints.iter().filter(|endpoint| endpoint.name.group == view.name);
+        Ok(Group {
+            name: view.name.to_string(),
+            region: view.region.clone(),
+            endpoints: own.map(|endpoint| self.endpoint_status(endpoint, live)).collect::<Result<_, _>>()?,
         })
     }
 

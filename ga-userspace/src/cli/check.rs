@@ -121,7 +121,10 @@ impl Summary {
         Self {
             instances: intent.instances.len(),
             listeners: intent.listeners().count(),
-            endpoints: intent.listeners().map(|(_, listener)| listener.group.endpoints.len()).sum(),
+            endpoints: intent
+                .listeners()
+                .map(|(_, listener)| listener.groups.iter().map(|group| group.endpoints.len()).sum::<usize>())
+                .sum(),
             flow_slots,
             flow_bytes_ipv4: flow_slots * 64,
             flow_bytes_ipv6: flow_slots * 128,

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{Context, Exit, file};
 use crate::{
+    health::Beliefs,
     model::Intent,
     plan::{self, Changes, Overrides, PlanError, State},
 };
@@ -46,8 +47,9 @@ fn against(old: &Intent, new: &Intent) -> Result<Changes, PlanError> {
     let seed = |intent: &Intent| intent.node.hash_seed.map(|seed| seed.0);
     // An edge without a configured key keeps the one it has, so the key counts only when the new file sets another one.
     let before = seed(old).unwrap_or_default();
-    let overrides = Overrides::default();
-    let running = plan::build(old, &overrides, &State::default(), before)?;
-    let planned = plan::build(new, &overrides, &running.target, seed(new).unwrap_or(before))?;
+    // Without an agent nobody is known to be down.
+    let (overrides, beliefs) = (Overrides::default(), Beliefs::default());
+    let running = plan::build(old, &overrides, &beliefs, &State::default(), before)?;
+    let planned = plan::build(new, &overrides, &beliefs, &running.target, seed(new).unwrap_or(before))?;
     Ok(plan::compare(Some(&running), &planned))
 }

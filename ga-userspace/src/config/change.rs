@@ -29,7 +29,7 @@ fn counterpart<'n>(instance: &Instance, listener: &Listener, new: &'n Intent) ->
 }
 
 fn mapped_ports_stay(running: &Listener, next: &Listener, places: &ListenerPlaces, problems: &mut Vec<Problem>) {
-    for (port, endpoint) in running.group.port_mapping.iter().filter(|(port, _)| !next.ports.contains(*port)) {
+    for (port, endpoint) in running.port_mapping().iter().filter(|(port, _)| !next.ports.contains(*port)) {
         let message = format!("port {port} cannot go: the running configuration maps it to endpoint port {endpoint}");
         let draft = Fault::new(Kind::Change, message)
             .help(format!("first remove the mapping of port {port} and reload, then remove the port; or keep the port"));
@@ -38,7 +38,7 @@ fn mapped_ports_stay(running: &Listener, next: &Listener, places: &ListenerPlace
 }
 
 fn protocol_stays(running: &Listener, next: &Listener, places: &ListenerPlaces, problems: &mut Vec<Problem>) {
-    if running.group.port_mapping.is_empty() || running.protocol == next.protocol {
+    if running.port_mapping().is_empty() || running.protocol == next.protocol {
         return;
     }
     let (from, to) = (running.protocol.word(), next.protocol.word());

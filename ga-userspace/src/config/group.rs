@@ -13,7 +13,7 @@ use super::{
     text,
     tree::{Table, Value, not_a_word},
 };
-use crate::model::{BackendIpVersion, Endpoint, EndpointGroup, Name, Port, PortMapping, Ports, Protocol, Weight};
+use crate::model::{BackendIpVersion, Endpoint, EndpointGroup, Name, Port, PortMapping, Ports, Protocol, TrafficRatio, Weight};
 
 /// Name of a group that has none.
 pub(super) const DEFAULT_NAME: &str = "default";
@@ -22,22 +22,22 @@ pub(super) const DEFAULT_NAME: &str = "default";
 pub(super) const BACKEND_IP_VERSIONS: [(&str, BackendIpVersion); 3] =
     [("ipv4", BackendIpVersion::Ipv4), ("ipv6", BackendIpVersion::Ipv6), ("affinity", BackendIpVersion::Affinity)];
 
-/// Reads every group of a listener and returns the one that this version serves.
+/// Reads every group of a listener: all of them, or `None` when one is wrong.
 pub(super) fn read_all(
     listener: &Table<'_>,
     around: &Surroundings,
     protocol: Option<Protocol>,
     ports: Option<&Ports>,
     cx: &mut Context<'_>,
-) -> Option<EndpointGroup> {
+) -> Option<Vec<EndpointGroup>> {
     let value = listener.required("endpoint_group", "add `[[instance.listener.endpoint_group]]`", &mut cx.problems)?;
     let tables = value.tables(&keys::GROUP, &mut cx.problems)?;
     number_of_groups(&tables, cx);
     unique_regions(&tables, cx);
     let read = |table: &Table<'_>| read(table, around, protocol, ports, cx);
-    let mut groups = tables.iter().map(read).collect::<Vec<_>>();
-    // With more than one there is a problem already; with none, what stands here are no tables.
-    if groups.is_empty() { None } else { groups.swap_remove(0) }
+    let groups = tables.iter().map(read).collect::<Vec<_>>();
+    // With none, what stands here are no tables, which is a problem already.
+    if groups.is_empty() { None } else { groups.into_iter().collect() }
 }
 
 fn is_default(table: &Table<'_>) -> bool {
@@ -106,6 +106,9 @@ fn read(
         name: name?,
         region: region?,
         description,
+        traffic_ratio: TrafficRatio::default(),
+        latency: None,
+        health_check: None,
         backend_ip_version: version?,
         port_mapping: port_mapping?,
         endpoints: endpoints?,

@@ -77,7 +77,7 @@ pub(super) fn read(
         let places = ListenerPlaces { ports: place(&ports_value, "ports"), protocol: place(&protocol_value, "protocol") };
         cx.places.insert((around.id.clone(), name.to_string()), places);
     }
-    let group = match routing {
+    let groups = match routing {
         // A listener of another type has no endpoint groups: asking for one would only mislead.
         Some(Routing::NotYet) => None,
         Some(Routing::Standard) | None => group::read_all(table, around, protocol, ports.as_ref().map(|list| &list.ports), cx),
@@ -90,7 +90,7 @@ pub(super) fn read(
         affinity: affinity?,
         idle_timeout: idle_timeout?,
         max_new_flows_per_second: max_new_flows?,
-        group: group?,
+        groups: groups?,
     })
 }
 

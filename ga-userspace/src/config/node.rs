@@ -18,12 +18,14 @@ use crate::model::{Node, Seed, XdpMode};
 pub(super) const FLOWS: RangeInclusive<u32> = 1_024..=16_777_216;
 pub(super) const DEFAULT_FLOWS: u32 = 65_536;
 /// Below the ephemeral ports of a Linux host, which begin at 32768.
-pub(super) const DEFAULT_NAT_PORTS: RangeInclusive<u16> = 1_024..=32_767;
+pub(super) const DEFAULT_NAT_PORTS: RangeInclusive<u16> = 1_024..=64_511;
 pub(super) const DEFAULT_AP: &str = "local";
 pub(super) const DEFAULT_METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9_464);
 
 /// Fewer source ports than this cannot be shared out between CPUs.
 const MIN_NAT_PORTS: u16 = 256;
+/// Ports from 1024 on, side by side, that the agent's own connections to any one endpoint may need.
+const MIN_OWN_PORTS: u16 = 1_024;
 
 /// Words of `xdp_mode`.
 pub(super) const XDP_MODES: [(&str, XdpMode); 3] =
@@ -86,17 +88,19 @@ fn nat_ports(value: &Value<'_>, cx: &mut Context<'_>) -> Option<RangeInclusive<u
     let range = text.split_once(['~', '-']).and_then(|(first, last)| Some((number(first)?, number(last)?)));
     let Some((first, last)) = range.filter(|(first, last)| first <= last) else {
         let draft = Fault::new(Kind::BadValue, format!("{:?} is not a range of ports", shorten(text)));
-        value.problem(draft.help("write it as in \"1024~32767\": 1 to 65535, the lower first"), &mut cx.problems);
+        value.problem(draft.help("write it as in \"1024~64511\": 1 to 65535, the lower first"), &mut cx.problems);
         return None;
     };
     if last - first < MIN_NAT_PORTS - 1 {
         let message = format!("{} source ports are too few: {MIN_NAT_PORTS} are needed", last - first + 1);
-        value.problem(Fault::new(Kind::OutOfRange, message).help("without the key it is \"1024~32767\""), &mut cx.problems);
+        value.problem(Fault::new(Kind::OutOfRange, message).help("without the key it is \"1024~64511\""), &mut cx.problems);
         return None;
     }
-    if last > *DEFAULT_NAT_PORTS.end() && first < 61_000 {
-        let draft = Fault::new(Kind::Conflict, "these ports overlap those a Linux host takes for itself (32768 to 60999)")
-            .help("choose others, or move the host's: `sysctl net.ipv4.ip_local_port_range`");
+    let left = first.saturating_sub(1_024).max(u16::MAX - last);
+    if left < MIN_OWN_PORTS {
+        let message = format!("these ports leave {left} to what the agent itself sends from egress addresses");
+        let draft =
+            Fault::new(Kind::Conflict, message).help("leave 1024 above or below them: without the key it is \"1024~64511\"");
         cx.problems.warn(value.span.clone(), &value.path, draft);
     }
     Some(first..=last)

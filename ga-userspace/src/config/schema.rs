@@ -50,7 +50,7 @@ pub struct Node {
     /// Flows of each family that fit. 65,536 flows take 16 MiB for IPv4 and 32 MiB for IPv6.
     #[schemars(default = "flows", range(min = 1_024, max = 16_777_216))]
     pub flows: u32,
-    /// Source ports towards endpoints. The default lies below the host's own ephemeral ports.
+    /// Source ports towards endpoints. The agent's own connections take others.
     #[schemars(default = "nat_ports", regex(pattern = r"^\s*[0-9]{1,5}\s*[~-]\s*[0-9]{1,5}\s*$"))]
     pub nat_ports: String,
     /// Key of the hash, 32 hexadecimal digits; random when absent. Edges that must choose alike need the same one.

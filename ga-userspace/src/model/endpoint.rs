@@ -1,8 +1,8 @@
 //! Endpoint groups and endpoints (specification §1.4, §1.7, §1.11, §1.16).
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::Duration};
 
-use super::{Name, PortMapping};
+use super::{HealthCheck, Name, PortMapping};
 
 /// 0–255, 255 by default; the share of an endpoint is its weight over the sum of the group's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +15,22 @@ impl Default for Weight {
 }
 
 impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// 0–100 %, 100 by default: the part that a group takes of the traffic that reaches it in the order of priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TrafficRatio(pub u8);
+
+impl Default for TrafficRatio {
+    fn default() -> Self {
+        Self(100)
+    }
+}
+
+impl fmt::Display for TrafficRatio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -74,6 +90,12 @@ pub struct EndpointGroup {
     pub region: String,
     /// Free text.
     pub description: String,
+    /// How much of the traffic that reaches it the group takes.
+    pub traffic_ratio: TrafficRatio,
+    /// Latency to the region; `None` measures it.
+    pub latency: Option<Duration>,
+    /// How the endpoints are probed; `None` believes all of them to be healthy.
+    pub health_check: Option<HealthCheck>,
     /// Family towards the endpoints.
     pub backend_ip_version: BackendIpVersion,
     /// Listener port to endpoint port.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{EndpointGroup, Name, Ports};
+use super::{EndpointGroup, Name, PortMapping, Ports};
 
 /// What clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +58,14 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// New flows a second that are admitted; 0 is the automatic bound, which follows from the size of flow memory.
     pub max_new_flows_per_second: u32,
-    /// The default endpoint group.
-    pub group: EndpointGroup,
+    /// The default endpoint groups, at least one, in file order; each is in a region of its own and has a name of its own.
+    pub groups: Vec<EndpointGroup>,
+}
+
+impl Listener {
+    /// Listener port to endpoint port: all groups of a listener map alike.
+    pub fn port_mapping(&self) -> &PortMapping {
+        static NONE: PortMapping = PortMapping::NONE;
+        self.groups.first().map_or(&NONE, |group| &group.port_mapping)
+    }
 }

@@ -3,6 +3,8 @@
 //! Nothing here reads a clock, a file or a socket, and nothing here knows TOML.
 
 mod endpoint;
+mod full_name;
+mod health_check;
 mod instance;
 mod limits;
 mod listener;
@@ -10,7 +12,9 @@ mod name;
 mod node;
 mod port;
 
-pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Weight};
+pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, TrafficRatio, Weight};
+pub use full_name::{EndpointName, EndpointNameError, GroupName};
+pub use health_check::{HealthCheck, HealthProtocol};
 pub use instance::Instance;
 pub use limits::{Limits, NameRule, Profile};
 pub use listener::{Affinity, Listener, Protocol};

@@ -40,7 +40,7 @@ pub struct Node {
     pub xdp_mode: XdpMode,
     /// Flows of each family that fit (default 65,536).
     pub flows: u32,
-    /// Source ports towards endpoints (default 1024–32767: below the host's own ephemeral ports).
+    /// Source ports towards endpoints (default 1024–64511; the agent's own connections take others).
     pub nat_ports: RangeInclusive<u16>,
     /// Key of the hash; chosen at random and kept in the maps when absent. Edges that must agree need the same one.
     pub hash_seed: Option<Seed>,

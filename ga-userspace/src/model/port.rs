@@ -137,6 +137,9 @@ impl fmt::Display for Ports {
 pub struct PortMapping(BTreeMap<Port, u16>);
 
 impl PortMapping {
+    /// Every port keeps its number.
+    pub const NONE: Self = Self(BTreeMap::new());
+
     /// Adds one mapping; false when the listener port has one already.
     pub fn insert(&mut self, listener: Port, endpoint: u16) -> bool {
         let fresh = !self.0.contains_key(&listener);

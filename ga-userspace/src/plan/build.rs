@@ -12,24 +12,41 @@ use ga_common::abi::{
 };
 
 use super::{
-    Candidate, EndpointName, EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection,
-    State, TableInfo, TableView, address_key, entries,
+    Candidate, EndpointView, Family, GroupView, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State,
+    TableInfo, TableView, address_key, entries,
     error::within,
     identity,
     ids::Pool,
     numbers::{Numbers, Sorted},
 };
-use crate::model::{Affinity, Instance, Intent, Listener, Weight};
+use crate::{
+    health::Beliefs,
+    model::{Affinity, EndpointGroup, EndpointName, GroupName, Instance, Intent, Listener, Weight},
+};
 
-/// Plans `intent` with what was set by hand, given what the maps hold. `seed` is the key of the hash, which the agent keeps.
-pub fn build(intent: &Intent, overrides: &Overrides, running: &State, seed: [u64; 2]) -> Result<Plan, PlanError> {
-    build_sized(intent, overrides, running, seed, TABLE_SIZE)
+/// Plans `intent` with what was set by hand and what is believed of endpoints, given what the maps hold. `seed` is the key of the
+/// hash, which the agent keeps.
+pub fn build(
+    intent: &Intent,
+    overrides: &Overrides,
+    beliefs: &Beliefs,
+    running: &State,
+    seed: [u64; 2],
+) -> Result<Plan, PlanError> {
+    build_sized(intent, Known { overrides, beliefs }, running, seed, TABLE_SIZE)
+}
+
+/// What counts beside the file.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) overrides: &'a Overrides,
+    pub(super) beliefs: &'a Beliefs,
 }
 
 /// The same with tables of another prime size.
 pub(super) fn build_sized(
     intent: &Intent,
-    overrides: &Overrides,
+    known: Known<'_>,
     running: &State,
     seed: [u64; 2],
     table_size: usize,
@@ -46,7 +63,7 @@ pub(super) fn build_sized(
     };
     fits(running, &target)?;
     let mut listeners: Vec<_> =
-        sorted.listeners.iter().map(|(instance, listener)| view(instance, listener, overrides, &numbers)).collect();
+        sorted.listeners.iter().map(|(instance, listener)| view(instance, listener, known, &numbers)).collect();
     for view in &listeners {
         target.listeners.insert(view.id, listener_entry(view, &numbers));
         target.endpoints.extend(view.endpoints.iter().map(|endpoint| (endpoint.id, endpoint_entry(view.id, endpoint))));
@@ -57,7 +74,7 @@ pub(super) fn build_sized(
     if !noop {
         target.generation = Generation(running.generation.0 + 1);
     }
-    let notes = notes(&sorted, overrides, &listeners);
+    let notes = notes(&sorted, known.overrides, &listeners);
     let instances = sorted.instances.iter().map(|instance| instance_view(instance, &numbers)).collect();
     Ok(Plan { generation: target.generation, target, instances, listeners, notes, noop, table_size })
 }
@@ -77,15 +94,12 @@ fn instance_view(instance: &Instance, numbers: &Numbers) -> InstanceView {
     InstanceView { name: instance.id.clone(), id: numbers.instances[&instance.id], vips, egress_ips }
 }
 
-fn view(instance: &Instance, listener: &Listener, overrides: &Overrides, numbers: &Numbers) -> ListenerView {
-    let group = &listener.group;
-    let mut endpoints: Vec<_> = group
-        .endpoints
-        .iter()
-        .map(|endpoint| {
-            endpoint_view(EndpointName::new(instance, listener, group, endpoint), endpoint.weight, overrides, numbers)
-        })
-        .collect();
+fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Numbers) -> ListenerView {
+    let of_group = |group: &EndpointGroup| -> Vec<_> {
+        let name = |endpoint| EndpointName::new(instance, listener, group, endpoint);
+        group.endpoints.iter().map(|e| endpoint_view(name(e), e.weight, known, numbers)).collect()
+    };
+    let mut endpoints: Vec<_> = listener.groups.iter().flat_map(of_group).collect();
     endpoints.sort_by(|a, b| a.name.cmp(&b.name));
     ListenerView {
         instance: instance.id.clone(),
@@ -97,20 +111,32 @@ fn view(instance: &Instance, listener: &Listener, overrides: &Overrides, numbers
         // The model allows 900 seconds at most.
         idle_timeout_s: u16::try_from(listener.idle_timeout.as_secs()).unwrap_or(u16::MAX),
         max_new_flows_per_second: listener.max_new_flows_per_second,
-        group: group.name.clone(),
-        region: group.region.clone(),
-        port_mapping: group.port_mapping.clone(),
+        port_mapping: listener.port_mapping().clone(),
+        groups: groups(instance, listener, known.beliefs),
         endpoints,
         tables: BTreeMap::new(),
     }
 }
 
-fn endpoint_view(name: EndpointName, configured: Weight, overrides: &Overrides, numbers: &Numbers) -> EndpointView {
-    let set = overrides.endpoints.get(&name).copied().unwrap_or_default();
-    let identity = name.identity();
+fn groups(instance: &Instance, listener: &Listener, beliefs: &Beliefs) -> Vec<GroupView> {
+    let view = |(index, group): (usize, &EndpointGroup)| GroupView {
+        name: group.name.clone(),
+        region: group.region.clone(),
+        traffic_ratio: group.traffic_ratio,
+        priority: index + 1,
+        latency: group.latency.or_else(|| beliefs.latency.get(&GroupName::new(instance, listener, group)).copied()),
+    };
+    let mut groups: Vec<_> = listener.groups.iter().enumerate().map(view).collect();
+    groups.sort_by(|a, b| a.name.cmp(&b.name));
+    groups
+}
+
+fn endpoint_view(name: EndpointName, configured: Weight, known: Known<'_>, numbers: &Numbers) -> EndpointView {
+    let set = known.overrides.endpoints.get(&name).copied().unwrap_or_default();
+    let (identity, belief) = (identity::of(&name), known.beliefs.of(&name));
     let (id, weight) = (numbers.endpoints[&identity], set.effective(configured));
     // The share is known when the listener's table is.
-    EndpointView { name, id, identity, configured, weight, drained: set.drained, share: 0.0 }
+    EndpointView { name, id, identity, configured, weight, drained: set.drained, belief, share: 0.0 }
 }
 
 fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
@@ -151,9 +177,10 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
         for family in Family::ALL {
             let members = || view.endpoints.iter().filter(|endpoint| Family::of(endpoint.name.address) == family);
             let selection =
-                Selection::new(members().map(|e| Candidate { identity: e.name.place(), share: u64::from(e.weight.0) }));
+                Selection::new(members().map(|e| Candidate { identity: identity::place(&e.name), share: u64::from(e.weight.0) }));
             let digest = selection.digest(size);
-            let owners: Owners = members().map(|endpoint| (endpoint.name.place(), (endpoint.id, endpoint.identity))).collect();
+            let owners: Owners =
+                members().map(|endpoint| (identity::place(&endpoint.name), (endpoint.id, endpoint.identity))).collect();
             let (id, info) = if selection.is_empty() {
                 (TableId::EMPTY, None)
             } else if let Some((id, info)) = kept(running, view.id, family, digest, &selection, &owners) {
@@ -167,7 +194,7 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
             target.active.insert((view.id, family), id);
             target.tables.extend(info.map(|info| (id, info)));
             for endpoint in view.endpoints.iter_mut().filter(|endpoint| Family::of(endpoint.name.address) == family) {
-                endpoint.share = selection.fraction(endpoint.name.place());
+                endpoint.share = selection.fraction(identity::place(&endpoint.name));
             }
             view.tables.insert(family, TableView { id, digest, selection });
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndpointView, InstanceView, ListenerView, Moved, Plan, moved::moved};
+use super::{EndpointView, GroupView, InstanceView, ListenerView, Moved, Plan, moved::moved};
 use crate::model::Affinity;
 
 /// What happens to something.
@@ -169,12 +169,17 @@ fn listener_fields(old: &ListenerView, new: &ListenerView) -> Vec<Change> {
             ("client_affinity", affinity.to_owned()),
             ("idle_timeout", format!("{} s", listener.idle_timeout_s)),
             ("max_new_flows_per_second", allowance(listener.max_new_flows_per_second)),
-            ("endpoint_group", listener.group.to_string()),
-            ("region", listener.region.clone()),
+            ("endpoint_group", words(listener, |group| group.name.to_string())),
+            ("region", words(listener, |group| group.region.clone())),
             ("port_mapping", if mapping.is_empty() { "none".to_owned() } else { mapping.join(",") }),
         ]
     };
     fields(Object::Listener, &new.path(), values(old), values(new))
+}
+
+/// Of all groups, in the order of their names.
+fn words(listener: &ListenerView, word: impl Fn(&GroupView) -> String) -> String {
+    listener.groups.iter().map(word).collect::<Vec<_>>().join(",")
 }
 
 fn allowance(rate: u32) -> String {

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::EndpointKind;
+use crate::model::{EndpointKind, EndpointName};
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -54,6 +54,16 @@ pub(super) fn of_place(address: IpAddr) -> u64 {
 /// Identity of an endpoint. The address counts in its canonical text form (RFC 5952).
 pub(super) fn of_endpoint(instance: &str, listener: &str, group: &str, kind: EndpointKind, address: IpAddr) -> u64 {
     of_parts(&["endpoint", instance, listener, group, kind.word(), &address.to_string()])
+}
+
+/// Stable number of where an endpoint is, whoever names it.
+pub(super) fn place(name: &EndpointName) -> u64 {
+    of_place(name.address)
+}
+
+/// The stable number of an endpoint: the same on every edge and after every restart.
+pub(super) fn of(name: &EndpointName) -> u64 {
+    of_endpoint(name.instance.as_str(), name.listener.as_str(), name.group.as_str(), name.kind, name.address)
 }
 
 #[cfg(test)]

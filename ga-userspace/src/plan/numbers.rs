@@ -8,8 +8,8 @@ use ga_common::abi::{
     limits::{MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS},
 };
 
-use super::{EndpointName, PlanError, State, address_key, identity, ids::Pool};
-use crate::model::{Instance, Listener, Name};
+use super::{PlanError, State, address_key, identity, ids::Pool};
+use crate::model::{EndpointGroup, EndpointName, Instance, Listener, Name};
 
 /// The parts of an intent in the order of their names, whatever the order in the file.
 pub(super) struct Sorted<'a> {
@@ -31,9 +31,9 @@ impl<'a> Sorted<'a> {
     }
 
     /// The endpoints of one listener, in the order of their names.
-    pub(super) fn endpoints(instance: &Instance, listener: &Listener) -> Vec<EndpointName> {
-        let group = &listener.group;
-        let mut names: Vec<_> = group.endpoints.iter().map(|e| EndpointName::new(instance, listener, group, e)).collect();
+    pub(super) fn endpoints(instance: &'a Instance, listener: &'a Listener) -> Vec<EndpointName> {
+        let names_of = |group: &'a EndpointGroup| group.endpoints.iter().map(|e| EndpointName::new(instance, listener, group, e));
+        let mut names: Vec<_> = listener.groups.iter().flat_map(names_of).collect();
         names.sort_unstable();
         names
     }
@@ -104,7 +104,7 @@ fn listeners(sorted: &Sorted<'_>, running: &State) -> Result<BTreeMap<u64, Liste
 
 fn endpoints(sorted: &Sorted<'_>, running: &State) -> Result<BTreeMap<u64, EndpointId>, PlanError> {
     let names = sorted.listeners.iter().flat_map(|(instance, listener)| Sorted::endpoints(instance, listener));
-    let wanted = names.map(|name| (name.identity(), name.to_string())).collect();
+    let wanted = names.map(|name| (identity::of(&name), name.to_string())).collect();
     let of = |flag: u32| {
         let entries = running.endpoints.iter().filter(move |(_, endpoint)| endpoint.flags == flag);
         entries.map(|(id, endpoint)| (endpoint.identity, u32::from(id.0)))

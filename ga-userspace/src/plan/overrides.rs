@@ -1,93 +1,10 @@
 //! What an operator set by hand, over the file: `ga endpoints drain | undrain | weight`.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::identity;
-use crate::model::{Endpoint, EndpointGroup, EndpointKind, Instance, Listener, Name, NameRule, Weight};
-
-/// Which endpoint, as a text `instance/listener/group/kind/address`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct EndpointName {
-    /// The instance's id.
-    pub instance: Name,
-    /// The listener's name.
-    pub listener: Name,
-    /// The group's name.
-    pub group: Name,
-    /// What it is.
-    pub kind: EndpointKind,
-    /// Where it is.
-    pub address: IpAddr,
-}
-
-/// Why a text names no endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not of the form instance/listener/group/kind/address")]
-pub struct EndpointNameError(String);
-
-impl EndpointName {
-    pub(super) fn new(instance: &Instance, listener: &Listener, group: &EndpointGroup, endpoint: &Endpoint) -> Self {
-        Self {
-            instance: instance.id.clone(),
-            listener: listener.name.clone(),
-            group: group.name.clone(),
-            kind: endpoint.kind,
-            address: endpoint.address,
-        }
-    }
-
-    /// Stable number of where the endpoint is, whoever names it.
-    pub fn place(&self) -> u64 {
-        identity::of_place(self.address)
-    }
-
-    /// The stable number of this endpoint: the same on every edge and after every restart.
-    pub fn identity(&self) -> u64 {
-        identity::of_endpoint(self.instance.as_str(), self.listener.as_str(), self.group.as_str(), self.kind, self.address)
-    }
-}
-
-impl fmt::Display for EndpointName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}/{}/{}", self.instance, self.listener, self.group, self.kind.word(), self.address)
-    }
-}
-
-impl FromStr for EndpointName {
-    type Err = EndpointNameError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).ok_or_else(|| EndpointNameError(text.to_owned()))
-    }
-}
-
-fn parse(text: &str) -> Option<EndpointName> {
-    let mut parts = text.splitn(5, '/');
-    // The extended rule allows every name that any rule allows.
-    let mut name = || Name::parse(parts.next()?, NameRule::Extended).ok();
-    let (instance, listener, group) = (name()?, name()?, name()?);
-    let word = parts.next()?;
-    let kinds = [EndpointKind::Ip, EndpointKind::PublicIp, EndpointKind::PrivateIp];
-    let kind = kinds.into_iter().find(|kind| kind.word() == word)?;
-    Some(EndpointName { instance, listener, group, kind, address: parts.next()?.parse().ok()? })
-}
-
-impl From<EndpointName> for String {
-    fn from(name: EndpointName) -> Self {
-        name.to_string()
-    }
-}
-
-impl TryFrom<String> for EndpointName {
-    type Error = EndpointNameError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
+use crate::model::{EndpointName, Weight};
 
 /// What is set for one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,16 +52,6 @@ mod weight {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_survive_their_text() {
-        for text in ["shop/https/eu/ip/192.0.2.1", "a.b/c/d/private_ip/2001:db8::1"] {
-            assert_eq!(text.parse::<EndpointName>().unwrap().to_string(), text);
-        }
-        for text in ["", "shop/https/eu/192.0.2.1", "shop/https/eu/alb/192.0.2.1", "shop/https/eu/ip/192.0.2.1/x"] {
-            assert!(text.parse::<EndpointName>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn overrides_survive_their_json() {

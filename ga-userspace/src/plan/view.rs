@@ -1,11 +1,14 @@
 //! The plan: the maps' target content, and the same with names.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
-use super::{EndpointName, Family, Selection, State};
-use crate::model::{Affinity, Name, PortMapping, Ports, Protocol, Weight};
+use super::{Family, Selection, State, identity};
+use crate::{
+    health::Belief,
+    model::{Affinity, EndpointName, Name, PortMapping, Ports, Protocol, TrafficRatio, Weight},
+};
 
 /// An immutable, numbered answer to "what shall the data path hold". Listeners and endpoints are in the order of their names.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +42,7 @@ impl Plan {
         });
         let (listener, view) = owner.filter(|_| table != TableId::EMPTY)?;
         let ids: BTreeMap<u64, EndpointId> =
-            listener.endpoints.iter().map(|endpoint| (endpoint.name.place(), endpoint.id)).collect();
+            listener.endpoints.iter().map(|endpoint| (identity::place(&endpoint.name), endpoint.id)).collect();
         Some(view.selection.owners(self.table_size, |place| ids.get(&place).copied().unwrap_or(EndpointId::NONE)))
     }
 
@@ -81,13 +84,11 @@ pub struct ListenerView {
     pub idle_timeout_s: u16,
     /// New flows a second that are admitted; 0 is the automatic bound.
     pub max_new_flows_per_second: u32,
-    /// The group's name.
-    pub group: Name,
-    /// The group's region.
-    pub region: String,
     /// Listener port to endpoint port.
     pub port_mapping: PortMapping,
     /// In the order of their names.
+    pub groups: Vec<GroupView>,
+    /// Of all groups, in the order of their names.
     pub endpoints: Vec<EndpointView>,
     /// What new flows of each family choose from.
     pub tables: BTreeMap<Family, TableView>,
@@ -98,6 +99,21 @@ impl ListenerView {
     pub fn path(&self) -> String {
         format!("{}/{}", self.instance, self.name)
     }
+}
+
+/// An endpoint group of the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupView {
+    /// Its name.
+    pub name: Name,
+    /// Its region.
+    pub region: String,
+    /// The part of the traffic that reaches it.
+    pub traffic_ratio: TrafficRatio,
+    /// Where it stands in the scheduling priority: 1 is asked first.
+    pub priority: usize,
+    /// How far away it is, measured or set; `None` when nobody knows.
+    pub latency: Option<Duration>,
 }
 
 /// An endpoint of the plan.
@@ -115,6 +131,8 @@ pub struct EndpointView {
     pub weight: Weight,
     /// By hand.
     pub drained: bool,
+    /// What is believed of it.
+    pub belief: Belief,
     /// Its part of the new flows of its family, 0 to 1.
     pub share: f64,
 }

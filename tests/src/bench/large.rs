@@ -71,6 +71,6 @@ mod tests {
         let text = Large { listeners: 300, weight: 0 }.text("[\"eth0\"]");
         let intent = ga::config::parse("large.toml", &text).unwrap().intent;
         assert_eq!(intent.instances[0].listeners.len(), 300);
-        assert!(intent.instances[0].listeners.iter().all(|listener| listener.group.endpoints.len() == ENDPOINTS));
+        assert!(intent.instances[0].listeners.iter().all(|listener| listener.groups[0].endpoints.len() == ENDPOINTS));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use ga::{
     config,
+    health::Beliefs,
     model::Intent,
     plan::{self, Overrides, Plan, State, Step},
     program::Sizes,
@@ -53,7 +54,7 @@ fn intent(large: Large) -> Result<Intent> {
 }
 
 fn build(intent: &Intent, running: &State) -> Result<Plan> {
-    plan::build(intent, &Overrides::default(), running, SEED).context("no plan")
+    plan::build(intent, &Overrides::default(), &Beliefs::default(), running, SEED).context("no plan")
 }
 
 fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {

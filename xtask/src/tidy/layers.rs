@@ -53,11 +53,12 @@ const ROOMS: [Room; 15] = [
 ];
 
 /// Rooms, and the state machine of another, that take time and bytes as values.
-const PURE: [&str; 5] = [
+const PURE: [&str; 6] = [
     "ga-userspace/src/config",
     "ga-userspace/src/model",
     "ga-userspace/src/plan",
-    "ga-userspace/src/health/state.rs",
+    "ga-userspace/src/health/belief.rs",
+    "ga-userspace/src/health/order.rs",
     "ga-userspace/src/health/machine.rs",
 ];
 

@@ -8,18 +8,17 @@ use ga_common::abi::{
     limits::MAX_EGRESS,
 };
 
-use super::fixtures::{SIZE, instance, intent, listener, shop};
+use super::fixtures::{SIZE, by_hand, instance, intent, listener, nothing, shop};
 use crate::{
-    model::{Intent, Port, Protocol, Weight},
-    plan::{
-        EndpointName, Family, Note, Override, Overrides, Plan, PlanError, State, address_key, build, build::build_sized, steps,
-    },
+    health::Beliefs,
+    model::{EndpointName, Intent, Port, Protocol, Weight},
+    plan::{Family, Note, Override, Overrides, Plan, PlanError, State, address_key, build, build::build_sized, steps},
 };
 
 const SEED: [u64; 2] = [1, 2];
 
 fn plan(intent: &Intent, running: &State) -> Plan {
-    build_sized(intent, &Overrides::default(), running, SEED, SIZE).unwrap()
+    build_sized(intent, nothing(), running, SEED, SIZE).unwrap()
 }
 
 fn after(running: &State, plan: &Plan) -> State {
@@ -42,7 +41,7 @@ fn the_order_in_the_file_does_not_matter() {
     for instance in &mut shuffled.instances {
         instance.listeners.reverse();
         instance.vips.reverse();
-        instance.listeners.iter_mut().for_each(|listener| listener.group.endpoints.reverse());
+        instance.listeners.iter_mut().for_each(|listener| listener.groups[0].endpoints.reverse());
     }
     assert_eq!(plan(&shop(), &State::default()), plan(&shuffled, &State::default()));
 }
@@ -126,7 +125,7 @@ fn a_tables_content_can_be_made_anew_from_the_plan() {
 fn only_tables_whose_shares_change_are_filled() {
     let first = plan(&shop(), &State::default());
     let mut changed = shop();
-    changed.instances[0].listeners[0].group.endpoints[0].weight = Weight(10);
+    changed.instances[0].listeners[0].groups[0].endpoints[0].weight = Weight(10);
     let second = plan(&changed, &first.target);
     let filled: Vec<_> = steps(&first.target, &second.target).into_iter().map(|step| step.to_string()).collect();
     assert_eq!(filled.iter().filter(|step| step.starts_with("fill")).count(), 1);
@@ -141,7 +140,7 @@ fn a_drained_endpoint_gets_no_new_flow_and_keeps_its_entry_for_old_ones() {
     let drained = id(&first, &name.address.to_string());
     let mut overrides = Overrides::default();
     overrides.endpoints.insert(name, Override { weight: None, drained: true });
-    let second = build_sized(&shop(), &overrides, &first.target, SEED, SIZE).unwrap();
+    let second = build_sized(&shop(), by_hand(&overrides), &first.target, SEED, SIZE).unwrap();
     assert_eq!(second.target.endpoints, first.target.endpoints);
     for (key, table) in &second.target.active {
         let slots = second.target.tables.get(table).and_then(|info| info.slots.clone());
@@ -153,7 +152,7 @@ fn a_drained_endpoint_gets_no_new_flow_and_keeps_its_entry_for_old_ones() {
 #[test]
 fn the_last_endpoint_that_leaves_leaves_the_empty_state() {
     let mut changed = shop();
-    changed.instances[1].listeners[0].group.endpoints[0].weight = Weight(0);
+    changed.instances[1].listeners[0].groups[0].endpoints[0].weight = Weight(0);
     let second = plan(&changed, &plan(&shop(), &State::default()).target);
     let mail = second.listeners.iter().find(|listener| listener.name.as_str() == "mail").unwrap();
     assert_eq!(second.target.active[&(mail.id, Family::V4)], TableId::EMPTY);
@@ -170,7 +169,7 @@ fn the_last_endpoint_that_leaves_leaves_the_empty_state() {
 #[test]
 fn services_carry_the_mapped_port() {
     let mut intent = shop();
-    assert!(intent.instances[0].listeners[0].group.port_mapping.insert(Port::new(443).unwrap(), 18_443));
+    assert!(intent.instances[0].listeners[0].groups[0].port_mapping.insert(Port::new(443).unwrap(), 18_443));
     let plan = plan(&intent, &State::default());
     let port = |port: u16| {
         let addr = address_key("192.0.2.1".parse().unwrap());
@@ -192,7 +191,7 @@ fn overrides_for_nobody_are_reported() {
     let mut overrides = Overrides::default();
     let name: EndpointName = "shop/https/eu/ip/203.0.113.9".parse().unwrap();
     overrides.endpoints.insert(name.clone(), Override::default());
-    let plan = build_sized(&shop(), &overrides, &State::default(), SEED, SIZE).unwrap();
+    let plan = build_sized(&shop(), by_hand(&overrides), &State::default(), SEED, SIZE).unwrap();
     assert!(plan.notes.contains(&Note::OverrideUnmatched(name)));
 }
 
@@ -200,12 +199,17 @@ fn overrides_for_nobody_are_reported() {
 fn too_much_is_refused_with_limit_and_value() {
     let egress: Vec<_> = (0..=MAX_EGRESS).map(|n| format!("198.51.100.{n}")).collect();
     let egress: Vec<_> = egress.iter().map(String::as_str).collect();
-    let error =
-        build(&intent(vec![instance("a", &["192.0.2.1"], &egress, vec![])]), &Overrides::default(), &State::default(), SEED);
+    let error = build(
+        &intent(vec![instance("a", &["192.0.2.1"], &egress, vec![])]),
+        &Overrides::default(),
+        &Beliefs::default(),
+        &State::default(),
+        SEED,
+    );
     assert_eq!(error.unwrap_err().to_string(), "instance a has 9 IPv4 egress addresses, but the limit is 8");
 
     let many = (0..65).map(|n| instance(&format!("i{n}"), &[&format!("192.0.2.{n}")], &[], vec![])).collect();
-    let error = build(&intent(many), &Overrides::default(), &State::default(), SEED);
+    let error = build(&intent(many), &Overrides::default(), &Beliefs::default(), &State::default(), SEED);
     assert_eq!(error.unwrap_err(), PlanError::Capacity { what: "instances", limit: 64, value: 65 });
 }
 
@@ -213,7 +217,7 @@ fn too_much_is_refused_with_limit_and_value() {
 fn one_port_for_two_listeners_is_refused() {
     let twice = |text| listener(text, Protocol::Tcp, "80", &[("10.0.0.1", 1)]);
     let intent = intent(vec![instance("a", &["192.0.2.1"], &["192.0.2.1"], vec![twice("l1"), twice("l2")])]);
-    let error = build(&intent, &Overrides::default(), &State::default(), SEED).unwrap_err();
+    let error = build(&intent, &Overrides::default(), &Beliefs::default(), &State::default(), SEED).unwrap_err();
     assert_eq!(error.to_string(), "192.0.2.1 port 80 tcp belongs to both a/l1 and a/l2");
 }
 

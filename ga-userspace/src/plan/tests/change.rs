@@ -1,13 +1,13 @@
 //! What the report says.
 
-use super::fixtures::{SIZE, listener, shop};
+use super::fixtures::{SIZE, listener, nothing, shop};
 use crate::{
     model::{Affinity, Intent, Protocol, Weight},
-    plan::{Action, Changes, Overrides, Plan, State, build::build_sized, compare},
+    plan::{Action, Changes, Plan, State, build::build_sized, compare},
 };
 
 fn plan(intent: &Intent, running: &State) -> Plan {
-    build_sized(intent, &Overrides::default(), running, [1, 2], SIZE).unwrap()
+    build_sized(intent, nothing(), running, [1, 2], SIZE).unwrap()
 }
 
 fn report(change: impl FnOnce(&mut Intent)) -> Changes {
@@ -26,7 +26,7 @@ fn nothing_is_said_about_nothing() {
 
 #[test]
 fn a_weight_moves_its_share_of_the_flows() {
-    let changes = report(|intent| intent.instances[0].listeners[1].group.endpoints[0].weight = Weight(1));
+    let changes = report(|intent| intent.instances[0].listeners[1].groups[0].endpoints[0].weight = Weight(1));
     assert_eq!(changes.moved.len(), 1);
     let moved = &changes.moved[0];
     assert_eq!((moved.listener.as_str(), moved.family.as_str()), ("shop/dns", "ipv4"));

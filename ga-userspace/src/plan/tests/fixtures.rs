@@ -1,11 +1,28 @@
 //! Small intents for tests.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
-use crate::model::{
-    Affinity, BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Limits, Listener, Name, NameRule, Node,
-    PortMapping, Ports, Protocol, Weight, XdpMode,
+use crate::{
+    health::Beliefs,
+    model::{
+        Affinity, BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Limits, Listener, Name, NameRule,
+        Node, PortMapping, Ports, Protocol, TrafficRatio, Weight, XdpMode,
+    },
+    plan::{Overrides, build::Known},
 };
+
+/// Nothing set by hand, nothing believed.
+pub(super) static NOTHING: LazyLock<(Overrides, Beliefs)> = LazyLock::new(Default::default);
+
+/// The same, as planning takes it.
+pub(super) fn nothing() -> Known<'static> {
+    by_hand(&NOTHING.0)
+}
+
+/// Only `overrides`.
+pub(super) fn by_hand(overrides: &Overrides) -> Known<'_> {
+    Known { overrides, beliefs: &NOTHING.1 }
+}
 
 /// A prime that leaves 2 when divided by 3; small, so that tests are quick.
 pub(super) const SIZE: usize = 251;
@@ -41,6 +58,9 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         name: name("eu"),
         region: "eu-central-1".to_owned(),
         description: String::new(),
+        traffic_ratio: TrafficRatio::default(),
+        latency: None,
+        health_check: None,
         backend_ip_version: BackendIpVersion::Affinity,
         port_mapping: PortMapping::default(),
         endpoints,
@@ -53,7 +73,7 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         affinity: Affinity::None,
         idle_timeout: Duration::from_secs(900),
         max_new_flows_per_second: 0,
-        group,
+        groups: vec![group],
     }
 }
 

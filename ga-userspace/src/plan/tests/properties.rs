@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::fixtures::{SIZE, instance, intent, listener};
+use super::fixtures::{SIZE, instance, intent, listener, nothing};
 use crate::{
     model::{Affinity, Instance, Intent, Listener, Port, Protocol},
-    plan::{Overrides, State, build::build_sized, steps},
+    plan::{State, build::build_sized, steps},
 };
 
 /// Few names, ports and addresses, so that two intents have much in common.
@@ -29,7 +29,7 @@ fn any_listener(index: usize) -> impl Strategy<Value = Option<Listener>> {
             listener.affinity = if affinity { Affinity::SourceIp } else { Affinity::None };
             listener.idle_timeout = Duration::from_secs(timeout);
             if mapped {
-                listener.group.port_mapping.insert(Port::new(first).unwrap(), 8_080);
+                listener.groups[0].port_mapping.insert(Port::new(first).unwrap(), 8_080);
             }
             listener
         })
@@ -60,7 +60,7 @@ fn any_intent() -> impl Strategy<Value = Intent> {
 
 /// Applies at most `limit` steps towards `intent`, looking at every state on the way.
 fn advance(state: &mut State, intent: &Intent, seed: u64, limit: Option<Index>) -> Result<(), TestCaseError> {
-    let plan = build_sized(intent, &Overrides::default(), state, [seed, 0], SIZE).unwrap();
+    let plan = build_sized(intent, nothing(), state, [seed, 0], SIZE).unwrap();
     prop_assert_eq!(plan.target.check(), []);
     prop_assert!(steps(&plan.target, &plan.target).is_empty());
     let steps = steps(state, &plan.target);
@@ -100,7 +100,7 @@ proptest! {
         }
         let (last, _) = &intents[0];
         advance(&mut state, last, 0, None)?;
-        let again = build_sized(last, &Overrides::default(), &state, [0, 0], SIZE).unwrap();
+        let again = build_sized(last, nothing(), &state, [0, 0], SIZE).unwrap();
         prop_assert!(again.is_noop());
     }
 
@@ -108,7 +108,7 @@ proptest! {
     fn an_endpoint_keeps_its_number_for_as_long_as_it_has_an_entry(intents in vec(any_intent(), 2..5)) {
         let mut state = State::default();
         for intent in &intents {
-            let plan = build_sized(intent, &Overrides::default(), &state, [0, 0], SIZE).unwrap();
+            let plan = build_sized(intent, nothing(), &state, [0, 0], SIZE).unwrap();
             for (id, entry) in &state.endpoints {
                 prop_assert_eq!(plan.target.endpoints[id].identity, entry.identity);
             }
@@ -128,13 +128,13 @@ proptest! {
     fn from_every_prefix_there_is_a_safe_way_to_any_other_plan(old in any_intent(), new in any_intent(), other in any_intent()) {
         let mut state = State::default();
         advance(&mut state, &old, 0, None)?;
-        let target = build_sized(&new, &Overrides::default(), &state, [0, 0], SIZE).unwrap().target;
+        let target = build_sized(&new, nothing(), &state, [0, 0], SIZE).unwrap().target;
         for step in steps(&state, &target) {
             // A start knows of tables what their digests say.
             let mut found = state.clone();
             found.forget_slots();
             advance(&mut found, &other, 0, None)?;
-            prop_assert!(build_sized(&other, &Overrides::default(), &found, [0, 0], SIZE).unwrap().is_noop());
+            prop_assert!(build_sized(&other, nothing(), &found, [0, 0], SIZE).unwrap().is_noop());
             state.apply(&step).unwrap();
         }
     }

@@ -1,0 +1,5 @@
+//! What is believed of endpoints and groups: who is up, and how far away they are.
+
+mod belief;
+
+pub use belief::{Belief, Beliefs};
