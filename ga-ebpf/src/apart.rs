@@ -11,7 +11,6 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ga_common::{
-    abi::family::Family,
     path::{self, cross, verdict::Outcome},
     wire::{
         extension,
@@ -49,18 +48,57 @@ pub(crate) extern "C" fn ga_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &KernelTables).bits()
 }
 
-/// What of a packet's way concerns two families: [`cross::packet`].
+/// [`cross::known`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn ga_across(ctx: *mut xdp_md, asked: u64) -> u64 {
-    cross::packet(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+pub(crate) extern "C" fn ga_known_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::known(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
 }
 
-/// [`cross::open`] for a packet of IPv4 if `family` is zero, of IPv6 if not.
+/// [`cross::open`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn ga_open_across(family: u32) -> u64 {
-    cross::open(&KernelTables, if family == 0 { Family::V4 } else { Family::V6 }).bits()
+pub(crate) extern "C" fn ga_open_across(asked: u64) -> u64 {
+    cross::open(&KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// [`cross::translate`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_translate(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::translate(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// [`cross::tell`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_tell_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::tell(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// The steps of [`cross`], each in a function of its own.
+pub(crate) struct Across(pub(crate) *mut xdp_md);
+
+impl cross::Steps for Across {
+    #[inline(always)]
+    fn known(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_known_across(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn open(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_open_across(asked.bits())))
+    }
+
+    #[inline(always)]
+    fn translate(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_translate(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn tell(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_tell_across(self.0, asked.bits())))
+    }
 }
 
 /// Bytes that are summed up at once; packets are no longer than eight times that.

@@ -26,14 +26,14 @@ use ga_common::{
         reason::{Drop, Pass},
     },
     path::{
-        self,
+        self, cross,
         verdict::{Outcome, Verdict},
     },
     wire::frame::Frame as _,
 };
 
 use crate::{
-    apart::{ga_across, ga_icmp},
+    apart::{Across, ga_icmp},
     frame::XdpFrame,
     tables::KernelTables,
 };
@@ -52,7 +52,7 @@ fn decide(ctx: &XdpContext) -> Outcome {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_icmp(ctx.ctx))),
         outcome => outcome,
     };
-    if outcome.is_across() { Outcome::from_bits(black_box(ga_across(ctx.ctx, outcome.bits()))) } else { outcome }
+    if outcome.is_across() { cross::decide(&mut Across(ctx.ctx), outcome) } else { outcome }
 }
 
 /// Verdict to XDP action and counter.

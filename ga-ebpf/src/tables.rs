@@ -1,9 +1,6 @@
 //! The tables of a packet's way, over BPF maps.
 
-use core::{
-    hint::black_box,
-    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xor},
-};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xor};
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns};
 use ga_common::{
@@ -15,14 +12,11 @@ use ga_common::{
         limits::{ADMISSION_TICKS, TABLE_SIZE},
         reason::Event,
     },
-    path::{
-        tables::{Direction, FlowMemory, Scratch, Tables},
-        verdict::Outcome,
-    },
+    path::tables::{Direction, FlowMemory, Scratch, Tables},
     word::Word,
 };
 
-use crate::{apart::ga_open_across, maps};
+use crate::maps;
 
 /// All maps.
 pub(crate) struct KernelTables;
@@ -78,11 +72,6 @@ impl FlowMemory<4, 14> for KernelTables {
 }
 
 impl Tables for KernelTables {
-    #[inline(always)]
-    fn open_across(&self, family: Family) -> Outcome {
-        Outcome::from_bits(black_box(ga_open_across(family as u32)))
-    }
-
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
         maps::SETTINGS.get(0).filter(|settings| settings.abi != 0)

@@ -22,7 +22,7 @@ use ga_common::{
         reason::Event,
     },
     path::{
-        self,
+        self, cross,
         explain::{STAGES, Stage, Trace},
         tables::{Direction, FlowMemory, Scratch, Tables},
         verdict::{Outcome, Verdict},
@@ -52,7 +52,7 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
         outcome => outcome,
     };
     let outcome = match outcome.is_across() {
-        true => Outcome::from_bits(black_box(ga_trace_across(ctx.ctx, outcome.bits()))),
+        true => cross::decide(&mut TraceAcross(ctx.ctx), outcome),
         false => outcome,
     };
     TraceTables.explain(Stage::verdict(outcome));
@@ -70,18 +70,57 @@ pub(crate) extern "C" fn ga_trace_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &TraceTables).bits()
 }
 
-/// The same for flows between two families.
+/// As [`crate::apart::ga_known_across`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn ga_trace_across(ctx: *mut xdp_md, asked: u64) -> u64 {
-    path::cross::packet(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
+pub(crate) extern "C" fn ga_trace_known_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::known(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
 }
 
-/// The same for new ones.
+/// As [`crate::apart::ga_open_across`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn ga_trace_open_across(family: u32) -> u64 {
-    path::cross::open(&TraceTables, if family == 0 { Family::V4 } else { Family::V6 }).bits()
+pub(crate) extern "C" fn ga_trace_open_across(asked: u64) -> u64 {
+    cross::open(&TraceTables, Outcome::from_bits(asked)).bits()
+}
+
+/// As [`crate::apart::ga_translate`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_translate(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::translate(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
+}
+
+/// As [`crate::apart::ga_tell_across`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_tell_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::tell(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
+}
+
+/// The steps of [`cross`], of which nothing is written.
+struct TraceAcross(*mut xdp_md);
+
+impl cross::Steps for TraceAcross {
+    #[inline(always)]
+    fn known(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_known_across(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn open(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_open_across(asked.bits())))
+    }
+
+    #[inline(always)]
+    fn translate(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_translate(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn tell(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_tell_across(self.0, asked.bits())))
+    }
 }
 
 /// All maps, to be looked at only.
@@ -152,11 +191,6 @@ impl Tables for TraceTables {
         if at < STAGES {
             trace.stages[at] = stage;
         }
-    }
-
-    #[inline(always)]
-    fn open_across(&self, family: Family) -> Outcome {
-        Outcome::from_bits(black_box(ga_trace_open_across(family as u32)))
     }
 
     #[inline(always)]

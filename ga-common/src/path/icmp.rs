@@ -107,7 +107,7 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     let hash = flow::hash(settings, &room.tuple);
     let found = flow::find::<K, W, T>(tables, settings, hash, &room.tuple, tables.tick()).ok_or(UNKNOWN)?;
     if found.state.is_across() {
-        return Err(Outcome::ERROR_ACROSS);
+        return Err(Outcome::tells_across(A::FAMILY));
     }
     let slot = FlowMemory::<K, W>::slot(tables, found.index).ok_or(UNKNOWN)?;
     let meta = slot.meta();

@@ -43,11 +43,11 @@ pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
         OTHER_PROTOCOL => icmp::packet(frame, tables),
         outcome => outcome,
     };
-    if outcome.is_across() { cross::packet(frame, tables, outcome) } else { outcome }
+    if outcome.is_across() { cross::decide(&mut cross::Plain { frame, tables }, outcome) } else { outcome }
 }
 
 /// The first half of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, and what of either
-/// [is across](Outcome::is_across) is [`cross::packet`]'s. The kernel has several programs for its verifier to judge in the place of
+/// [is across](Outcome::is_across) is [`cross::decide`]'s. The kernel has several programs for its verifier to judge in the place of
 /// one.
 #[inline(always)]
 pub fn flows<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
@@ -119,7 +119,7 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     }
     if found.state.is_across() {
         keep::<K, W, T>(tables, &packet, hash);
-        return Outcome::crosses(found.index);
+        return Outcome::crosses(A::FAMILY, found.index);
     }
     let Some(from) = origin(frame, tags) else { return TRUNCATED };
     let way = slot.client_way();
@@ -213,7 +213,7 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     };
     if tables.endpoint(endpoint).is_some_and(|to| select::family(&to.addr) != A::FAMILY) {
         (room.packet, room.service, room.hash, room.endpoint) = (packet, service, hash, endpoint);
-        return Outcome::OPENS_ACROSS;
+        return Outcome::opens_across(A::FAMILY);
     }
     if let Err(reason) = select::open::<K, W, A, T>(tables, settings, service, endpoint, hash, room) {
         return Outcome::drop(reason, id);

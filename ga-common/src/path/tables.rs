@@ -12,10 +12,8 @@ use crate::abi::{
 use crate::word::Word;
 
 use super::{
-    cross,
     explain::Stage,
     parse::{Parsed, Place},
-    verdict::Outcome,
 };
 
 /// Which way a packet goes.
@@ -41,7 +39,7 @@ pub struct Scratch<const K: usize> {
     pub from: Way,
     /// The service that is asked for.
     pub key: ServiceKey,
-    /// The packet: what [`cross`] needs of what the usual path knows, as the following.
+    /// The packet: what [`cross`](super::cross) needs of what the usual path knows, as the following.
     pub packet: Parsed<K>,
     /// Who serves it.
     pub service: Service,
@@ -100,15 +98,6 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     /// Notes what a stage found; nobody does unless somebody asks.
     #[inline(always)]
     fn explain(&self, _stage: Stage) {}
-
-    /// [`cross::open`], which is rare: the kernel has a function of its own for it, which its verifier judges once.
-    #[inline(always)]
-    fn open_across(&self, family: Family) -> Outcome
-    where
-        Self: Sized,
-    {
-        cross::open(self, family)
-    }
 
     /// What holds for all packets.
     fn settings(&self) -> Option<&Settings>;

@@ -2,7 +2,9 @@
 
 use core::fmt;
 
+use super::tables::Direction;
 use crate::abi::{
+    family::Family,
     id::ListenerId,
     reason::{Drop, Pass},
 };
@@ -16,6 +18,19 @@ pub enum Verdict {
     Drop(Drop),
     /// Out by this interface, rewritten.
     Send(u32),
+}
+
+/// What is to be decided about a packet that two families are concerned in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It is one of the flow in this slot.
+    Crosses(u32),
+    /// It opens a flow.
+    Opens,
+    /// It is an ICMP error about a flow.
+    Tells,
+    /// It is to be translated, and goes that way.
+    Becomes(Direction),
 }
 
 /// A verdict and the listener it is counted for, in one register: reason or interface, listener, kind.
@@ -32,17 +47,31 @@ impl Outcome {
 
     /// What is to be looked at again by [`cross`](super::cross), and as what.
     const ACROSS: u64 = 1 << 52;
+    const WHAT: u64 = 7 * Self::ACROSS;
+    const CROSSES: u64 = Self::KIND | Self::ACROSS;
+    const OPENS: u64 = Self::KIND | 2 * Self::ACROSS;
+    const TELLS: u64 = Self::KIND | 3 * Self::ACROSS;
+    const BECOMES: u64 = Self::KIND | 4 * Self::ACROSS;
 
-    /// Not decided: the packet is one of the flow in slot `index`, whose other half is in the other family's table.
-    pub(super) const fn crosses(index: u32) -> Self {
-        Self(Self::KIND | Self::ACROSS | index as u64)
+    /// Not decided: the packet, of `family`, is one of the flow in slot `index`, whose other half is in the other family's table.
+    pub(super) const fn crosses(family: Family, index: u32) -> Self {
+        Self(Self::CROSSES | (family as u64) << 32 | index as u64)
     }
 
-    /// Not decided: the packet opens a flow to an endpoint of the other family.
-    pub(super) const OPENS_ACROSS: Self = Self(Self::KIND | 2 * Self::ACROSS);
+    /// Not decided: the packet, of `family`, opens a flow to an endpoint of the other one.
+    pub(super) const fn opens_across(family: Family) -> Self {
+        Self(Self::OPENS | (family as u64) << 32)
+    }
 
-    /// Not decided: the packet is an ICMP error about a flow whose other half is in the other family's table.
-    pub(super) const ERROR_ACROSS: Self = Self(Self::KIND | 3 * Self::ACROSS);
+    /// Not decided: the packet, of `family`, is an ICMP error about a flow whose other half is in the other family's table.
+    pub(super) const fn tells_across(family: Family) -> Self {
+        Self(Self::TELLS | (family as u64) << 32)
+    }
+
+    /// The packet, of `family`, is to become one of the other family, and goes that way.
+    pub(super) const fn becomes_other(family: Family, direction: Direction) -> Self {
+        Self(Self::BECOMES | (family as u64) << 32 | direction as u64)
+    }
 
     /// Whether [`cross`](super::cross) is to decide.
     #[inline(always)]
@@ -50,9 +79,17 @@ impl Outcome {
         self.0 >= Self::ACROSS
     }
 
-    /// The slot.
-    pub(super) const fn number(self) -> u32 {
-        self.0 as u32
+    /// What [`cross`](super::cross) is to decide about a packet of which family.
+    #[inline(always)]
+    pub(super) const fn asked(self) -> (Asked, Family) {
+        let family = if self.0 >> 32 & 1 == 0 { Family::V4 } else { Family::V6 };
+        let asked = match self.0 & (Self::WHAT | Self::KIND) {
+            Self::CROSSES => Asked::Crosses(self.0 as u32),
+            Self::OPENS => Asked::Opens,
+            Self::TELLS => Asked::Tells,
+            _ => Asked::Becomes(if self.0 as u32 == 0 { Direction::Forward } else { Direction::Return }),
+        };
+        (asked, family)
     }
 
     const fn new(kind: u64, number: u32, listener: ListenerId) -> Self {

@@ -96,7 +96,17 @@ pub(super) const LISTENER: Keys = Keys {
 
 pub(super) const GROUP: Keys = Keys {
     table: "`[[instance.listener.endpoint_group]]`",
-    known: &["name", "description", "kind", "region", "backend_ip_version", "preserve_client_ip", "port_mapping", "endpoint"],
+    known: &[
+        "name",
+        "description",
+        "kind",
+        "region",
+        "pop",
+        "backend_ip_version",
+        "preserve_client_ip",
+        "port_mapping",
+        "endpoint",
+    ],
     later: &[
         "traffic_ratio",
         "health_check",
@@ -104,7 +114,6 @@ pub(super) const GROUP: Keys = Keys {
         "backend_protocol_version",
         "verify",
         "latency_ms",
-        "pop",
         "failover",
         "return",
     ],

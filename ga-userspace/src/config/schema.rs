@@ -223,7 +223,10 @@ pub struct EndpointGroup {
     /// Where the endpoints are; a label.
     #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,64}$"))]
     pub region: String,
-    /// Which family the edge speaks to endpoints; `affinity`: that of the client.
+    /// Whether the region is a point of presence: `backend_ip_version` may not be set then.
+    #[schemars(default = "no")]
+    pub pop: bool,
+    /// Which family the edge speaks to endpoints, whatever the client speaks; `affinity`: that of the client.
     #[schemars(default = "ipv4")]
     pub backend_ip_version: BackendIpVersion,
     /// Whether endpoints see the client's address. `none`: they see the egress address.
@@ -365,6 +368,10 @@ fn default_name() -> String {
 
 fn default_kind() -> GroupKind {
     GroupKind::Default
+}
+
+fn no() -> bool {
+    false
 }
 
 fn ipv4() -> BackendIpVersion {

@@ -3,7 +3,10 @@
 //! A pure function. From an empty state the same intent gives the same plan, whatever the order in the file; from a running
 //! one, everything that is known by its identity keeps its number, and a table whose shares did not change is not touched.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ga_common::abi::{
     entry::{Endpoint, Listener as ListenerEntry},
@@ -21,7 +24,7 @@ use super::{
 };
 use crate::{
     health::Beliefs,
-    model::{Affinity, EndpointGroup, EndpointName, GroupName, Instance, Intent, Listener, Weight},
+    model::{Affinity, BackendIpVersion, EndpointGroup, EndpointName, GroupName, Instance, Intent, Listener, Weight},
 };
 
 /// Plans `intent` with what was set by hand and what is believed of endpoints, given what the maps hold. `seed` is the key of the
@@ -97,7 +100,8 @@ fn instance_view(instance: &Instance, numbers: &Numbers) -> InstanceView {
 fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Numbers) -> ListenerView {
     let of_group = |group: &EndpointGroup| -> Vec<_> {
         let name = |endpoint| EndpointName::new(instance, listener, group, endpoint);
-        group.endpoints.iter().map(|e| endpoint_view(name(e), e.weight, known, numbers)).collect()
+        let serves = |address| families(instance, group.backend_ip_version, address);
+        group.endpoints.iter().map(|e| endpoint_view(name(e), e.weight, serves(e.address), known, numbers)).collect()
     };
     let mut endpoints: Vec<_> = listener.groups.iter().flat_map(of_group).collect();
     endpoints.sort_by(|a, b| a.name.cmp(&b.name));
@@ -131,12 +135,26 @@ fn groups(instance: &Instance, listener: &Listener, beliefs: &Beliefs) -> Vec<Gr
     groups
 }
 
-fn endpoint_view(name: EndpointName, configured: Weight, known: Known<'_>, numbers: &Numbers) -> EndpointView {
+/// The families whose clients an endpoint is for: its own with affinity, else all that have a VIP.
+fn families(instance: &Instance, version: BackendIpVersion, address: IpAddr) -> BTreeSet<Family> {
+    match version {
+        BackendIpVersion::Affinity => [Family::of(address)].into(),
+        BackendIpVersion::Ipv4 | BackendIpVersion::Ipv6 => instance.vips.iter().map(|vip| Family::of(*vip)).collect(),
+    }
+}
+
+fn endpoint_view(
+    name: EndpointName,
+    configured: Weight,
+    serves: BTreeSet<Family>,
+    known: Known<'_>,
+    numbers: &Numbers,
+) -> EndpointView {
     let set = known.overrides.endpoints.get(&name).copied().unwrap_or_default();
     let (identity, belief) = (identity::of(&name), known.beliefs.of(&name));
     let (id, weight) = (numbers.endpoints[&identity], set.effective(configured));
     // The share is known when the listener's table is.
-    EndpointView { name, id, identity, configured, weight, drained: set.drained, belief, share: 0.0 }
+    EndpointView { name, id, identity, configured, weight, drained: set.drained, belief, serves, share: 0.0 }
 }
 
 fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
@@ -175,7 +193,7 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
     let mut missing = 0;
     for view in listeners {
         for family in Family::ALL {
-            let members = || view.endpoints.iter().filter(|endpoint| Family::of(endpoint.name.address) == family);
+            let members = || view.endpoints.iter().filter(|endpoint| endpoint.serves.contains(&family));
             let selection =
                 Selection::new(members().map(|e| Candidate { identity: identity::place(&e.name), share: u64::from(e.weight.0) }));
             let digest = selection.digest(size);
@@ -193,7 +211,7 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
             };
             target.active.insert((view.id, family), id);
             target.tables.extend(info.map(|info| (id, info)));
-            for endpoint in view.endpoints.iter_mut().filter(|endpoint| Family::of(endpoint.name.address) == family) {
+            for endpoint in view.endpoints.iter_mut().filter(|endpoint| endpoint.serves.contains(&family)) {
                 endpoint.share = selection.fraction(identity::place(&endpoint.name));
             }
             view.tables.insert(family, TableView { id, digest, selection });
@@ -236,7 +254,8 @@ fn notes(sorted: &Sorted<'_>, overrides: &Overrides, listeners: &[ListenerView])
             if has(&instance.vips) {
                 notes.extend(of_instance().filter(empty).map(|listener| Note::NoEndpoint { listener: listener.path(), family }));
             }
-            if !has(&instance.egress_ips) && !of_instance().all(|listener| empty(&listener)) {
+            let reached = |endpoint: &EndpointView| Family::of(endpoint.name.address) == family && endpoint.weight != Weight(0);
+            if !has(&instance.egress_ips) && of_instance().any(|listener| listener.endpoints.iter().any(reached)) {
                 notes.push(Note::NoEgress { instance: instance.id.clone(), family });
             }
         }

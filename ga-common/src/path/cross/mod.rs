@@ -10,7 +10,7 @@ mod open;
 
 use self::header::{to4, to6};
 use super::{
-    Leave, TRUNCATED,
+    TRUNCATED,
     explain::Stage,
     flow::{self, News},
     link, origin, owner,
@@ -18,7 +18,7 @@ use super::{
     select::{Addresses, V4, V6},
     sequence,
     tables::{Direction, FlowMemory, Tables},
-    verdict::Outcome,
+    verdict::{Asked, Outcome},
 };
 use crate::{
     abi::{
@@ -26,10 +26,7 @@ use crate::{
         flow::{Flow, FlowSlot, Tuple, Way},
         reason::Drop,
     },
-    wire::{
-        frame::{ETHERTYPE_IPV4, Frame},
-        vlan::Tags,
-    },
+    wire::{frame::Frame, vlan::Tags},
 };
 
 /// What differs between a packet that becomes IPv6 and one that becomes IPv4: `K` and `W` are of the family it comes in, `P` and `Q`
@@ -97,59 +94,109 @@ impl Across<4, 14, 1, 6> for V6 {
     }
 }
 
+/// What becomes of a packet that two families are concerned in, step by step. The kernel has a function of its own for each, which
+/// its verifier judges once, and its stack of 512 bytes has no room for all at once; what one knows and the next needs is in the
+/// [rooms](FlowMemory::room) of both families.
+pub trait Steps {
+    /// [`known`].
+    fn known(&mut self, asked: Outcome) -> Outcome;
+    /// [`open`].
+    fn open(&mut self, asked: Outcome) -> Outcome;
+    /// [`translate`].
+    fn translate(&mut self, asked: Outcome) -> Outcome;
+    /// [`tell`].
+    fn tell(&mut self, asked: Outcome) -> Outcome;
+}
+
 /// Decides what another stage left undecided because two families are concerned, and translates the packet when it is to be sent.
 #[inline(always)]
-pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
-    let Some(link) = link::read(frame) else { return TRUNCATED };
-    let family = if link.ether_type == ETHERTYPE_IPV4 { Family::V4 } else { Family::V6 };
-    if asked == Outcome::OPENS_ACROSS {
-        let outcome = tables.open_across(family);
-        if outcome != Outcome::UNKNOWN {
-            return outcome;
-        }
+pub fn decide<S: Steps>(steps: &mut S, asked: Outcome) -> Outcome {
+    let outcome = match asked.asked() {
+        (Asked::Crosses(_), _) => steps.known(asked),
+        (Asked::Opens, _) => steps.open(asked),
+        (Asked::Tells | Asked::Becomes(_), _) => return steps.tell(asked),
+    };
+    if outcome.is_across() { steps.translate(outcome) } else { outcome }
+}
+
+/// The steps, one function for all of them.
+#[derive(Debug)]
+pub struct Plain<'a, F, T> {
+    /// The packet.
+    pub frame: &'a mut F,
+    /// The memory it may ask.
+    pub tables: &'a T,
+}
+
+impl<F: Frame, T: Tables> Steps for Plain<'_, F, T> {
+    #[inline(always)]
+    fn known(&mut self, asked: Outcome) -> Outcome {
+        known(self.frame, self.tables, asked)
     }
-    match (asked, family) {
-        (Outcome::OPENS_ACROSS, Family::V4) => open::first::<1, 6, 4, 14, V4, F, T>(frame, tables, link.tags),
-        (Outcome::OPENS_ACROSS, Family::V6) => open::first::<4, 14, 1, 6, V6, F, T>(frame, tables, link.tags),
-        (Outcome::ERROR_ACROSS, Family::V4) => error4(frame, tables, link.tags),
-        (Outcome::ERROR_ACROSS, Family::V6) => error6(frame, tables, link.tags),
-        (_, Family::V4) => known::<1, 6, 4, 14, V4, F, T>(frame, tables, link.tags, asked.number()),
-        (_, Family::V6) => known::<4, 14, 1, 6, V6, F, T>(frame, tables, link.tags, asked.number()),
+
+    #[inline(always)]
+    fn open(&mut self, asked: Outcome) -> Outcome {
+        open(self.tables, asked)
+    }
+
+    #[inline(always)]
+    fn translate(&mut self, asked: Outcome) -> Outcome {
+        translate(self.frame, self.tables, asked)
+    }
+
+    #[inline(always)]
+    fn tell(&mut self, asked: Outcome) -> Outcome {
+        tell(self.frame, self.tables, asked)
     }
 }
 
-/// Makes the pair for a packet of `family` whose endpoint is of the other one; undecided when the packet may go. What is asked for
-/// and what comes out of it is in the [rooms](FlowMemory::room) of both families.
+/// A packet of a known flow: to be translated, if nothing speaks against it.
 #[inline(always)]
-pub fn open<T: Tables>(tables: &T, family: Family) -> Outcome {
-    match family {
+pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
+    match asked.asked() {
+        (Asked::Crosses(index), Family::V4) => of_flow::<1, 6, 4, 14, V4, F, T>(frame, tables, index),
+        (Asked::Crosses(index), Family::V6) => of_flow::<4, 14, 1, 6, V6, F, T>(frame, tables, index),
+        _ => TRUNCATED,
+    }
+}
+
+/// Makes the pair for a packet that opens a flow: to be translated, if there is one now.
+#[inline(always)]
+pub fn open<T: Tables>(tables: &T, asked: Outcome) -> Outcome {
+    match asked.asked().1 {
         Family::V4 => open::pair::<1, 6, 4, 14, V4, T>(tables),
         Family::V6 => open::pair::<4, 14, 1, 6, V6, T>(tables),
     }
 }
 
-/// An ICMP error about packets of a flow that were IPv4 when they were sent.
+/// An ICMP error about a packet of a flow, which is translated and sent.
 #[inline(always)]
-pub fn error4<F: Frame, T: Tables>(frame: &mut F, tables: &T, tags: Tags) -> Outcome {
-    match icmp::packet::<1, 6, 4, 14, V4, F, T>(frame, tables, tags) {
+pub fn tell<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
+    let Some(link) = link::read(frame) else { return TRUNCATED };
+    let told = match asked.asked().1 {
+        Family::V4 => icmp::packet::<1, 6, 4, 14, V4, F, T>(frame, tables, link.tags),
+        Family::V6 => icmp::packet::<4, 14, 1, 6, V6, F, T>(frame, tables, link.tags),
+    };
+    match told {
         Ok(outcome) | Err(outcome) => outcome,
     }
 }
 
-/// An ICMPv6 error about packets of a flow that were IPv6 when they were sent.
+/// New headers, the endpoint's counters, and out.
 #[inline(always)]
-pub fn error6<F: Frame, T: Tables>(frame: &mut F, tables: &T, tags: Tags) -> Outcome {
-    match icmp::packet::<4, 14, 1, 6, V6, F, T>(frame, tables, tags) {
-        Ok(outcome) | Err(outcome) => outcome,
+pub fn translate<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
+    match asked.asked() {
+        (Asked::Becomes(direction), Family::V4) => sent::<1, 6, 4, 14, V4, F, T>(frame, tables, direction),
+        (Asked::Becomes(direction), Family::V6) => sent::<4, 14, 1, 6, V6, F, T>(frame, tables, direction),
+        _ => TRUNCATED,
     }
 }
 
 /// The usual path has found the flow, judged TTL and reopening, and left the packet in its room.
 #[inline(always)]
-fn known<const K: usize, const W: usize, const P: usize, const Q: usize, A, F, T>(
+fn of_flow<const K: usize, const W: usize, const P: usize, const Q: usize, A, F, T>(
     frame: &mut F,
     tables: &T,
-    tags: Tags,
     index: u32,
 ) -> Outcome
 where
@@ -157,23 +204,24 @@ where
     F: Frame,
     T: Tables + FlowMemory<K, W> + FlowMemory<P, Q>,
 {
-    let (Some(near), Some(slot)) = (FlowMemory::<K, W>::room(tables), FlowMemory::<K, W>::slot(tables, index)) else {
+    let (Some(mut near), Some(mut far)) = (FlowMemory::<K, W>::room(tables), FlowMemory::<P, Q>::room(tables)) else {
         return TRUNCATED;
     };
-    let Some(from) = origin(frame, tags) else { return TRUNCATED };
-    let packet = &near.packet;
+    let Some(from) = link::read(frame).and_then(|link| origin(frame, link.tags)) else { return TRUNCATED };
+    let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return TRUNCATED };
+    let (near, far) = (&mut *near, &mut *far);
     let (state, meta) = (slot.state(), slot.meta());
     let gone = Outcome::drop(Drop::NoFlow, owner(tables, meta.endpoint()));
     // Between two looks a flow may end; its client's next try opens another one.
-    if !state.is_live() || !state.is_across() || !slot.is_for(&packet.tuple) {
+    if !state.is_live() || !state.is_across() || !slot.is_for(&near.packet.tuple) {
         return gone;
     }
     // Half a pair leads nowhere.
     let Some((peer, peer_state)) = flow::peer_across::<P, Q, T>(tables, index, state.peer_across()) else { return gone };
     let is_return = meta.flags() & Flow::<K>::RETURN != 0;
-    let protocol = packet.tuple.protocol;
-    let to = Tuple { addrs: A::becomes(slot, peer), ports: slot.translation(protocol).ports, protocol };
-    let way = slot.client_way();
+    let (protocol, flags) = (near.packet.tuple.protocol, near.packet.flags);
+    far.to = Tuple { addrs: A::becomes(slot, peer), ports: slot.translation(protocol).ports, protocol };
+    (far.from, near.endpoint) = (slot.client_way(), meta.endpoint());
     // What was copied counts only if both slots were the same flow's all the while.
     if slot.state() != state || peer.state() != peer_state {
         return gone;
@@ -182,8 +230,8 @@ where
         let now = tables.tick();
         let ((seen, acked), (_, peer_acked)) = (slot.clock(), peer.clock());
         // A handshake is kept alive by whatever belongs to it.
-        let speaks = packet.speaks || meta.flags() & (Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED) == 0;
-        let ack = if packet.flags & flag::ACK != 0 { packet.ack } else { acked };
+        let speaks = near.packet.speaks || meta.flags() & (Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED) == 0;
+        let ack = if flags & flag::ACK != 0 { near.packet.ack } else { acked };
         let seen_now = if speaks { now } else { seen };
         if (seen, acked) != (seen_now, ack) {
             slot.set_clock(seen_now, ack);
@@ -191,45 +239,44 @@ where
         if seen != seen_now {
             peer.set_clock(seen_now, peer_acked);
         }
-        if flow::is_news::<K>(meta.flags(), protocol, packet.flags) || !is_return && !slot.is_client(&from) {
-            let Some(seq) = sequence(frame, packet.place.l4, packet.flags) else { return TRUNCATED };
-            let news = News { flags: packet.flags, seq, from };
-            flow::tell_both(tables, slot, state, || Some((peer, peer_state)), &news);
+        if flow::is_news::<K>(meta.flags(), protocol, flags) || !is_return && !slot.is_client(&from) {
+            let Some(seq) = sequence(frame, near.packet.place.l4, flags) else { return TRUNCATED };
+            flow::tell_both(tables, slot, state, || Some((peer, peer_state)), &News { flags, seq, from });
         }
     }
     if is_return {
-        let leave = Leave { tags, way, endpoint: meta.endpoint(), direction: Direction::Return };
-        return send::<K, W, P, Q, A, F, T>(frame, tables, packet.place, &to, &leave);
+        return Outcome::becomes_other(A::FAMILY, Direction::Return);
     }
     let Some(hop) = tables.hop(meta.endpoint()) else { return Outcome::drop(Drop::NoNextHop, owner(tables, meta.endpoint())) };
-    let leave = Leave { tags, way: Way::by(hop), endpoint: meta.endpoint(), direction: Direction::Forward };
-    send::<K, W, P, Q, A, F, T>(frame, tables, packet.place, &to, &leave)
+    far.from = Way::by(hop);
+    Outcome::becomes_other(A::FAMILY, Direction::Forward)
 }
 
-/// New headers, the endpoint's counters, and out.
 #[inline(always)]
-fn send<const K: usize, const W: usize, const P: usize, const Q: usize, A, F, T>(
+fn sent<const K: usize, const W: usize, const P: usize, const Q: usize, A, F, T>(
     frame: &mut F,
     tables: &T,
-    place: Place,
-    to: &Tuple<P>,
-    leave: &Leave,
+    direction: Direction,
 ) -> Outcome
 where
     A: Across<K, W, P, Q>,
     F: Frame,
-    T: Tables,
+    T: Tables + FlowMemory<K, W> + FlowMemory<P, Q>,
 {
+    let (Some(near), Some(far)) = (FlowMemory::<K, W>::room(tables), FlowMemory::<P, Q>::room(tables)) else {
+        return TRUNCATED;
+    };
+    let Some(link) = link::read(frame) else { return TRUNCATED };
     if T::DRY {
-        tables.explain(Stage::rewritten(to));
-        tables.explain(Stage::hop(&leave.way));
+        tables.explain(Stage::rewritten(&far.to));
+        tables.explain(Stage::hop(&far.from));
     }
     let bytes = frame.len() as u64;
-    if A::translate(frame, place, to, leave.tags, &leave.way).is_none() {
+    if A::translate(frame, near.packet.place, &far.to, link.tags, &far.from).is_none() {
         return TRUNCATED;
     }
     if !T::DRY {
-        tables.count(leave.endpoint, leave.direction, bytes);
+        tables.count(near.endpoint, direction, bytes);
     }
-    Outcome::send(leave.way.ifindex)
+    Outcome::send(far.from.ifindex)
 }

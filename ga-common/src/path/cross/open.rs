@@ -1,6 +1,6 @@
 //! A new flow between two families: both halves of its pair, each in its own table.
 
-use super::{Across, send};
+use super::Across;
 use crate::{
     abi::{
         entry::Service,
@@ -9,20 +9,17 @@ use crate::{
         reason::Drop,
     },
     path::{
-        Leave, NOT_READY, TRUNCATED,
+        NOT_READY, TRUNCATED,
         flow::{NO_SLOT, claim, release, taken},
         select::{Addresses as _, claim_reply},
         tables::{Direction, FlowMemory, Scratch, Tables},
         verdict::Outcome,
     },
-    wire::{
-        frame::{Frame, TCP},
-        vlan::Tags,
-    },
+    wire::frame::TCP,
 };
 
-/// Makes both halves of the pair for the packet in the room of its family, whose listener and endpoint are there too. Undecided,
-/// with what the packet becomes in the other family's room, when it may go.
+/// Makes both halves of the pair for the packet in the room of its family, whose listener and endpoint are there too; what it becomes
+/// is in the other family's room then.
 #[inline(always)]
 pub(super) fn pair<const K: usize, const W: usize, const P: usize, const Q: usize, A, T>(tables: &T) -> Outcome
 where
@@ -37,7 +34,11 @@ where
             if !T::DRY {
                 tables.count_flow(near.endpoint);
             }
-            Outcome::UNKNOWN
+            let Some(hop) = tables.hop(near.endpoint) else {
+                return Outcome::drop(Drop::NoNextHop, near.service.listener);
+            };
+            far.from = Way::by(hop);
+            Outcome::becomes_other(A::FAMILY, Direction::Forward)
         }
         Err(outcome) => outcome,
     }
@@ -120,25 +121,4 @@ fn fill<const K: usize, const W: usize, const P: usize, const Q: usize, A, T>(
         slot.set_clock(now, 0);
         slot.set_state(slot.state().live_across(back));
     }
-}
-
-/// Sends the first packet of a flow, whose pair [`pair`] has made.
-#[inline(always)]
-pub(super) fn first<const K: usize, const W: usize, const P: usize, const Q: usize, A, F, T>(
-    frame: &mut F,
-    tables: &T,
-    tags: Tags,
-) -> Outcome
-where
-    A: Across<K, W, P, Q>,
-    F: Frame,
-    T: Tables + FlowMemory<K, W> + FlowMemory<P, Q>,
-{
-    let (Some(near), Some(far)) = (FlowMemory::<K, W>::room(tables), FlowMemory::<P, Q>::room(tables)) else {
-        return TRUNCATED;
-    };
-    let endpoint = near.endpoint;
-    let Some(hop) = tables.hop(endpoint) else { return Outcome::drop(Drop::NoNextHop, near.service.listener) };
-    let leave = Leave { tags, way: Way::by(hop), endpoint, direction: Direction::Forward };
-    send::<K, W, P, Q, A, F, T>(frame, tables, near.packet.place, &far.to, &leave)
 }
