@@ -11,7 +11,12 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ga_common::{
-    path::{self, cross, verdict::Outcome},
+    abi::reason::Event,
+    path::{
+        self, cross, flow,
+        tables::{FlowMemory, Half, Tables as _},
+        verdict::Outcome,
+    },
     wire::{
         extension,
         vlan::{self, Tags},
@@ -46,6 +51,52 @@ pub(crate) extern "C" fn ga_walk(ctx: *mut xdp_md, next: u32, offset: u32, end: 
 #[inline(never)]
 pub(crate) extern "C" fn ga_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &KernelTables).bits()
+}
+
+/// [`flow::claim`] among the IPv4 slots.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_claim4(hash: u64) -> u32 {
+    flow::claim::<1, 6, KernelTables>(&KernelTables, hash, KernelTables.tick())
+}
+
+/// [`flow::evict`] for the sake of an IPv4 slot's NAT port.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_reuse4(index: u32, hash: u64) -> u32 {
+    flow::evict::<1, 6, KernelTables>(&KernelTables, index, hash, KernelTables.tick(), Event::PortReused)
+}
+
+/// [`flow::taken`] for a tuple of the IPv4 packet on its way: its own, or the one that replies to it have.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_taken4(is_reply: u32, hash: u64, mine: u32) -> u32 {
+    let Some(room) = FlowMemory::<1, 6>::room(&KernelTables) else { return mine };
+    let which = if is_reply != 0 { Half::Return } else { Half::Forward };
+    flow::taken::<1, 6, KernelTables>(&KernelTables, room.half(which), hash, KernelTables.tick(), mine)
+}
+
+/// [`flow::claim`] among the IPv6 slots.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_claim6(hash: u64) -> u32 {
+    flow::claim::<4, 14, KernelTables>(&KernelTables, hash, KernelTables.tick())
+}
+
+/// [`flow::evict`] for the sake of an IPv6 slot's NAT port.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_reuse6(index: u32, hash: u64) -> u32 {
+    flow::evict::<4, 14, KernelTables>(&KernelTables, index, hash, KernelTables.tick(), Event::PortReused)
+}
+
+/// [`flow::taken`] for a tuple of the IPv6 packet on its way: its own, or the one that replies to it have.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_taken6(is_reply: u32, hash: u64, mine: u32) -> u32 {
+    let Some(room) = FlowMemory::<4, 14>::room(&KernelTables) else { return mine };
+    let which = if is_reply != 0 { Half::Return } else { Half::Forward };
+    flow::taken::<4, 14, KernelTables>(&KernelTables, room.half(which), hash, KernelTables.tick(), mine)
 }
 
 /// [`cross::known`].

@@ -1,6 +1,9 @@
 //! The tables of a packet's way, over BPF maps.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xor};
+use core::{
+    hint::black_box,
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xor},
+};
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns};
 use ga_common::{
@@ -12,11 +15,14 @@ use ga_common::{
         limits::{ADMISSION_TICKS, TABLE_SIZE},
         reason::Event,
     },
-    path::tables::{Direction, FlowMemory, Scratch, Tables},
+    path::tables::{Direction, FlowMemory, Half, Scratch, Tables},
     word::Word,
 };
 
-use crate::maps;
+use crate::{
+    apart::{ga_claim4, ga_claim6, ga_reuse4, ga_reuse6, ga_taken4, ga_taken6},
+    maps,
+};
 
 /// All maps.
 pub(crate) struct KernelTables;
@@ -44,6 +50,21 @@ impl FlowMemory<1, 6> for KernelTables {
     fn mask(&self, settings: &Settings) -> u32 {
         settings.flow4_mask
     }
+
+    #[inline(always)]
+    fn claim(&self, hash: u64) -> u32 {
+        black_box(ga_claim4(hash))
+    }
+
+    #[inline(always)]
+    fn reuse(&self, index: u32, hash: u64) -> u32 {
+        black_box(ga_reuse4(index, hash))
+    }
+
+    #[inline(always)]
+    fn taken(&self, _room: &Scratch<1>, which: Half, hash: u64, mine: u32) -> u32 {
+        black_box(ga_taken4((which == Half::Return).into(), hash, mine))
+    }
 }
 
 impl FlowMemory<4, 14> for KernelTables {
@@ -68,6 +89,21 @@ impl FlowMemory<4, 14> for KernelTables {
     #[inline(always)]
     fn mask(&self, settings: &Settings) -> u32 {
         settings.flow6_mask
+    }
+
+    #[inline(always)]
+    fn claim(&self, hash: u64) -> u32 {
+        black_box(ga_claim6(hash))
+    }
+
+    #[inline(always)]
+    fn reuse(&self, index: u32, hash: u64) -> u32 {
+        black_box(ga_reuse6(index, hash))
+    }
+
+    #[inline(always)]
+    fn taken(&self, _room: &Scratch<4>, which: Half, hash: u64, mine: u32) -> u32 {
+        black_box(ga_taken6((which == Half::Return).into(), hash, mine))
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
         true => cross::decide(&mut TraceAcross(ctx.ctx), outcome),
         false => outcome,
     };
-    TraceTables.explain(Stage::verdict(outcome));
+    TraceTables.explain(|| Stage::verdict(outcome));
     match outcome.verdict() {
         Verdict::Pass(_) => XDP_PASS,
         Verdict::Drop(_) => XDP_DROP,
@@ -180,7 +180,7 @@ impl Tables for TraceTables {
     const DRY: bool = true;
 
     #[inline(always)]
-    fn explain(&self, stage: Stage) {
+    fn explain(&self, stage: impl FnOnce() -> Stage) {
         let Some(trace) = TRACE.get_ptr_mut(0) else {
             return;
         };
@@ -189,7 +189,7 @@ impl Tables for TraceTables {
         let at = black_box(trace.count as usize);
         trace.count += 1;
         if at < STAGES {
-            trace.stages[at] = stage;
+            trace.stages[at] = stage();
         }
     }
 

@@ -6,7 +6,7 @@ use std::{net::IpAddr, time::Duration};
 
 use ga::{
     config::{self, Loaded, problem::Severity},
-    model::{Affinity, BackendIpVersion, EndpointKind, Listener, Profile, Protocol, Seed, XdpMode},
+    model::{Affinity, AllUnhealthy, BackendIpVersion, EndpointKind, Listener, Profile, Protocol, Seed, TrafficRatio, XdpMode},
 };
 
 /// A file in parts that a test can replace.
@@ -254,20 +254,86 @@ fn a_description_has_200_characters_and_is_no_link() {
     assert_eq!(described("see https://x").first().groups[0].description, "see https://x");
 }
 
+/// The file with more groups after the first, of these lines and an endpoint each.
+fn with_groups(groups: &[&str]) -> File {
+    let mut file = file();
+    for (index, group) in groups.iter().enumerate() {
+        file.rest += &group_text(group, &[format!("type = \"ip\"\naddress = \"192.0.2.{}\"", 20 + index)]);
+    }
+    file
+}
+
+// proves: B02, L04
 #[test]
-fn a_second_default_group_waits_for_a_later_version_and_a_third_exceeds_the_quota() {
+fn two_default_groups_have_different_regions_and_a_third_exceeds_the_quota() {
     let more = |regions: &[&str]| {
-        let mut file = file();
-        for (index, region) in regions.iter().enumerate() {
-            file.rest +=
-                &group_text(&format!("region = \"{region}\""), &[format!("type = \"ip\"\naddress = \"192.0.2.{}\"", 20 + index)]);
-        }
-        file
+        let groups: Vec<_> = regions.iter().map(|region| format!("region = \"{region}\"")).collect();
+        with_groups(&groups.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    more(&["us"]).refused("not_supported_yet");
-    assert_eq!(more(&["eu"]).problems(), ["not_supported_yet", "Exist.EndpointGroup"]);
-    assert_eq!(more(&["us", "ap"]).problems(), ["not_supported_yet", "QuotaExceeded.EndpointGroup"]);
-    assert_eq!(more(&["us", "ap"]).limit("default_groups_per_listener = 3").problems(), ["not_supported_yet"]);
+    let regions = |file: File| file.first().groups.into_iter().map(|group| group.region).collect::<Vec<_>>();
+    assert_eq!(regions(more(&["us"])), ["eu", "us"]);
+    more(&["eu"]).refused("Exist.EndpointGroup");
+    more(&["us", "ap"]).refused("QuotaExceeded.EndpointGroup");
+    assert_eq!(regions(more(&["us", "ap"]).limit("default_groups_per_listener = 3")), ["eu", "us", "ap"]);
+    more(&["us"]).limit("default_groups_per_listener = 1").refused("QuotaExceeded.EndpointGroup");
+    more(&["us"]).limit("profile = \"legacy2021\"").refused("QuotaExceeded.EndpointGroup");
+    let ten = more(&["b", "c", "d", "e", "f", "g", "h", "i", "j"]).limit("default_groups_per_listener = 10");
+    assert_eq!(ten.first().groups.len(), 10);
+}
+
+#[test]
+fn groups_have_names_of_their_own() {
+    let names = |file: File| file.first().groups.into_iter().map(|group| group.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(with_groups(&["region = \"us\""])), ["default", "default-2"]);
+    assert_eq!(names(with_groups(&["region = \"us\"\nname = \"far\""])), ["default", "far"]);
+    with_groups(&["region = \"us\"\nname = \"default\""]).refused("duplicate");
+}
+
+#[test]
+fn groups_of_a_listener_map_its_ports_alike() {
+    let mapped = |endpoint: u16| format!("region = \"us\"\nport_mapping = [{{ listener = 80, endpoint = {endpoint} }}]");
+    let file = |first: u16| with_groups(&[&mapped(8080)]).group(&mapped(first).replace("us", "eu"));
+    assert_eq!(file(8080).first().groups.len(), 2);
+    file(8081).refused("not_supported_yet");
+    with_groups(&[&mapped(8080)]).refused("not_supported_yet");
+}
+
+// proves: B14, B17, B20
+#[test]
+fn traffic_ratio_is_0_to_100_and_100_unless_set() {
+    let first = |text: &str| file().group(&format!("region = \"eu\"\n{text}"));
+    assert_eq!(file().first().groups[0].traffic_ratio, TrafficRatio(100));
+    for ratio in [0, 1, 50, 100] {
+        assert_eq!(first(&format!("traffic_ratio = {ratio}")).first().groups[0].traffic_ratio, TrafficRatio(ratio));
+    }
+    for wrong in ["101", "-1", "256"] {
+        first(&format!("traffic_ratio = {wrong}")).refused("out_of_range");
+    }
+    first("traffic_ratio = 50.5").refused("wrong_type");
+    let udp = first("traffic_ratio = 50").listener("name = \"dns\"\nprotocol = \"udp\"\nports = \"53\"");
+    assert_eq!(udp.first().groups[0].traffic_ratio, TrafficRatio(50));
+}
+
+#[test]
+fn latency_is_measured_unless_set() {
+    let first = |text: &str| file().group(&format!("region = \"eu\"\n{text}"));
+    assert_eq!(file().first().groups[0].latency, None);
+    assert_eq!(first("latency_ms = 5").first().groups[0].latency, Some(Duration::from_millis(5)));
+    for wrong in ["-1", "60001"] {
+        first(&format!("latency_ms = {wrong}")).refused("out_of_range");
+    }
+}
+
+// proves: E12
+#[test]
+fn listeners_fail_closed_unless_told_otherwise() {
+    let listener = |text: &str| file().listener(&format!("name = \"web\"\nports = \"80\"\n{text}"));
+    assert_eq!(file().first().all_unhealthy, AllUnhealthy::FailClosed);
+    assert!(file().first().failover_to_zero_ratio);
+    assert_eq!(listener("all_unhealthy = \"fail_open\"").first().all_unhealthy, AllUnhealthy::FailOpen);
+    listener("all_unhealthy = \"fail_soft\"").refused("bad_value");
+    assert!(!listener("failover_to_zero_ratio = false").first().failover_to_zero_ratio);
+    listener("failover_to_zero_ratio = 0").refused("wrong_type");
 }
 
 // proves: B06
@@ -553,7 +619,7 @@ fn source_ports_that_the_host_takes_for_itself_are_a_warning() {
 
 #[test]
 fn keys_of_later_versions_are_told_from_unknown_ones() {
-    file().group("region = \"eu\"\ntraffic_ratio = 50").refused("not_supported_yet");
+    file().group("region = \"eu\"\nbackend_protocol = \"http\"").refused("not_supported_yet");
     file().group("region = \"eu\"\ntraffic_ration = 50").refused("unknown_key");
 }
 

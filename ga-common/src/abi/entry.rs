@@ -15,6 +15,22 @@ pub const fn mapped(v4: [u8; 4]) -> AddressKey {
     (0xffff_0000_0000 | u32::from_be_bytes(v4) as u128).to_be_bytes()
 }
 
+/// An address in two words, as it lies in memory.
+#[inline(always)]
+pub const fn words(k: &AddressKey) -> [u64; 2] {
+    [
+        u64::from_ne_bytes([k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7]]),
+        u64::from_ne_bytes([k[8], k[9], k[10], k[11], k[12], k[13], k[14], k[15]]),
+    ]
+}
+
+/// The address of [`words`].
+#[inline(always)]
+pub const fn key([high, low]: [u64; 2]) -> AddressKey {
+    let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) = (high.to_ne_bytes(), low.to_ne_bytes());
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
 /// What one of our addresses is for.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

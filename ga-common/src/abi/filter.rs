@@ -3,25 +3,17 @@
 //! One bit an address, in [`FILTER_WORDS`] words. Bits are set before an address is put and cleared after it is removed.
 
 use super::{
-    entry::AddressKey,
+    entry::{AddressKey, words},
     limits::{FILTER_WORDS, MAX_ADDRESSES},
 };
 
 /// Word and bit of an address.
 #[inline(always)]
 pub fn place(key: &AddressKey) -> (u32, u64) {
-    let [high, low] = halves(key);
+    let [high, low] = words(key);
     // Addresses that follow each other differ in few bits; the multiplication (Knuth, TAOCP 6.4) spreads them over the top ones.
     let hash = ((high ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as u32;
     (hash >> 6 & (FILTER_WORDS - 1), 1 << (hash & 63))
-}
-
-#[inline(always)]
-fn halves(k: &AddressKey) -> [u64; 2] {
-    [
-        u64::from_ne_bytes([k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7]]),
-        u64::from_ne_bytes([k[8], k[9], k[10], k[11], k[12], k[13], k[14], k[15]]),
-    ]
 }
 
 const _: () = assert!(FILTER_WORDS.is_power_of_two() && FILTER_WORDS * 64 >= MAX_ADDRESSES);

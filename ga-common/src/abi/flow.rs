@@ -296,6 +296,39 @@ fn mac_word(mac: [u8; 6], tail: u16) -> u64 {
     u64::from_ne_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], t[0], t[1]])
 }
 
+/// Says what the addresses and ports of a packet become.
+pub trait Becomes<const K: usize> {
+    /// One word of the addresses, as [`pack4`] and [`pack6`] pack them.
+    fn addr(&self, word: usize) -> u64;
+    /// Source and destination port.
+    fn ports(&self) -> [u8; 4];
+}
+
+impl<const K: usize> Becomes<K> for Tuple<K> {
+    #[inline(always)]
+    fn addr(&self, word: usize) -> u64 {
+        self.addrs[word]
+    }
+
+    #[inline(always)]
+    fn ports(&self) -> [u8; 4] {
+        self.ports
+    }
+}
+
+/// What is read counts only if the slot is the same flow's before and after.
+impl<const K: usize, const W: usize> Becomes<K> for FlowSlot<K, W> {
+    #[inline(always)]
+    fn addr(&self, word: usize) -> u64 {
+        self.words[Self::NEW + word].load()
+    }
+
+    #[inline(always)]
+    fn ports(&self) -> [u8; 4] {
+        ports_parts(self.words[Self::PORTS].load()).0
+    }
+}
+
 /// The part of a word that holds a MAC address.
 const MAC: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
 

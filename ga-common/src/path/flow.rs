@@ -12,7 +12,7 @@
 
 use super::{
     parse::flag,
-    tables::{FlowMemory, Tables},
+    tables::{FlowMemory, Scratch, Tables},
 };
 use crate::{
     abi::{
@@ -178,7 +178,7 @@ fn is_alive<const K: usize, const W: usize, M: FlowMemory<K, W>>(
 }
 
 /// Which slot but `mine` is `tuple`'s already, or is being claimed most likely for it; [`NO_SLOT`] when none is.
-#[inline(never)]
+#[inline(always)]
 pub fn taken<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     tuple: &Tuple<K>,
@@ -193,7 +193,7 @@ pub fn taken<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
 
 /// Claims a slot in the groups of `hash`: the first free one, or that of a pair that may be evicted where none is free. Nobody else
 /// touches it until it goes live. Returns [`NO_SLOT`] when there is none, or another CPU was faster.
-#[inline(never)]
+#[inline(always)]
 pub fn claim<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, hash: u64, now: u32) -> u32 {
     let Some(settings) = tables.settings() else { return NO_SLOT };
     let places = Places::of(hash, FlowMemory::<K, W>::mask(tables, settings));
@@ -285,12 +285,13 @@ pub fn publish<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tab
     }
 }
 
-/// Frees both halves of a pair, unless another CPU has done so since it was found.
-#[inline(always)]
-pub fn release_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, found: Found) {
+/// Frees both halves of the pair one of which was found in the slot at `index`, unless another CPU has done so since.
+#[inline(never)]
+pub fn release_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, index: u32, state: State) {
     if T::DRY {
         return;
     }
+    let found = Found { index, state };
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return };
     if tables.swap(slot.state_cell(), found.state.0, found.state.claimed().0) {
         free_peer::<K, W, T>(tables, found);
@@ -351,8 +352,6 @@ pub struct News {
     pub flags: u8,
     /// TCP sequence number, host order.
     pub seq: u32,
-    /// Where it came from.
-    pub from: Way,
 }
 
 /// Whether a packet with these TCP flags (0 for UDP) changes more than the clock of the half whose flags are `half`.
@@ -405,12 +404,16 @@ impl<'a, const K: usize, const W: usize> Half<'a, K, W> {
     }
 }
 
-/// Tells a pair what a packet says (RFC 5382 section 5): answered, established, closing, or that the client is somewhere else
-/// now.
+/// Tells the pair one half of which was found in the slot at `index` what the packet in `room` says (RFC 5382 section 5): answered, established, closing, or that the client is somewhere else now.
 #[inline(never)]
-pub fn tell<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, found: &Found, news: &News) {
-    let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return };
-    tell_both(tables, slot, found.state, || peer_of::<K, W, T>(tables, *found), news);
+pub fn tell<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
+    tables: &T,
+    index: u32,
+    state: State,
+    Scratch { news, from, .. }: &Scratch<K>,
+) {
+    let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return };
+    tell_both(tables, slot, state, || peer_of::<K, W, T>(tables, Found { index, state }), news, from);
 }
 
 /// [`tell`] for two halves wherever they are. `peer` is asked when it is needed: the verifier does not follow what else would be kept
@@ -422,12 +425,13 @@ pub(super) fn tell_both<'a, const K: usize, const W: usize, const P: usize, cons
     state: State,
     peer: impl FnOnce() -> Option<(&'a FlowSlot<P, Q>, State)>,
     news: &News,
+    from: &Way,
 ) {
     let Some(half) = Half::read(slot, state) else { return };
     let is_return = half.has(Flow::<K>::RETURN);
-    let is_moved = !is_return && !slot.is_client(&news.from);
+    let is_moved = !is_return && !slot.is_client(from);
     if is_moved {
-        half.lead(tables, &news.from);
+        half.lead(tables, from);
         tables.count_event(Event::ClientMoved);
     }
     let Some((peer, state)) = peer() else {
@@ -439,7 +443,7 @@ pub(super) fn tell_both<'a, const K: usize, const W: usize, const P: usize, cons
     };
     let Some(peer) = Half::read(peer, state) else { return };
     if is_moved {
-        peer.lead(tables, &news.from);
+        peer.lead(tables, from);
     }
     if half.has(Flow::<K>::CLOSED) {
         return;

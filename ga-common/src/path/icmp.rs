@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     abi::{
-        entry::Address,
+        entry::{Address, AddressKey},
         flow::{Flow, Tuple, Way},
         reason::{Drop, Pass},
     },
@@ -76,10 +76,9 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
         return Err(OTHER_PROTOCOL);
     }
     if T::DRY {
-        tables.explain(Stage::icmp(outer, kind, ttl, at.icmp, tags));
-        if let Some(address) = tables.address(&A::destination(*outer)) {
-            tables.explain(Stage::roles(&address));
-        }
+        room.key.addr = A::destination(*outer);
+        tell_message(tables, outer, [kind, ttl], at.icmp, tags);
+        tell_roles(tables, &room.key.addr);
     }
     // What we send to ourselves would go round for ever.
     room.key.addr = A::source(*outer);
@@ -91,29 +90,29 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
         let is_vip = tables.address(&room.key.addr).is_some_and(|address| address.roles & Address::VIP != 0);
         let done = if is_vip { answer::<K, F>(frame, at) } else { None };
         if T::DRY && done.is_some() {
-            tables.explain(Stage::answered());
+            tables.explain(|| Stage::answered());
         }
         return done.map(|()| Outcome::send(frame.ifindex())).ok_or(OTHER_PROTOCOL);
     }
-    let quoted = quote::<K, F>(frame, at, &mut room.tuple).ok_or(UNKNOWN)?;
+    let quoted = quote::<K, F>(frame, at, &mut room.packet.tuple).ok_or(UNKNOWN)?;
     if T::DRY {
-        tables.explain(Stage::quoted(&room.tuple));
+        tell_quoted(tables, &room.packet.tuple);
     }
     // An error goes to whom the quoted packet came from.
-    if !is_same_source(turned(*outer), turned(room.tuple.addrs)) {
+    if !is_same_source(turned(*outer), turned(room.packet.tuple.addrs)) {
         return Err(UNKNOWN);
     }
     let settings = tables.settings().ok_or(NOT_READY)?;
-    let hash = flow::hash(settings, &room.tuple);
-    let found = flow::find::<K, W, T>(tables, settings, hash, &room.tuple, tables.tick()).ok_or(UNKNOWN)?;
+    let hash = flow::hash(settings, &room.packet.tuple);
+    let found = flow::find::<K, W, T>(tables, settings, hash, &room.packet.tuple, tables.tick()).ok_or(UNKNOWN)?;
     if found.state.is_across() {
         return Err(Outcome::tells_across(A::FAMILY));
     }
     let slot = FlowMemory::<K, W>::slot(tables, found.index).ok_or(UNKNOWN)?;
     let meta = slot.meta();
-    room.to = slot.translation(room.tuple.protocol);
+    room.to = slot.translation(room.packet.tuple.protocol);
     if T::DRY {
-        tables.explain(Stage::known(found.index, found.state, meta, slot.clock().0));
+        tables.explain(|| Stage::known(found.index, found.state, meta, slot.clock().0));
     }
     let is_return = meta.flags() & Flow::<K>::RETURN != 0;
     if ttl <= 1 {
@@ -129,13 +128,39 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     if slot.state() != found.state {
         return Err(UNKNOWN);
     }
-    let half = Half { tuple: &room.tuple, to: &room.to, is_return };
+    let half = Half { tuple: &room.packet.tuple, to: &room.to, is_return };
     translate::<K, F>(frame, at, quoted, &half).ok_or(TRUNCATED)?;
     if T::DRY {
-        tables.explain(Stage::translated(&room.to));
+        tell_translated(tables, &room.to);
     }
     let direction = if is_return { Direction::Return } else { Direction::Forward };
     Ok(depart(frame, tables, Leave { tags, way: room.from, endpoint: meta.endpoint(), direction }))
+}
+
+/// Explains which message it is. This and the like are functions of their own because what they say lies on the stack.
+#[inline(never)]
+fn tell_message<const K: usize, T: Tables>(tables: &T, addrs: &[u64; K], [kind, ttl]: [u8; 2], at: usize, tags: Tags) {
+    tables.explain(|| Stage::icmp(addrs, kind, ttl, at, tags));
+}
+
+/// Explains what an address is to us.
+#[inline(never)]
+pub(super) fn tell_roles<T: Tables>(tables: &T, key: &AddressKey) {
+    if let Some(address) = tables.address(key) {
+        tables.explain(|| Stage::roles(&address));
+    }
+}
+
+/// Explains what a message is about.
+#[inline(never)]
+fn tell_quoted<const K: usize, T: Tables>(tables: &T, quoted: &Tuple<K>) {
+    tables.explain(|| Stage::quoted(quoted));
+}
+
+/// Explains what it is about for whom it goes to.
+#[inline(never)]
+fn tell_translated<const K: usize, T: Tables>(tables: &T, to: &Tuple<K>) {
+    tables.explain(|| Stage::translated(to));
 }
 
 /// What an IP header says, a quoted one included.

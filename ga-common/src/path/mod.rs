@@ -20,9 +20,9 @@ pub mod verdict;
 use self::{
     explain::Stage,
     flow::News,
-    parse::{Parsed, Place, flag},
+    parse::{Parsed, flag},
     select::{Addresses, V4, V6},
-    tables::{Direction, FlowMemory, Tables},
+    tables::{Direction, FlowMemory, Scratch, Tables},
     verdict::Outcome,
 };
 use crate::{
@@ -61,16 +61,31 @@ pub fn flows<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     }
 }
 
+/// Functions one after the other: the kernel's stack of 512 bytes has no room for all of them at once. What one knows and
+/// the next needs is in the [room](FlowMemory::room) of the packet.
 #[inline(always)]
 fn known_or_new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
     tables: &T,
     tags: Tags,
 ) -> Outcome {
-    match known::<K, W, A, F, T>(frame, tables, tags) {
-        Outcome::UNKNOWN => new::<K, W, A, F, T>(frame, tables, tags),
-        outcome => outcome,
+    let outcome = known::<K, W, A, F, T>(frame, tables, tags);
+    if outcome != Outcome::UNKNOWN {
+        return outcome;
     }
+    let outcome = new::<K, W, A, F, T>(frame, tables, tags);
+    if outcome != Outcome::UNKNOWN {
+        return outcome;
+    }
+    let outcome = open::<K, W, A, T>(tables);
+    if outcome != Outcome::UNKNOWN {
+        return outcome;
+    }
+    let outcome = answer::<K, W, A, T>(tables);
+    if outcome != Outcome::UNKNOWN {
+        return outcome;
+    }
+    send::<K, W, A, F, T>(frame, tables, tags)
 }
 
 /// To one of our addresses, but neither TCP nor UDP.
@@ -80,8 +95,7 @@ const TRUNCATED: Outcome = Outcome::drop(Drop::Malformed, ListenerId::NONE);
 /// Nobody filled the settings yet.
 const NOT_READY: Outcome = Outcome::drop(Drop::NotReady, ListenerId::NONE);
 
-/// A packet of a known flow; [`Outcome::UNKNOWN`] when it belongs to none. This and [`new`] are functions of their own, side by
-/// side: the kernel's stack of 512 bytes has no room for both at once.
+/// A packet of a known flow; [`Outcome::UNKNOWN`], and the packet in its room, when it belongs to none.
 #[inline(never)]
 fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
@@ -94,25 +108,26 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     };
     let Some(settings) = tables.settings() else { return NOT_READY };
     if T::DRY {
-        tables.explain(Stage::parsed(&packet, tags));
-        if let Some(address) = tables.address(&A::destination(packet.tuple.addrs)) {
-            tables.explain(Stage::roles(&address));
-        }
+        let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
+        room.packet = packet;
+        tell_parsed::<K, A, T>(tables, &mut room, tags);
     }
     let now = tables.tick();
     let hash = flow::hash(settings, &packet.tuple);
-    let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else { return Outcome::UNKNOWN };
+    let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else {
+        return keep::<K, W, T>(tables, &packet, hash);
+    };
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return TRUNCATED };
-    let (meta, to) = (slot.meta(), slot.translation(packet.tuple.protocol));
+    let meta = slot.meta();
     if T::DRY {
-        tables.explain(Stage::known(found.index, found.state, meta, slot.clock().0));
+        tables.explain(|| Stage::known(found.index, found.state, meta, slot.clock().0));
     }
-    let (flags, is_return) = (meta.flags(), meta.flags() & Flow::<K>::RETURN != 0);
+    let flags = meta.flags();
     let is_opening = packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN;
     if is_opening && flags & (Flow::<K>::CLOSED | Flow::<K>::RETURN) == Flow::<K>::CLOSED {
-        tables.explain(Stage::reopened(found.index));
-        flow::release_pair::<K, W, T>(tables, found);
-        return Outcome::UNKNOWN;
+        tables.explain(|| Stage::reopened(found.index));
+        flow::release_pair::<K, W, T>(tables, found.index, found.state);
+        return keep::<K, W, T>(tables, &packet, hash);
     }
     if packet.ttl <= 1 {
         return Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint()));
@@ -121,11 +136,9 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
         keep::<K, W, T>(tables, &packet, hash);
         return Outcome::crosses(A::FAMILY, found.index);
     }
-    let Some(from) = origin(frame, tags) else { return TRUNCATED };
-    let way = slot.client_way();
-    // What was copied counts only if the slot was the same flow's all the while.
+    // What was read of the slot counts only if it was the same flow's all the while.
     if slot.state() != found.state {
-        return Outcome::UNKNOWN;
+        return keep::<K, W, T>(tables, &packet, hash);
     }
     if !T::DRY {
         let (seen, acked) = slot.clock();
@@ -136,26 +149,51 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
         if (seen, acked) != (seen_now, ack) {
             slot.set_clock(seen_now, ack);
         }
-        if flow::is_news::<K>(flags, packet.tuple.protocol, packet.flags) || !is_return && !slot.is_client(&from) {
+        let Some(from) = origin(frame, tags) else { return TRUNCATED };
+        let is_moved = flags & Flow::<K>::RETURN == 0 && !slot.is_client(&from);
+        if is_moved || flow::is_news::<K>(flags, packet.tuple.protocol, packet.flags) {
+            let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
             let Some(seq) = sequence(frame, packet.place.l4, packet.flags) else { return TRUNCATED };
-            flow::tell::<K, W, T>(tables, &found, &News { flags: packet.flags, seq, from });
+            (room.from, room.news) = (from, News { flags: packet.flags, seq });
+            flow::tell::<K, W, T>(tables, found.index, found.state, &room);
         }
     }
-    if is_return {
-        let leave = Leave { tags, way, endpoint: meta.endpoint(), direction: Direction::Return };
-        return emit::<K, A, F, T>(frame, tables, packet.place, &to, leave);
+    if A::rewrite(frame, packet.place, packet.tuple.protocol, slot).is_none() {
+        return TRUNCATED;
+    }
+    if T::DRY {
+        let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
+        room.to = slot.translation(packet.tuple.protocol);
+        tell_rewritten(tables, &room.to);
+    }
+    if meta.flags() & Flow::<K>::RETURN != 0 {
+        let way = slot.client_way();
+        // Somebody else's by now: what the packet became is nobody's.
+        if slot.state() != found.state {
+            return Outcome::drop(Drop::NoFlow, owner(tables, meta.endpoint()));
+        }
+        return depart(frame, tables, Leave { tags, way, endpoint: meta.endpoint(), direction: Direction::Return });
+    }
+    if slot.state() != found.state {
+        return Outcome::drop(Drop::NoFlow, owner(tables, meta.endpoint()));
     }
     let Some(hop) = tables.hop(meta.endpoint()) else { return Outcome::drop(Drop::NoNextHop, owner(tables, meta.endpoint())) };
-    let leave = Leave { tags, way: Way::by(hop), endpoint: meta.endpoint(), direction: Direction::Forward };
-    emit::<K, A, F, T>(frame, tables, packet.place, &to, leave)
+    depart(frame, tables, Leave { tags, way: Way::by(hop), endpoint: meta.endpoint(), direction: Direction::Forward })
 }
 
-/// Leaves a packet in its room.
-#[inline(always)]
-fn keep<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, packet: &Parsed<K>, hash: u64) {
-    if let Some(mut room) = FlowMemory::<K, W>::room(tables) {
-        (room.packet, room.hash) = (*packet, hash);
-    }
+/// Explains what a packet is and what its destination is to us. This and [`tell_rewritten`] are functions of their own because what
+/// they say lies on the stack.
+#[inline(never)]
+fn tell_parsed<const K: usize, A: Addresses<K>, T: Tables>(tables: &T, room: &mut Scratch<K>, tags: Tags) {
+    tables.explain(|| Stage::parsed(&room.packet, tags));
+    room.key.addr = A::destination(room.packet.tuple.addrs);
+    icmp::tell_roles(tables, &room.key.addr);
+}
+
+/// Explains what a packet becomes.
+#[inline(never)]
+fn tell_rewritten<const K: usize, T: Tables>(tables: &T, to: &Tuple<K>) {
+    tables.explain(|| Stage::rewritten(to));
 }
 
 /// The sequence number of a segment, where its flags make it count.
@@ -164,22 +202,27 @@ fn sequence<F: Frame>(frame: &mut F, l4: usize, flags: u8) -> Option<u32> {
     if flags & flag::RST == 0 { Some(0) } else { tcp(frame, l4).map(|tcp| u32::from_be_bytes(tcp.seq)) }
 }
 
-/// A packet without a flow: opens one if it is for a listener, and is the host's otherwise.
+/// Leaves a packet of no known flow in its room, for [`new`].
+#[inline(always)]
+fn keep<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, packet: &Parsed<K>, hash: u64) -> Outcome {
+    let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
+    (room.packet, room.hash) = (*packet, hash);
+    Outcome::UNKNOWN
+}
+
+/// A packet without a flow, as [`known`] left it: the host's if it is for no listener, and [`Outcome::UNKNOWN`], with the service
+/// in its room, if it opens a flow.
 #[inline(never)]
 fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
     tables: &T,
     tags: Tags,
 ) -> Outcome {
-    let packet = match A::parse(frame, tables, tags.l3()) {
-        Ok(packet) => packet,
-        Err(outcome) => return outcome,
-    };
-    let (Some(mut room), Some(from)) = (FlowMemory::<K, W>::room(tables), origin(frame, tags)) else { return TRUNCATED };
+    let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
     let room = &mut *room;
-    (room.tuple, room.from) = (packet.tuple, from);
-    let [_, _, p0, p1] = room.tuple.ports;
-    room.key = ServiceKey { addr: A::destination(room.tuple.addrs), port: [p0, p1], protocol: room.tuple.protocol, pad: 0 };
+    let [_, _, p0, p1] = room.packet.tuple.ports;
+    let (addrs, protocol) = (room.packet.tuple.addrs, room.packet.tuple.protocol);
+    room.key = ServiceKey { addr: A::destination(addrs), port: [p0, p1], protocol, pad: 0 };
     let Some(service) = tables.service(&room.key) else {
         return Outcome::pass(match tables.address(&room.key.addr) {
             Some(address) if address.roles & Address::VIP != 0 => Pass::NoListener,
@@ -187,43 +230,73 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
             None => Pass::NotOurs,
         });
     };
-    tables.explain(Stage::service(service));
+    tables.explain(|| Stage::service(service));
     let id = service.listener;
     let Some(listener) = tables.listener(id) else { return Outcome::pass(Pass::NoListener) };
     // From ourselves, a flow would be answered to ourselves: two packets of such a kind go round for ever.
-    room.key.addr = A::source(room.tuple.addrs);
+    room.key.addr = A::source(addrs);
     let is_ours = parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some();
-    if is_ours || !A::is_host(room.tuple.addrs) {
+    if is_ours || !A::is_host(addrs) {
         return Outcome::pass(Pass::Martian);
     }
-    if room.tuple.protocol == TCP && packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
+    if protocol == TCP && room.packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
         return Outcome::drop(Drop::NoFlow, id);
     }
-    if packet.ttl <= 1 {
+    if room.packet.ttl <= 1 {
         return Outcome::drop(Drop::TtlExpired, id);
     }
     let Some(settings) = tables.settings() else { return NOT_READY };
     if !select::admits(tables, settings, id, listener) {
         return Outcome::drop(Drop::Admission, id);
     }
-    let hash = flow::hash(settings, &room.tuple);
-    let endpoint = match select::endpoint::<K, A, T>(tables, settings, id, listener, hash, &room.tuple) {
-        Ok(endpoint) => endpoint,
-        Err(reason) => return Outcome::drop(reason, id),
-    };
-    if tables.endpoint(endpoint).is_some_and(|to| select::family(&to.addr) != A::FAMILY) {
-        (room.packet, room.service, room.hash, room.endpoint) = (packet, service, hash, endpoint);
-        return Outcome::opens_across(A::FAMILY);
+    let Some(from) = origin(frame, tags) else { return TRUNCATED };
+    (room.service, room.from) = (service, from);
+    Outcome::UNKNOWN
+}
+
+/// The endpoint and the forward half's slot for a packet that [`new`] admitted. What follows is [`cross::open`]'s where the endpoint
+/// is of the other family.
+#[inline(never)]
+fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(tables: &T) -> Outcome {
+    let (Some(settings), Some(mut room)) = (tables.settings(), FlowMemory::<K, W>::room(tables)) else { return NOT_READY };
+    let endpoint = select::endpoint::<K, A, T>(tables, settings, &room);
+    match endpoint.and_then(|endpoint| select::reserve::<K, W, T>(tables, endpoint, &mut room)) {
+        Ok(family) if family != A::FAMILY => Outcome::opens_across(A::FAMILY),
+        Ok(_) => Outcome::UNKNOWN,
+        Err(reason) => Outcome::drop(reason, room.service.listener),
     }
-    if let Err(reason) = select::open::<K, W, A, T>(tables, settings, service, endpoint, hash, room) {
-        return Outcome::drop(reason, id);
+}
+
+/// The NAT port and the return half's slot for what [`open`] began.
+#[inline(never)]
+fn answer<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(tables: &T) -> Outcome {
+    let (Some(settings), Some(mut room)) = (tables.settings(), FlowMemory::<K, W>::room(tables)) else { return NOT_READY };
+    match select::answer::<K, W, A, T>(tables, settings, &mut room) {
+        Ok(()) => Outcome::UNKNOWN,
+        Err(reason) => Outcome::drop(reason, room.service.listener),
     }
+}
+
+/// Makes the pair for which [`open`] and [`answer`] claimed slots, and sends its first packet.
+#[inline(never)]
+fn send<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
+    frame: &mut F,
+    tables: &T,
+    tags: Tags,
+) -> Outcome {
+    let Some(room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
     if !T::DRY {
-        tables.count_flow(endpoint);
+        select::fill::<K, W, A, T>(tables, &room);
+        tables.count_flow(room.endpoint);
     }
-    let Some(hop) = tables.hop(endpoint) else { return Outcome::drop(Drop::NoNextHop, id) };
-    let leave = Leave { tags, way: Way::by(hop), endpoint, direction: Direction::Forward };
-    emit::<K, A, F, T>(frame, tables, packet.place, &room.to, leave)
+    if T::DRY {
+        tell_rewritten(tables, &room.to);
+    }
+    if A::rewrite(frame, room.packet.place, room.to.protocol, &room.to).is_none() {
+        return TRUNCATED;
+    }
+    let Some(hop) = tables.hop(room.endpoint) else { return Outcome::drop(Drop::NoNextHop, room.service.listener) };
+    depart(frame, tables, Leave { tags, way: Way::by(hop), endpoint: room.endpoint, direction: Direction::Forward })
 }
 
 /// The way back to where a packet came from.
@@ -238,24 +311,6 @@ fn origin<F: Frame>(frame: &mut F, tags: Tags) -> Option<Way> {
 #[inline(always)]
 fn owner<T: Tables>(tables: &T, endpoint: EndpointId) -> ListenerId {
     tables.endpoint(endpoint).map_or(ListenerId::NONE, |endpoint| endpoint.listener)
-}
-
-/// New addresses on all layers, the endpoint's counters, and out.
-#[inline(always)]
-fn emit<const K: usize, A: Addresses<K>, F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    place: Place,
-    to: &Tuple<K>,
-    leave: Leave,
-) -> Outcome {
-    if T::DRY {
-        tables.explain(Stage::rewritten(to));
-    }
-    if A::rewrite(frame, place, to).is_none() {
-        return TRUNCATED;
-    }
-    depart(frame, tables, leave)
 }
 
 /// How a packet of a flow leaves.
@@ -276,7 +331,7 @@ struct Leave {
 fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T, leave: Leave) -> Outcome {
     let Leave { tags, way, endpoint, direction } = leave;
     if T::DRY {
-        tables.explain(Stage::hop(&way));
+        tables.explain(|| Stage::hop(&way));
     }
     let bytes = frame.len() as u64;
     if link::leave(frame, tags, Tags(way.tags), unpack_mac(way.dst), unpack_mac(way.src)).is_none() {

@@ -7,7 +7,7 @@ use network_types::tcp::TcpHdr;
 use super::{tables::Tables, verdict::Outcome};
 use crate::{
     abi::{
-        entry::{Address, AddressKey, mapped},
+        entry::{Address, AddressKey, key, mapped, words},
         family::Family,
         filter,
         flow::{Tuple, pack4, pack6},
@@ -67,19 +67,18 @@ pub fn v4<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<P
     let (protocol, ttl, src, dst) = (ip.proto, ip.ttl, ip.src_addr, ip.dst_addr);
     let (vihl, total, fragment) = (ip.vihl, usize::from(u16::from_be_bytes(ip.tot_len)), u16::from_be_bytes(ip.frags) & 0x3fff);
 
-    let key = mapped(dst);
-    check_ours(tables, &key)?;
+    check_ours(tables, &mapped(dst))?;
     let header = usize::from(vihl & 0x0f) * 4;
     if vihl >> 4 != 4 || header < 20 || total < header || total > bytes - l3 {
-        return Err(refuse(tables, &key, protocol.into(), Drop::Malformed));
+        return Err(refuse(tables, mapped(dst), protocol.into(), Drop::Malformed));
     }
     if fragment != 0 {
-        return Err(refuse(tables, &key, protocol.into(), Drop::Fragment));
+        return Err(refuse(tables, mapped(dst), protocol.into(), Drop::Fragment));
     }
     let l4 = l3 + header;
     match transport(frame, protocol, l4, total - header, Family::V4) {
         Ok(transport) => Ok(transport.into_parsed(pack4(src, dst), Place { l3, l4 }, ttl)),
-        Err(reason) => Err(refuse(tables, &key, protocol.into(), reason)),
+        Err(reason) => Err(refuse(tables, mapped(dst), protocol.into(), reason)),
     }
 }
 
@@ -98,13 +97,13 @@ pub fn v6<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<P
     check_ours(tables, &dst)?;
     let l4 = l3 + 40;
     if version != 6 || payload > bytes - l4 {
-        return Err(refuse(tables, &dst, next.into(), Drop::Malformed));
+        return Err(refuse(tables, dst, next.into(), Drop::Malformed));
     }
     let end = l4 + payload;
-    let (next, l4) = if matches!(next, TCP | UDP) { (next, l4) } else { upper(frame, tables, &dst, Upper::at(next, l4), end)? };
+    let (next, l4) = if matches!(next, TCP | UDP) { (next, l4) } else { upper(frame, tables, dst, Upper::at(next, l4), end)? };
     match transport(frame, next, l4, end - l4, Family::V6) {
         Ok(transport) => Ok(transport.into_parsed(pack6(src, dst), Place { l3, l4 }, ttl)),
-        Err(reason) => Err(refuse(tables, &dst, next.into(), reason)),
+        Err(reason) => Err(refuse(tables, dst, next.into(), reason)),
     }
 }
 
@@ -113,7 +112,7 @@ pub fn v6<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<P
 fn upper<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    dst: &AddressKey,
+    dst: AddressKey,
     first: Upper,
     end: usize,
 ) -> Result<(u8, usize), Outcome> {
@@ -154,9 +153,16 @@ pub fn is_maybe_ours<T: Tables>(tables: &T, key: &AddressKey) -> bool {
 const ANY: u16 = 256;
 
 /// Drops what a listener of that protocol could have been meant by; the rest is the host's.
+#[inline(always)]
+fn refuse<T: Tables>(tables: &T, dst: AddressKey, protocol: u16, reason: Drop) -> Outcome {
+    let [high, low] = words(&dst);
+    refuse_words(tables, high, low, protocol, reason)
+}
+
+/// [`refuse`] in registers: what is rare takes no room on the stack of what is not.
 #[inline(never)]
-fn refuse<T: Tables>(tables: &T, dst: &AddressKey, protocol: u16, reason: Drop) -> Outcome {
-    let Some(address) = tables.address(dst) else { return Outcome::pass(Pass::NotOurs) };
+fn refuse_words<T: Tables>(tables: &T, high: u64, low: u64, protocol: u16, reason: Drop) -> Outcome {
+    let Some(address) = tables.address(&key([high, low])) else { return Outcome::pass(Pass::NotOurs) };
     const TCP16: u16 = TCP as u16;
     const UDP16: u16 = UDP as u16;
     let bit = match protocol {

@@ -1,34 +1,47 @@
 //! New addresses, ports, checksums and TTL in a packet, as its flow says.
 
+use core::mem::offset_of;
+
+use network_types::ip::Ipv6Hdr;
+
 use super::parse::Place;
 use crate::{
-    abi::flow::{Tuple, pack4, pack6, unpack4, unpack6},
+    abi::flow::{Becomes, pack4, unpack4},
     wire::{
         checksum::Delta,
-        frame::{Frame, TCP, ipv4, ipv6, tcp, udp},
+        frame::{Frame, TCP, ipv4, tcp, udp},
     },
 };
 
 /// Rewrites an IPv4 packet; none when the frame is shorter than it was a moment ago.
 #[inline(always)]
-pub fn v4<F: Frame>(frame: &mut F, place: Place, to: &Tuple<1>) -> Option<()> {
+pub fn v4<F: Frame, B: Becomes<1>>(frame: &mut F, place: Place, protocol: u8, to: &B) -> Option<()> {
     let ip = ipv4(frame, place.l3)?;
-    let delta = Delta::default().words(pack4(ip.src_addr, ip.dst_addr), to.addrs);
-    let (old, new) = ([ip.ttl, ip.proto], [ip.ttl.wrapping_sub(1), ip.proto]);
-    (ip.src_addr, ip.dst_addr) = unpack4(to.addrs);
-    ip.check = delta.bytes2(old, new).apply(ip.check);
-    ip.ttl = new[0];
-    transport(frame, place.l4, to.protocol, to.ports, delta)
+    let new = [to.addr(0)];
+    let delta = Delta::default().words(pack4(ip.src_addr, ip.dst_addr), new);
+    let (old_ttl, new_ttl) = ([ip.ttl, ip.proto], [ip.ttl.wrapping_sub(1), ip.proto]);
+    (ip.src_addr, ip.dst_addr) = unpack4(new);
+    ip.check = delta.bytes2(old_ttl, new_ttl).apply(ip.check);
+    ip.ttl = new_ttl[0];
+    transport(frame, place.l4, protocol, to.ports(), delta)
 }
 
 /// Rewrites an IPv6 packet.
 #[inline(always)]
-pub fn v6<F: Frame>(frame: &mut F, place: Place, to: &Tuple<4>) -> Option<()> {
-    let ip = ipv6(frame, place.l3)?;
-    let delta = Delta::default().words(pack6(ip.src_addr, ip.dst_addr), to.addrs);
-    (ip.src_addr, ip.dst_addr) = unpack6(to.addrs);
-    ip.hop_limit = ip.hop_limit.wrapping_sub(1);
-    transport(frame, place.l4, to.protocol, to.ports, delta)
+pub fn v6<F: Frame, B: Becomes<4>>(frame: &mut F, place: Place, protocol: u8, to: &B) -> Option<()> {
+    const ADDRS: usize = offset_of!(Ipv6Hdr, src_addr);
+    let ip = frame.window::<40>(place.l3)?;
+    ip[offset_of!(Ipv6Hdr, hop_limit)] = ip[offset_of!(Ipv6Hdr, hop_limit)].wrapping_sub(1);
+    let mut delta = Delta::default();
+    // Word by word: sixteen of them at once are more than the stack has room for.
+    for i in 0..4 {
+        let new = to.addr(i);
+        if let Some(word) = ip.get_mut(ADDRS + 8 * i..).and_then(|rest| rest.first_chunk_mut::<8>()) {
+            delta = delta.words([u64::from_ne_bytes(*word)], [new]);
+            *word = new.to_ne_bytes();
+        }
+    }
+    transport(frame, place.l4, protocol, to.ports(), delta)
 }
 
 /// Ports, and the checksum over pseudo header and ports.

@@ -2,17 +2,17 @@
 
 use super::{
     explain::Stage,
-    flow::{NO_SLOT, claim, evict, hash, publish, release, taken},
+    flow::{NO_SLOT, hash, publish, release},
     parse::{self, Parsed, Place},
     rewrite,
-    tables::{FlowMemory, Scratch, Tables},
+    tables::{FlowMemory, Half, Scratch, Tables},
     verdict::Outcome,
 };
 use crate::{
     abi::{
-        entry::{AddressKey, Egress, Listener, Service, Settings, mapped},
+        entry::{AddressKey, Egress, Listener, Settings, mapped},
         family::Family,
-        flow::{Flow, TICK_SHIFT, Tuple, pack4, pack6, unpack_mac, unpack4, unpack6},
+        flow::{Becomes, Flow, TICK_SHIFT, Tuple, pack4, pack6, unpack_mac, unpack4, unpack6},
         id::{EndpointId, ListenerId, TableId},
         limits::{ADMISSION_TICKS, MAX_EGRESS, NAT_RETRIES, NAT_REUSING_RETRIES, SYN_TIMEOUT_S, TABLE_SIZE},
         reason::{Drop, Event},
@@ -28,7 +28,7 @@ pub trait Addresses<const K: usize> {
     /// From the bytes at `l3` to a tuple.
     fn parse<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<Parsed<K>, Outcome>;
     /// Makes a packet what its flow says; none when the frame is shorter than it was a moment ago.
-    fn rewrite<F: Frame>(frame: &mut F, place: Place, to: &Tuple<K>) -> Option<()>;
+    fn rewrite<F: Frame, B: Becomes<K>>(frame: &mut F, place: Place, protocol: u8, to: &B) -> Option<()>;
     /// The addresses of a reply: from the endpoint to one of the egress addresses, which `n` draws; none when there is no
     /// egress address of this family.
     fn reply(endpoint: &AddressKey, egress: &Egress, n: u32) -> Option<[u64; K]>;
@@ -57,8 +57,8 @@ impl Addresses<1> for V4 {
     }
 
     #[inline(always)]
-    fn rewrite<F: Frame>(frame: &mut F, place: Place, to: &Tuple<1>) -> Option<()> {
-        rewrite::v4(frame, place, to)
+    fn rewrite<F: Frame, B: Becomes<1>>(frame: &mut F, place: Place, protocol: u8, to: &B) -> Option<()> {
+        rewrite::v4(frame, place, protocol, to)
     }
 
     #[inline(always)]
@@ -101,8 +101,8 @@ impl Addresses<4> for V6 {
     }
 
     #[inline(always)]
-    fn rewrite<F: Frame>(frame: &mut F, place: Place, to: &Tuple<4>) -> Option<()> {
-        rewrite::v6(frame, place, to)
+    fn rewrite<F: Frame, B: Becomes<4>>(frame: &mut F, place: Place, protocol: u8, to: &B) -> Option<()> {
+        rewrite::v6(frame, place, protocol, to)
     }
 
     #[inline(always)]
@@ -153,131 +153,133 @@ pub fn admits<T: Tables>(tables: &T, settings: &Settings, id: ListenerId, listen
     tables.admit(id, if allowed == 0 { 1 } else { allowed }, tables.tick())
 }
 
-/// The endpoint for a new flow of `tuple`.
+/// The endpoint for a new flow of the packet in `room`.
 #[inline(always)]
 pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
     tables: &T,
     settings: &Settings,
-    id: ListenerId,
-    listener: &Listener,
-    flow_hash: u64,
-    tuple: &Tuple<K>,
+    room: &Scratch<K>,
 ) -> Result<EndpointId, Drop> {
+    let id = room.service.listener;
     let table = tables.active(id, A::FAMILY);
     if table == TableId::EMPTY {
         return Err(Drop::NoEndpoint);
     }
-    let by_source = listener.flags & Listener::SOURCE_IP != 0;
-    let hash = if by_source { Sip::new(settings.seed).words(tuple.addrs).finish() } else { flow_hash };
+    let by_source = tables.listener(id).is_some_and(|listener| listener.flags & Listener::SOURCE_IP != 0);
+    let hash = if by_source { Sip::new(settings.seed).words(room.packet.tuple.addrs).finish() } else { room.hash };
     let slot = scale((hash >> 32) as u32, TABLE_SIZE as u32);
     let chosen = tables.choose(table, slot);
-    tables.explain(Stage::chosen(table, slot, hash, by_source, chosen.unwrap_or(EndpointId::NONE)));
+    tables.explain(|| Stage::chosen(table, slot, hash, by_source, chosen.unwrap_or(EndpointId::NONE)));
     chosen.filter(|&id| id != EndpointId::NONE).ok_or(Drop::NoEndpoint)
 }
 
-/// Makes both halves of a pair for the packet in `room`; the claim of the reply tuple is the allocation of the NAT port.
+/// Claims the slot of the forward half for the flow of the packet in `room`, towards `endpoint`, whose family is returned.
 #[inline(always)]
-pub fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
+pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
-    settings: &Settings,
-    service: Service,
     endpoint: EndpointId,
-    flow_hash: u64,
     room: &mut Scratch<K>,
-) -> Result<(), Drop> {
-    let now = tables.tick();
-    let (Some(to), Some(listener)) = (tables.endpoint(endpoint), tables.listener(service.listener)) else {
+) -> Result<Family, Drop> {
+    let (Some(to), Some(listener)) = (tables.endpoint(endpoint), tables.listener(room.service.listener)) else {
         return Err(Drop::NoEndpoint);
     };
     // An array map has an entry for every id; one that was never put is all zero.
     if to.flags == 0 {
         return Err(Drop::NoEndpoint);
     }
-    let service = Service { endpoint_port: to.port_of(service), ..service };
-    let Some(egress) = tables.egress(listener.instance) else { return Err(Drop::NoEgress) };
-    let forward = claim::<K, W, T>(tables, flow_hash, now);
+    room.service.endpoint_port = to.port_of(room.service);
+    room.timeout_s = if room.packet.tuple.protocol == TCP { SYN_TIMEOUT_S } else { listener.idle_timeout_s };
+    (room.endpoint, room.instance) = (endpoint, listener.instance);
+    let forward = FlowMemory::<K, W>::claim(tables, room.hash);
     if forward == NO_SLOT {
         return Err(Drop::FlowTableFull);
     }
     // Only asked about, the flow that this one would take the place of is still there.
-    if !T::DRY && taken::<K, W, T>(tables, &room.tuple, flow_hash, now, forward) != NO_SLOT {
+    if !T::DRY && FlowMemory::<K, W>::taken(tables, room, Half::Forward, room.hash, forward) != NO_SLOT {
         release::<K, W, T>(tables, forward);
         return Err(Drop::FlowTableFull);
     }
-    let back = match claim_reply::<K, W, A, T>(tables, settings, &to.addr, egress, service, flow_hash, now, room) {
-        Ok(back) => back,
+    room.forward = forward;
+    Ok(if parse::is_mapped(&to.addr) { Family::V4 } else { Family::V6 })
+}
+
+/// Draws a NAT port that is free towards the endpoint in `room`, and claims the slot of the replies to it: the claim is the
+/// allocation of the port. The forward half is free again when there is none.
+#[inline(always)]
+pub fn answer<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
+    tables: &T,
+    settings: &Settings,
+    room: &mut Scratch<K>,
+) -> Result<(), Drop> {
+    match claim_reply::<K, W, A, T>(tables, settings, room) {
+        Ok(back) => {
+            let [e0, e1, p0, p1] = room.reply.ports;
+            room.to = Tuple { addrs: A::turned(room.reply.addrs), ports: [p0, p1, e0, e1], protocol: room.reply.protocol };
+            room.back = back;
+            Ok(())
+        }
         Err(reason) => {
-            release::<K, W, T>(tables, forward);
-            return Err(reason);
+            release::<K, W, T>(tables, room.forward);
+            Err(reason)
         }
-    };
-    let [e0, e1] = service.endpoint_port;
-    let [c0, c1, v0, v1] = room.tuple.ports;
-    let protocol = room.tuple.protocol;
-    let [.., p0, p1] = room.reply.ports;
-    room.to = Tuple { addrs: A::turned(room.reply.addrs), ports: [p0, p1, e0, e1], protocol };
-    if !T::DRY {
-        let timeout_s = if protocol == TCP { SYN_TIMEOUT_S } else { listener.idle_timeout_s };
-        let half = |tuple: &Tuple<K>, new_addrs, new_ports, flags| Flow {
-            tuple: *tuple,
-            flags,
-            endpoint: endpoint.0,
-            new_addrs,
-            new_ports,
-            ifindex: room.from.ifindex,
-            dst_mac: unpack_mac(room.from.dst),
-            src_mac: unpack_mac(room.from.src),
-            tags: room.from.tags,
-            timeout_s,
-        };
-        if let Some(slot) = FlowMemory::<K, W>::slot(tables, forward) {
-            slot.store(&half(&room.tuple, room.to.addrs, room.to.ports, 0));
-        }
-        if let Some(slot) = FlowMemory::<K, W>::slot(tables, back) {
-            slot.store(&half(&room.reply, A::turned(room.tuple.addrs), [v0, v1, c0, c1], Flow::<K>::RETURN));
-        }
-        publish::<K, W, T>(tables, forward, back, now);
     }
-    Ok(())
 }
 
-/// The family of the address behind a key.
-#[inline(always)]
-pub fn family(key: &AddressKey) -> Family {
-    if parse::is_mapped(key) { Family::V4 } else { Family::V6 }
+/// Writes both halves of the pair in `room` into the slots that are claimed for them, and lets packets find them.
+#[inline(never)]
+pub fn fill<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(tables: &T, room: &Scratch<K>) {
+    let [c0, c1, v0, v1] = room.packet.tuple.ports;
+    let half = |tuple: &Tuple<K>, new_addrs, new_ports, flags| Flow {
+        tuple: *tuple,
+        flags,
+        endpoint: room.endpoint.0,
+        new_addrs,
+        new_ports,
+        ifindex: room.from.ifindex,
+        dst_mac: unpack_mac(room.from.dst),
+        src_mac: unpack_mac(room.from.src),
+        tags: room.from.tags,
+        timeout_s: room.timeout_s,
+    };
+    if let Some(slot) = FlowMemory::<K, W>::slot(tables, room.forward) {
+        slot.store(&half(&room.packet.tuple, room.to.addrs, room.to.ports, 0));
+    }
+    if let Some(slot) = FlowMemory::<K, W>::slot(tables, room.back) {
+        slot.store(&half(&room.reply, A::turned(room.packet.tuple.addrs), [v0, v1, c0, c1], Flow::<K>::RETURN));
+    }
+    publish::<K, W, T>(tables, room.forward, room.back, tables.tick());
 }
 
-/// Draws a NAT port that is free towards the endpoint, and claims the slot of the replies to it.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "inlined once; a struct of these would be on the stack")]
 pub(super) fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     settings: &Settings,
-    to: &AddressKey,
-    egress: &Egress,
-    service: Service,
-    flow_hash: u64,
-    now: u32,
     room: &mut Scratch<K>,
 ) -> Result<u32, Drop> {
-    let [e0, e1] = service.endpoint_port;
-    let [c0, c1, ..] = room.tuple.ports;
-    let mut draw = flow_hash as u32;
+    let (Some(to), Some(egress)) = (tables.endpoint(room.endpoint), tables.egress(room.instance)) else {
+        return Err(Drop::NoEgress);
+    };
+    let [e0, e1] = room.service.endpoint_port;
+    let [c0, c1, ..] = room.packet.tuple.ports;
+    let mut draw = room.hash as u32;
     // The client's own port first (RFC 4787 section 4.2.1): a client that comes again and again meets itself.
     let mut port = own_port(settings, tables.cpu(), u16::from_be_bytes([c0, c1]));
-    for attempt in 0..NAT_RETRIES {
-        let Some(addrs) = A::reply(to, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
+    // Counted in 64 bits: the verifier loses sight of a narrower counter that waits on the stack.
+    for attempt in 0..u64::from(NAT_RETRIES) {
+        let Some(addrs) = A::reply(&to.addr, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
         let [p0, p1] = port.unwrap_or_else(|| nat_port(settings, tables.cpu(), draw)).to_be_bytes();
-        room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.tuple.protocol };
+        room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.packet.tuple.protocol };
         let reply_hash = hash(settings, &room.reply);
-        let owner = taken::<K, W, T>(tables, &room.reply, reply_hash, now, NO_SLOT);
-        tables.explain(Stage::candidate(&room.reply, owner == NO_SLOT));
+        let owner = FlowMemory::<K, W>::taken(tables, room, Half::Return, reply_hash, NO_SLOT);
+        if T::DRY {
+            tell_candidate(tables, &room.reply, owner == NO_SLOT);
+        }
         if owner == NO_SLOT {
-            let back = claim::<K, W, T>(tables, reply_hash, now);
+            let back = FlowMemory::<K, W>::claim(tables, reply_hash);
             return if back == NO_SLOT { Err(Drop::FlowTableFull) } else { Ok(back) };
         }
-        if attempt >= NAT_RETRIES - NAT_REUSING_RETRIES {
-            let back = evict::<K, W, T>(tables, owner, reply_hash, now, Event::PortReused);
+        if attempt >= u64::from(NAT_RETRIES - NAT_REUSING_RETRIES) {
+            let back = FlowMemory::<K, W>::reuse(tables, owner, reply_hash);
             if back != NO_SLOT {
                 return Ok(back);
             }
@@ -287,9 +289,15 @@ pub(super) fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Ta
         }
         port = None;
         // Draws depend on the time: a SYN that is sent again must not meet the very same ports again.
-        draw = draw.wrapping_add(now).wrapping_mul(0x915f_77f5).wrapping_add(0x9e37_79b9);
+        draw = draw.wrapping_add(tables.tick()).wrapping_mul(0x915f_77f5).wrapping_add(0x9e37_79b9);
     }
     Err(Drop::NoPort)
+}
+
+/// Explains which reply tuple was tried. A function of its own because what it says lies on the stack.
+#[inline(never)]
+fn tell_candidate<const K: usize, T: Tables>(tables: &T, reply: &Tuple<K>, is_free: bool) {
+    tables.explain(|| Stage::candidate(reply, is_free));
 }
 
 /// The `draw`th port of this CPU: ports are dealt out to CPUs in turn, so that no two CPUs can claim the same one.

@@ -13,6 +13,7 @@ use crate::word::Word;
 
 use super::{
     explain::Stage,
+    flow::{self, NO_SLOT, News},
     parse::{Parsed, Place},
 };
 
@@ -25,12 +26,12 @@ pub enum Direction {
     Return,
 }
 
-/// What a packet that opens a flow keeps outside the stack, of which the kernel gives 512 bytes.
+/// What a packet keeps outside the stack, of which the kernel gives 512 bytes, once it turns out to be of no known flow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Scratch<const K: usize> {
-    /// The packet's tuple.
-    pub tuple: Tuple<K>,
+    /// The packet.
+    pub packet: Parsed<K>,
     /// The tuple of the replies.
     pub reply: Tuple<K>,
     /// What the packet becomes.
@@ -39,30 +40,60 @@ pub struct Scratch<const K: usize> {
     pub from: Way,
     /// The service that is asked for.
     pub key: ServiceKey,
-    /// The packet: what [`cross`](super::cross) needs of what the usual path knows, as the following.
-    pub packet: Parsed<K>,
     /// Who serves it.
     pub service: Service,
     /// The hash of the packet's tuple.
     pub hash: u64,
     /// Who was chosen.
     pub endpoint: EndpointId,
+    /// Whose egress addresses it takes.
+    pub instance: InstanceId,
+    /// The slot of the forward half.
+    pub forward: u32,
+    /// The slot of the return half.
+    pub back: u32,
+    /// Seconds of silence after which the new pair is over.
+    pub timeout_s: u16,
+    /// What the packet says of its flow.
+    pub news: News,
+}
+
+/// A half of the pair that is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// From the client on.
+    Forward,
+    /// From the endpoint back.
+    Return,
 }
 
 impl<const K: usize> Scratch<K> {
+    /// What packets of a half look like on arrival.
+    #[inline(always)]
+    pub fn half(&self, which: Half) -> &Tuple<K> {
+        match which {
+            Half::Forward => &self.packet.tuple,
+            Half::Return => &self.reply,
+        }
+    }
+
     /// Empty room.
     pub const fn new() -> Self {
         let tuple = Tuple { addrs: [0; K], ports: [0; 4], protocol: 0 };
         Self {
-            tuple,
+            packet: Parsed { tuple, place: Place { l3: 0, l4: 0 }, flags: 0, ack: 0, speaks: false, ttl: 0 },
             reply: tuple,
             to: tuple,
             from: Way { dst: 0, src: 0, ifindex: 0, tags: 0 },
             key: ServiceKey { addr: [0; 16], port: [0; 2], protocol: 0, pad: 0 },
-            packet: Parsed { tuple, place: Place { l3: 0, l4: 0 }, flags: 0, ack: 0, speaks: false, ttl: 0 },
             service: Service { listener: ListenerId::NONE, endpoint_port: [0; 2] },
             hash: 0,
             endpoint: EndpointId::NONE,
+            instance: InstanceId(0),
+            forward: NO_SLOT,
+            back: NO_SLOT,
+            timeout_s: 0,
+            news: News { flags: 0, seq: 0 },
         }
     }
 }
@@ -88,6 +119,34 @@ pub trait FlowMemory<const K: usize, const W: usize> {
     fn tags(&self, group: u32) -> Option<&Word>;
     /// Number of slots minus one; the number is a power of two.
     fn mask(&self, settings: &Settings) -> u32;
+
+    /// [`flow::claim`]. This and what follows are rare: the kernel has functions of their own for them, which its verifier judges
+    /// once and not on every way that leads there.
+    #[inline(always)]
+    fn claim(&self, hash: u64) -> u32
+    where
+        Self: Tables + Sized,
+    {
+        flow::claim::<K, W, Self>(self, hash, self.tick())
+    }
+
+    /// [`flow::evict`] for the sake of the slot's NAT port.
+    #[inline(always)]
+    fn reuse(&self, index: u32, hash: u64) -> u32
+    where
+        Self: Tables + Sized,
+    {
+        flow::evict::<K, W, Self>(self, index, hash, self.tick(), Event::PortReused)
+    }
+
+    /// [`flow::taken`] for one of the tuples in `room`, which is this packet's.
+    #[inline(always)]
+    fn taken(&self, room: &Scratch<K>, which: Half, hash: u64, mine: u32) -> u32
+    where
+        Self: Tables + Sized,
+    {
+        flow::taken::<K, W, Self>(self, room.half(which), hash, self.tick(), mine)
+    }
 }
 
 /// Everything else.
@@ -97,7 +156,7 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
 
     /// Notes what a stage found; nobody does unless somebody asks.
     #[inline(always)]
-    fn explain(&self, _stage: Stage) {}
+    fn explain(&self, _stage: impl FnOnce() -> Stage) {}
 
     /// What holds for all packets.
     fn settings(&self) -> Option<&Settings>;

@@ -6,7 +6,7 @@ use super::{Agent, Error, state};
 use crate::{
     maps::LiveFlows,
     model::Affinity,
-    plan::{EndpointView, GroupView, ListenerView},
+    plan::{EndpointView, Family, GroupView, ListenerView},
     status::{
         AttachMode, Counters, DropCount, Endpoint, FlowTable, Flows, Group, Instance, Interface, Listener, MapFill, PassCount,
         Repairs, SCHEMA_VERSION, Status,
@@ -126,6 +126,11 @@ impl Agent {
         Ok(Group {
             name: view.name.to_string(),
             region: view.region.clone(),
+            priority: view.priority,
+            traffic_ratio: view.traffic_ratio.0,
+            latency_ms: view.latency.map(|latency| latency.as_secs_f64() * 1e3),
+            share_ipv4: view.shares.get(&Family::V4).copied(),
+            share_ipv6: view.shares.get(&Family::V6).copied(),
             endpoints: own.map(|endpoint| self.endpoint_status(endpoint, live)).collect::<Result<_, _>>()?,
         })
     }

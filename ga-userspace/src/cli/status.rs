@@ -44,6 +44,7 @@ pub(super) fn render(status: &Status, style: &Style, unit: Unit) -> String {
     let mut out = head(status);
     for (instance, listener) in status.listeners() {
         out += &format!("\n{}\n", title(instance, listener));
+        out += &groups(listener, style).unwrap_or_default();
         out += &endpoints(listener, style, unit);
     }
     out.push('\n');
@@ -97,6 +98,29 @@ fn interface(interface: &Interface) -> String {
 }
 
 /// What somebody else changed and the agent put right: no trouble any more, but somebody's.
+/// A line for each group in the order of their priority, where there are several.
+fn groups(listener: &Listener, style: &Style) -> Option<String> {
+    use CellAlignment::{Left, Right};
+    if listener.groups.len() < 2 {
+        return None;
+    }
+    let columns =
+        [("group", Left), ("region", Left), ("priority", Right), ("latency", Right), ("ratio", Right), ("share", Right)];
+    let mut table = style.table(&columns);
+    for group in &listener.groups {
+        let shares = [group.share_ipv4, group.share_ipv6].into_iter().flatten().map(percent).collect::<Vec<_>>();
+        table.add_row(vec![
+            Cell::new(&group.name),
+            Cell::new(&group.region),
+            Cell::new(group.priority),
+            Cell::new(group.latency_ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"))),
+            Cell::new(format!("{} %", group.traffic_ratio)),
+            Cell::new(or_dash(shares.join(" / "))),
+        ]);
+    }
+    Some(style.draw(table))
+}
+
 fn repairs(repairs: &Repairs) -> Option<String> {
     let maps = repairs.maps.iter().filter(|(_, count)| **count > 0);
     let mut parts: Vec<String> = maps.map(|(map, entries)| format!("{} in {map}", count(*entries))).collect();
@@ -221,6 +245,29 @@ ga-demo/voice  198.51.100.10 udp 80,90~92,8080, affinity source_ip, idle 900 s, 
 ";
         assert_eq!(at(Some(120)), format!("{HEAD}{expected}"));
         assert_eq!(at(None), at(Some(120)), "what fits is the same in a pipe");
+    }
+
+    #[test]
+    fn several_groups_are_shown_in_their_order() {
+        let mut status = example();
+        let groups = &mut status.instances[0].listeners[0].groups;
+        groups.push(crate::status::Group {
+            name: "far".to_owned(),
+            region: "us-east".to_owned(),
+            priority: 2,
+            traffic_ratio: 0,
+            latency_ms: None,
+            share_ipv4: None,
+            share_ipv6: None,
+            endpoints: Vec::new(),
+        });
+        let text = render(&status, &Style::default(), Unit::Total);
+        let expected = "
+  group  region      priority  latency  ratio   share
+  near   eu-central         1   4.2 ms  100 %  100.0%
+  far    us-east            2        -    0 %       -
+";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `[[instance.listener.endpoint_group]]` (specification §1.4, §1.10, §1.11).
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use ga_common::abi::family::Family;
 
@@ -15,7 +15,13 @@ use super::{
 };
 use crate::model::{BackendIpVersion, Endpoint, EndpointGroup, Name, Port, PortMapping, Ports, Protocol, TrafficRatio, Weight};
 
-/// Name of a group that has none.
+/// Percent.
+pub(super) const TRAFFIC_RATIO: RangeInclusive<u32> = 0..=100;
+
+/// A minute is farther than any region.
+pub(super) const LATENCY_MS: RangeInclusive<u32> = 0..=60_000;
+
+/// Name of the first group if it has none; the second is then `default-2`, and so on.
 pub(super) const DEFAULT_NAME: &str = "default";
 
 /// Words of `backend_ip_version`.
@@ -34,8 +40,10 @@ pub(super) fn read_all(
     let tables = value.tables(&keys::GROUP, &mut cx.problems)?;
     number_of_groups(&tables, cx);
     unique_regions(&tables, cx);
-    let read = |table: &Table<'_>| read(table, around, protocol, ports, cx);
-    let groups = tables.iter().map(read).collect::<Vec<_>>();
+    let groups =
+        tables.iter().enumerate().map(|(index, table)| read(index, table, around, protocol, ports, cx)).collect::<Vec<_>>();
+    unique_names(&tables, &groups, cx);
+    same_mappings(&tables, &groups, cx);
     // With none, what stands here are no tables, which is a problem already.
     if groups.is_empty() { None } else { groups.into_iter().collect() }
 }
@@ -49,12 +57,11 @@ fn number_of_groups(tables: &[Table<'_>], cx: &mut Context<'_>) {
     for (index, table) in tables.iter().filter(|table| is_default(table)).enumerate() {
         if index == limit {
             let draft = Fault::new(Kind::Quota, format!("`limits.default_groups_per_listener` allows {limit}; this is one more"))
-                .help("move its endpoints into the first group, or into a listener of their own")
+                .help(format!(
+                    "raise the limit, up to {}, or move its endpoints into another group",
+                    limits::DEFAULT_GROUPS_PER_LISTENER.end()
+                ))
                 .code(Code::QuotaExceededEndpointGroup);
-            cx.problems.push(table.span.clone(), &table.path, draft);
-        } else if index == 1 {
-            let draft = Fault::new(Kind::NotSupportedYet, "a second default endpoint group is not supported yet in this version")
-                .help("move its endpoints into the first group, or into a listener of their own");
             cx.problems.push(table.span.clone(), &table.path, draft);
         }
     }
@@ -77,7 +84,38 @@ fn unique_regions(tables: &[Table<'_>], cx: &mut Context<'_>) {
     }
 }
 
+/// The name is part of what an endpoint is called.
+fn unique_names(tables: &[Table<'_>], groups: &[Option<EndpointGroup>], cx: &mut Context<'_>) {
+    let mut names = BTreeMap::new();
+    for (table, name) in tables.iter().zip(groups).filter_map(|(table, group)| Some((table, &group.as_ref()?.name))) {
+        let span = table.optional("name").map_or(table.span.clone(), |value| value.span);
+        let line = cx.problems.line(span.start);
+        if let Some(first) = names.get(name) {
+            let draft = Fault::new(Kind::Duplicate, format!("group name `{name}` is taken by the group on line {first}"));
+            cx.problems.push(span, &table.path, draft.help("names of groups are unique in a listener"));
+        } else {
+            names.insert(name, line);
+        }
+    }
+}
+
+/// The port at the endpoint is found with the listener, before a group is chosen.
+fn same_mappings(tables: &[Table<'_>], groups: &[Option<EndpointGroup>], cx: &mut Context<'_>) {
+    let mut known = tables.iter().zip(groups).filter_map(|(table, group)| Some((table, &group.as_ref()?.port_mapping)));
+    let Some((_, first)) = known.next() else { return };
+    for (table, _) in known.filter(|(_, mapping)| *mapping != first) {
+        let (span, path) = table
+            .optional("port_mapping")
+            .map_or_else(|| (table.span.clone(), table.path.clone()), |value| (value.span.clone(), value.path.clone()));
+        let message = "the endpoint groups of a listener map its ports differently, which is not supported yet in this version";
+        let draft =
+            Fault::new(Kind::NotSupportedYet, message).help("write the same `port_mapping` in each group of the listener");
+        cx.problems.push(span, &path, draft);
+    }
+}
+
 fn read(
+    index: usize,
     table: &Table<'_>,
     around: &Surroundings,
     protocol: Option<Protocol>,
@@ -86,13 +124,22 @@ fn read(
 ) -> Option<EndpointGroup> {
     let name = match table.optional("name") {
         Some(value) => text::name(&value, cx),
-        None => Name::parse(DEFAULT_NAME, cx.limits.name_rule).ok(),
+        None if index == 0 => Name::parse(DEFAULT_NAME, cx.limits.name_rule).ok(),
+        None => Name::parse(&format!("{DEFAULT_NAME}-{}", index + 1), cx.limits.name_rule).ok(),
     };
     let description = text::description(table.optional("description"), cx);
     kind(table.optional("kind"), protocol, cx);
     let region = table
         .required("region", "say where the endpoints are: `region = \"eu-central\"`", &mut cx.problems)
         .and_then(|value| text::label(&value, cx));
+    let traffic_ratio = table.optional("traffic_ratio").map_or(Some(TrafficRatio::default()), |value| {
+        let percent = value.integer(TRAFFIC_RATIO, &mut cx.problems)?;
+        u8::try_from(percent).ok().map(TrafficRatio)
+    });
+    let latency = match table.optional("latency_ms") {
+        Some(value) => value.integer(LATENCY_MS, &mut cx.problems).map(|ms| Some(Duration::from_millis(u64::from(ms)))),
+        None => Some(None),
+    };
     let version_value = table.optional("backend_ip_version");
     let version =
         version_value.as_ref().map_or(Some(BackendIpVersion::Ipv4), |value| value.word(&BACKEND_IP_VERSIONS, &mut cx.problems));
@@ -107,8 +154,8 @@ fn read(
         name: name?,
         region: region?,
         description,
-        traffic_ratio: TrafficRatio::default(),
-        latency: None,
+        traffic_ratio: traffic_ratio?,
+        latency: latency?,
         health_check: None,
         backend_ip_version: version?,
         port_mapping: port_mapping?,
@@ -125,7 +172,9 @@ fn kind(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'
             Fault::new(Kind::NotAllowed, "a UDP listener cannot have virtual endpoint groups").help("leave `kind` away")
         }
         ("virtual", Some(Protocol::Tcp) | None) => {
-            Fault::new(Kind::NotSupportedYet, "virtual endpoint groups are not supported yet in this version")
+            let message = "virtual endpoint groups are not supported yet in this version: a TCP listener reaches them only by \
+                           forwarding rules on the TLS server name, which this version has not";
+            Fault::new(Kind::NotSupportedYet, message)
                 .help("put their endpoints into the default group, or into a listener of their own")
         }
         _ => not_a_word(word, ["default", "virtual"].into_iter()),

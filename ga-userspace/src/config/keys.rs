@@ -68,6 +68,8 @@ pub(super) const LISTENER: Keys = Keys {
         "client_affinity",
         "idle_timeout",
         "max_new_flows_per_second",
+        "all_unhealthy",
+        "failover_to_zero_ratio",
         "endpoint_group",
     ],
     later: &[
@@ -88,8 +90,6 @@ pub(super) const LISTENER: Keys = Keys {
         "acls",
         "acl_mode",
         "kill_established",
-        "failover_to_zero_ratio",
-        "all_unhealthy",
         "proxy_protocol",
     ],
 };
@@ -102,21 +102,14 @@ pub(super) const GROUP: Keys = Keys {
         "kind",
         "region",
         "pop",
+        "traffic_ratio",
+        "latency_ms",
         "backend_ip_version",
         "preserve_client_ip",
         "port_mapping",
         "endpoint",
     ],
-    later: &[
-        "traffic_ratio",
-        "health_check",
-        "backend_protocol",
-        "backend_protocol_version",
-        "verify",
-        "latency_ms",
-        "failover",
-        "return",
-    ],
+    later: &["health_check", "backend_protocol", "backend_protocol_version", "verify", "failover", "return"],
 };
 
 pub(super) const PORT_MAPPING: Keys = Keys { table: "a port mapping", known: &["listener", "endpoint"], later: &[] };

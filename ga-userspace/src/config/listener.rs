@@ -14,13 +14,17 @@ use super::{
     text,
     tree::{Table, Value, not_a_word, shorten},
 };
-use crate::model::{Affinity, Listener, Name, Port, Protocol};
+use crate::model::{Affinity, AllUnhealthy, Listener, Name, Port, Protocol};
 
 /// Words of `protocol`, in any case.
 pub(super) const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 
 /// Words of `client_affinity`.
 pub(super) const AFFINITIES: [(&str, Affinity); 2] = [("none", Affinity::None), ("source_ip", Affinity::SourceIp)];
+
+/// Words of `all_unhealthy`.
+pub(super) const ALL_UNHEALTHY: [(&str, AllUnhealthy); 2] =
+    [("fail_closed", AllUnhealthy::FailClosed), ("fail_open", AllUnhealthy::FailOpen)];
 
 /// Documented bounds of `idle_timeout` in seconds; the upper one is the default.
 pub(super) const fn idle_timeout_s(protocol: Protocol) -> RangeInclusive<u32> {
@@ -69,6 +73,11 @@ pub(super) fn read(
         Some(value) => value.integer(1..=100_000_000, &mut cx.problems),
         None => Some(0),
     };
+    let all_unhealthy = table
+        .optional("all_unhealthy")
+        .map_or(Some(AllUnhealthy::FailClosed), |value| value.word(&ALL_UNHEALTHY, &mut cx.problems));
+    let failover_to_zero_ratio =
+        table.optional("failover_to_zero_ratio").map_or(Some(true), |value| value.boolean(&mut cx.problems));
     let place = |value: &Option<Value<'_>>, key: &str| match value {
         Some(value) => cx.problems.place(value.span.clone(), &value.path),
         None => cx.problems.place(table.span.clone(), &format!("{}.{key}", table.path)),
@@ -90,6 +99,8 @@ pub(super) fn read(
         affinity: affinity?,
         idle_timeout: idle_timeout?,
         max_new_flows_per_second: max_new_flows?,
+        all_unhealthy: all_unhealthy?,
+        failover_to_zero_ratio: failover_to_zero_ratio?,
         groups: groups?,
     })
 }

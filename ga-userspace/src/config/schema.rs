@@ -93,7 +93,7 @@ pub struct Limits {
     /// The highest listener port; fixed.
     #[schemars(range(min = 65_499, max = 65_499))]
     pub port_max: u32,
-    /// Default endpoint groups of a listener. A second one is not supported yet, whatever this limit.
+    /// Default endpoint groups of a listener.
     #[schemars(range(min = 1, max = 10))]
     pub default_groups_per_listener: u32,
     /// Endpoints of a group.
@@ -174,8 +174,15 @@ pub struct Listener {
     /// the size of flow memory.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u32", range(min = 1, max = 100_000_000))]
     pub max_new_flows_per_second: Option<u32>,
-    /// The default endpoint group.
-    #[schemars(length(min = 1, max = 1))]
+    /// What happens to new flows when no endpoint of any group is healthy. `fail_closed`: TCP is refused by a RST, UDP dropped.
+    /// `fail_open`: they go to the group of the highest priority, by weight.
+    #[schemars(default = "fail_closed")]
+    pub all_unhealthy: AllUnhealthy,
+    /// Groups with a traffic ratio of 0 take over when all others fail.
+    #[schemars(default = "yes")]
+    pub failover_to_zero_ratio: bool,
+    /// The default endpoint groups, at most `limits.default_groups_per_listener`, each in a region of its own.
+    #[schemars(length(min = 1, max = 10))]
     pub endpoint_group: Vec<EndpointGroup>,
 }
 
@@ -197,6 +204,16 @@ pub enum Affinity {
     SourceIp,
 }
 
+/// What happens to new flows when no endpoint is healthy.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllUnhealthy {
+    /// They are refused.
+    FailClosed,
+    /// They go to the group of the highest priority.
+    FailOpen,
+}
+
 /// A time: seconds, or text with a unit.
 #[derive(JsonSchema, Serialize)]
 #[serde(untagged)]
@@ -211,7 +228,7 @@ pub enum Time {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct EndpointGroup {
-    /// Its name.
+    /// Its name, unique in the listener; the second group without one is `default-2`.
     #[schemars(default = "default_name", regex(pattern = r"^[A-Za-z][A-Za-z0-9._-]{0,127}$"))]
     pub name: String,
     /// Free text of at most 200 characters that is not a link.
@@ -226,6 +243,14 @@ pub struct EndpointGroup {
     /// Whether the region is a point of presence: `backend_ip_version` may not be set then.
     #[schemars(default = "no")]
     pub pop: bool,
+    /// Percent of the traffic that reaches the group in the order of priority; what no group takes goes to the last one. 0: no
+    /// traffic.
+    #[schemars(default = "all_traffic", range(min = 0, max = 100))]
+    pub traffic_ratio: u8,
+    /// Milliseconds to the region, in place of a measured latency. The nearest group has the highest priority; groups of unknown
+    /// latency follow in file order.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u32", range(min = 0, max = 60_000))]
+    pub latency_ms: Option<u32>,
     /// Which family the edge speaks to endpoints, whatever the client speaks; `affinity`: that of the client.
     #[schemars(default = "ipv4")]
     pub backend_ip_version: BackendIpVersion,
@@ -362,6 +387,18 @@ fn no_affinity() -> Affinity {
     Affinity::None
 }
 
+fn fail_closed() -> AllUnhealthy {
+    AllUnhealthy::FailClosed
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn all_traffic() -> u8 {
+    model::TrafficRatio::default().0
+}
+
 fn default_name() -> String {
     group::DEFAULT_NAME.to_owned()
 }
@@ -459,11 +496,15 @@ mod tests {
             assert_eq!(range("Limits", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }
         assert_eq!(range("Node", "flows"), (u64::from(*node::FLOWS.start()), u64::from(*node::FLOWS.end())));
+        for (key, expected) in [("traffic_ratio", group::TRAFFIC_RATIO), ("latency_ms", group::LATENCY_MS)] {
+            assert_eq!(range("EndpointGroup", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
+        }
         let words = |name: &str| enum_words(&schema["definitions"][name]);
         assert_eq!(words("XdpMode"), node::XDP_MODES.map(|(word, _)| word.to_owned()));
         assert_eq!(words("Profile"), limits::PROFILES.map(|(word, _)| word.to_owned()));
         assert_eq!(words("NameRule"), limits::NAME_RULES.map(|(word, _)| word.to_owned()));
         assert_eq!(words("Affinity"), listener::AFFINITIES.map(|(word, _)| word.to_owned()));
+        assert_eq!(words("AllUnhealthy"), listener::ALL_UNHEALTHY.map(|(word, _)| word.to_owned()));
         assert_eq!(words("BackendIpVersion"), group::BACKEND_IP_VERSIONS.map(|(word, _)| word.to_owned()));
         assert_eq!(words("EndpointType"), endpoint::KINDS.map(|(word, _)| word.to_owned()));
     }

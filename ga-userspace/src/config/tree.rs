@@ -117,6 +117,12 @@ impl<'d> Value<'d> {
         fits
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self, problems: &mut Problems<'_>) -> Option<bool> {
+        let DeValue::Boolean(value) = self.value else { return self.wrong_type("true or false", problems) };
+        Some(*value)
+    }
+
     /// One of `words`; `what` names them in the message.
     pub(super) fn word<T: Copy>(&self, words: &[(&'static str, T)], problems: &mut Problems<'_>) -> Option<T> {
         let text = self.string(problems)?;

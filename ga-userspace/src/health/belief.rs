@@ -9,6 +9,8 @@ use crate::model::{EndpointName, GroupName};
 pub struct Belief {
     /// New flows may go there.
     pub up: bool,
+    /// It failed attempts of clients and is left alone for a while; counts where its group is not probed.
+    pub paused: bool,
     /// 1–100 %: the part of its weight that counts while it starts slowly.
     pub share_percent: u8,
 }
@@ -16,7 +18,7 @@ pub struct Belief {
 impl Default for Belief {
     /// What is believed of an endpoint that nobody knows anything of.
     fn default() -> Self {
-        Self { up: true, share_percent: 100 }
+        Self { up: true, paused: false, share_percent: 100 }
     }
 }
 
@@ -27,6 +29,8 @@ pub struct Beliefs {
     pub endpoints: BTreeMap<EndpointName, Belief>,
     /// Smoothed round-trip time to the endpoints of a group.
     pub latency: BTreeMap<GroupName, Duration>,
+    /// Where a group stands in the scheduling priority of its listener, from 0; groups of unknown latency are missing.
+    pub priority: BTreeMap<GroupName, usize>,
 }
 
 impl Beliefs {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::series::{Family, Process, Series, Source};
-use crate::status::{AttachMode, Counters, Endpoint, Listener, NextHop, Status};
+use crate::status::{AttachMode, Counters, Endpoint, Group, Instance, Listener, NextHop, Status};
 
 /// In the order of the output.
 pub(super) const FAMILIES: &[Family] = &[
@@ -110,6 +110,33 @@ pub(super) const FAMILIES: &[Family] = &[
         source: Source::Gauge(|status| endpoints(status, |endpoint| f64::from(endpoint.weight))),
     },
     Family {
+        name: "group_priority",
+        help: "Where the endpoint group stands in the scheduling priority of its listener; 1 is the nearest.",
+        source: Source::Gauge(|status| groups(status, |group| Some(group.priority as f64))),
+    },
+    Family {
+        name: "group_traffic_ratio",
+        help: "Part of the traffic that reaches the endpoint group which it takes, as configured, 0 to 1.",
+        source: Source::Gauge(|status| groups(status, |group| Some(f64::from(group.traffic_ratio) / 100.0))),
+    },
+    Family {
+        name: "group_latency_seconds",
+        help: "Latency to the endpoint group, measured or configured; without a line while it is unknown.",
+        source: Source::Gauge(|status| groups(status, |group| group.latency_ms.map(|ms| ms / 1e3))),
+    },
+    Family {
+        name: "group_share_ratio",
+        help: "Part of the listener's new flows of a family that the endpoint group gets, 0 to 1.",
+        source: Source::Gauge(|status| {
+            let family = |name, share: fn(&Group) -> Option<f64>| {
+                let mut series = groups(status, share);
+                series.iter_mut().for_each(|line| line.labels.push(("family", Cow::Borrowed(name))));
+                series
+            };
+            [family("ipv4", |group| group.share_ipv4), family("ipv6", |group| group.share_ipv6)].concat()
+        }),
+    },
+    Family {
         name: "endpoint_share_ratio",
         help: "Part of the listener's new flows that the endpoint gets, 0 to 1.",
         source: Source::Gauge(|status| endpoints(status, |endpoint| endpoint.share)),
@@ -199,6 +226,17 @@ fn listeners<V>(status: &Status, value: impl Fn(&Listener) -> V) -> Vec<Series<'
 
 fn listener_directions(status: &Status, values: impl Fn(&Counters) -> (u64, u64)) -> Vec<Series<'_, u64>> {
     directions(listeners(status, |listener| values(&listener.counters)))
+}
+
+/// A line for each group that has a value.
+fn groups(status: &Status, value: impl Fn(&Group) -> Option<f64>) -> Vec<Series<'_, f64>> {
+    let all = status.listeners().flat_map(|(i, l)| l.groups.iter().map(move |group| (i, l, group)));
+    let line = |(i, l, group): (&'_ Instance, &'_ Listener, &'_ Group)| {
+        let labels = [("instance", i.id.clone()), ("listener", l.name.clone()), ("group", group.name.clone())];
+        let value = value(group)?;
+        Some(Series { labels: labels.map(|(name, text)| (name, Cow::Owned(text))).to_vec(), value })
+    };
+    all.filter_map(line).collect()
 }
 
 fn endpoints<V>(status: &Status, value: impl Fn(&Endpoint) -> V) -> Vec<Series<'_, V>> {

@@ -35,7 +35,7 @@ pub struct Limits {
     pub listeners_per_instance: u32,
     /// Single ports of a TCP or UDP listener.
     pub ports_per_l4_listener: u32,
-    /// Default endpoint groups of a listener. More than one is not supported yet.
+    /// Default endpoint groups of a listener.
     pub default_groups_per_listener: u32,
     /// Endpoints of a group.
     pub endpoints_per_group: u32,

@@ -41,6 +41,16 @@ pub enum Affinity {
     SourceIp,
 }
 
+/// What happens to new flows when no endpoint of any group is healthy (specification §1.7.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AllUnhealthy {
+    /// They are refused: TCP by a RST, UDP by silence.
+    #[default]
+    FailClosed,
+    /// They go to the group of the highest priority, by weight.
+    FailOpen,
+}
+
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
@@ -58,6 +68,10 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// New flows a second that are admitted; 0 is the automatic bound, which follows from the size of flow memory.
     pub max_new_flows_per_second: u32,
+    /// What happens to new flows when no endpoint is healthy.
+    pub all_unhealthy: AllUnhealthy,
+    /// Groups with a traffic ratio of 0 take over when all others fail (true).
+    pub failover_to_zero_ratio: bool,
     /// The default endpoint groups, at least one, in file order; each is in a region of its own and has a name of its own.
     pub groups: Vec<EndpointGroup>,
 }

@@ -17,7 +17,7 @@ pub use full_name::{EndpointName, EndpointNameError, GroupName};
 pub use health_check::{HealthCheck, HealthProtocol};
 pub use instance::Instance;
 pub use limits::{Limits, NameRule, Profile};
-pub use listener::{Affinity, Listener, Protocol};
+pub use listener::{Affinity, AllUnhealthy, Listener, Protocol};
 pub use name::{Name, NameError};
 pub use node::{Node, Seed, XdpMode};
 pub use port::{Port, PortError, PortMapping, Ports};

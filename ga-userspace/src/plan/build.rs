@@ -15,16 +15,17 @@ use ga_common::abi::{
 };
 
 use super::{
-    Candidate, EndpointView, Family, GroupView, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State,
-    TableInfo, TableView, address_key, entries,
+    EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State, TableInfo, TableView,
+    address_key, entries,
     error::within,
-    identity,
+    groups, identity,
     ids::Pool,
     numbers::{Numbers, Sorted},
+    shares,
 };
 use crate::{
     health::Beliefs,
-    model::{Affinity, BackendIpVersion, EndpointGroup, EndpointName, GroupName, Instance, Intent, Listener, Weight},
+    model::{Affinity, BackendIpVersion, EndpointGroup, EndpointName, Instance, Intent, Listener, Weight},
 };
 
 /// Plans `intent` with what was set by hand and what is believed of endpoints, given what the maps hold. `seed` is the key of the
@@ -105,6 +106,7 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
     };
     let mut endpoints: Vec<_> = listener.groups.iter().flat_map(of_group).collect();
     endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+    groups::claim(&mut endpoints);
     ListenerView {
         instance: instance.id.clone(),
         name: listener.name.clone(),
@@ -115,24 +117,13 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
         // The model allows 900 seconds at most.
         idle_timeout_s: u16::try_from(listener.idle_timeout.as_secs()).unwrap_or(u16::MAX),
         max_new_flows_per_second: listener.max_new_flows_per_second,
+        all_unhealthy: listener.all_unhealthy,
+        failover_to_zero_ratio: listener.failover_to_zero_ratio,
         port_mapping: listener.port_mapping().clone(),
-        groups: groups(instance, listener, known.beliefs),
+        groups: groups::views(instance, listener, known.beliefs),
         endpoints,
         tables: BTreeMap::new(),
     }
-}
-
-fn groups(instance: &Instance, listener: &Listener, beliefs: &Beliefs) -> Vec<GroupView> {
-    let view = |(index, group): (usize, &EndpointGroup)| GroupView {
-        name: group.name.clone(),
-        region: group.region.clone(),
-        traffic_ratio: group.traffic_ratio,
-        priority: index + 1,
-        latency: group.latency.or_else(|| beliefs.latency.get(&GroupName::new(instance, listener, group)).copied()),
-    };
-    let mut groups: Vec<_> = listener.groups.iter().enumerate().map(view).collect();
-    groups.sort_by(|a, b| a.name.cmp(&b.name));
-    groups
 }
 
 /// The families whose clients an endpoint is for: its own with affinity, else all that have a VIP.
@@ -153,8 +144,8 @@ fn endpoint_view(
     let set = known.overrides.endpoints.get(&name).copied().unwrap_or_default();
     let (identity, belief) = (identity::of(&name), known.beliefs.of(&name));
     let (id, weight) = (numbers.endpoints[&identity], set.effective(configured));
-    // The share is known when the listener's table is.
-    EndpointView { name, id, identity, configured, weight, drained: set.drained, belief, serves, share: 0.0 }
+    // The claim is known when all endpoints of the listener are, the share when its table is.
+    EndpointView { name, id, identity, claim: 0, configured, weight, drained: set.drained, belief, serves, share: 0.0 }
 }
 
 fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
@@ -183,8 +174,7 @@ fn retire(running: &State, target: &mut State) {
     }
 }
 
-/// Number and identity of an endpoint, by the place it is at. Slots are claimed by place, not by identity: two listeners with the
-/// same endpoints then have the same table, and a client with source-IP affinity meets the same endpoint on both.
+/// Number and identity of an endpoint, by the number by which it claims slots.
 type Owners = BTreeMap<u64, (EndpointId, u64)>;
 
 /// A table per listener and family: the running one where its content would be the same, else a new one.
@@ -193,12 +183,9 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
     let mut missing = 0;
     for view in listeners {
         for family in Family::ALL {
-            let members = || view.endpoints.iter().filter(|endpoint| endpoint.serves.contains(&family));
-            let selection =
-                Selection::new(members().map(|e| Candidate { identity: identity::place(&e.name), share: u64::from(e.weight.0) }));
+            let selection = Selection::new(shares::candidates(&groups::participants(view, family), groups::policy(view)));
             let digest = selection.digest(size);
-            let owners: Owners =
-                members().map(|endpoint| (identity::place(&endpoint.name), (endpoint.id, endpoint.identity))).collect();
+            let owners: Owners = view.endpoints.iter().map(|e| (e.claim, (e.id, e.identity))).collect();
             let (id, info) = if selection.is_empty() {
                 (TableId::EMPTY, None)
             } else if let Some((id, info)) = kept(running, view.id, family, digest, &selection, &owners) {
@@ -211,9 +198,7 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
             };
             target.active.insert((view.id, family), id);
             target.tables.extend(info.map(|info| (id, info)));
-            for endpoint in view.endpoints.iter_mut().filter(|endpoint| endpoint.serves.contains(&family)) {
-                endpoint.share = selection.fraction(identity::place(&endpoint.name));
-            }
+            groups::note_shares(view, family, |claim| selection.fraction(claim));
             view.tables.insert(family, TableView { id, digest, selection });
         }
     }
@@ -231,15 +216,15 @@ fn kept(
 ) -> Option<(TableId, TableInfo)> {
     let id = running.active.get(&(listener, family))?;
     let info = running.tables.get(id).filter(|info| info.digest == digest)?;
-    let same = |place: u64| {
-        let (id, identity) = owners[&place];
+    let same = |claim: u64| {
+        let (id, identity) = owners[&claim];
         running.endpoints.get(&id).is_some_and(|entry| entry.identity == identity)
     };
     selection.candidates().iter().all(|candidate| same(candidate.identity)).then(|| (*id, info.clone()))
 }
 
 fn filled(selection: &Selection, digest: u64, owners: &Owners, size: usize) -> TableInfo {
-    TableInfo { digest, slots: Some(selection.owners(size, |place| owners[&place].0)) }
+    TableInfo { digest, slots: Some(selection.owners(size, |claim| owners[&claim].0)) }
 }
 
 fn notes(sorted: &Sorted<'_>, overrides: &Overrides, listeners: &[ListenerView]) -> Vec<Note> {
@@ -247,7 +232,7 @@ fn notes(sorted: &Sorted<'_>, overrides: &Overrides, listeners: &[ListenerView])
     let unmatched = overrides.endpoints.keys().filter(|name| !known(name)).cloned().map(Note::OverrideUnmatched);
     let mut notes: Vec<_> = unmatched.collect();
     for family in Family::ALL {
-        let has = |ips: &[std::net::IpAddr]| ips.iter().any(|ip| Family::of(*ip) == family);
+        let has = |ips: &[IpAddr]| ips.iter().any(|ip| Family::of(*ip) == family);
         for instance in &sorted.instances {
             let of_instance = || listeners.iter().filter(|listener| listener.instance == instance.id);
             let empty = |listener: &&ListenerView| listener.tables.get(&family).is_none_or(|table| table.selection.is_empty());

@@ -1,8 +1,9 @@
 //! What the data path shall hold, and how to get there: intent in, numbered plan and safe steps out.
 //!
-//! Reading order: `identity` (names to stable numbers), `maglev` (shares to slots), `state` (the content of the maps as
+//! Reading order: `identity` (names to stable numbers), `maglev` (shares to slots), `shares` (ratios, weights
+//! and health to shares), `state` (the content of the maps as
 //! a value), `check` (what must hold at every moment), `overrides` (what an operator set by hand), `ids` (dense numbers
-//! that survive reloads), `numbers` (who gets which), `view` (the plan with names), `entries` (addresses and services),
+//! that survive reloads), `numbers` (who gets which), `view` (the plan with names), `entries` (addresses and services), `groups` (who takes part),
 //! `build` (intent to plan), `steps` (one change of the maps), `diff` (two states to steps), `change` (two plans to what
 //! people want to know), `moved` (which part of the flows goes elsewhere), `text` (the same as lines).
 //!
@@ -14,12 +15,14 @@ mod check;
 mod diff;
 mod entries;
 mod error;
+mod groups;
 mod identity;
 mod ids;
 mod maglev;
 mod moved;
 mod numbers;
 mod overrides;
+mod shares;
 mod state;
 mod steps;
 mod text;

@@ -10,10 +10,10 @@ use std::{
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
-use super::{Family, Selection, State, identity};
+use super::{Family, Selection, State};
 use crate::{
     health::Belief,
-    model::{Affinity, EndpointName, Name, PortMapping, Ports, Protocol, TrafficRatio, Weight},
+    model::{Affinity, AllUnhealthy, EndpointName, Name, PortMapping, Ports, Protocol, TrafficRatio, Weight},
 };
 
 /// An immutable, numbered answer to "what shall the data path hold". Listeners and endpoints are in the order of their names.
@@ -47,9 +47,8 @@ impl Plan {
             Some((listener, view))
         });
         let (listener, view) = owner.filter(|_| table != TableId::EMPTY)?;
-        let ids: BTreeMap<u64, EndpointId> =
-            listener.endpoints.iter().map(|endpoint| (identity::place(&endpoint.name), endpoint.id)).collect();
-        Some(view.selection.owners(self.table_size, |place| ids.get(&place).copied().unwrap_or(EndpointId::NONE)))
+        let ids: BTreeMap<u64, EndpointId> = listener.endpoints.iter().map(|endpoint| (endpoint.claim, endpoint.id)).collect();
+        Some(view.selection.owners(self.table_size, |claim| ids.get(&claim).copied().unwrap_or(EndpointId::NONE)))
     }
 
     /// Who has `id`, if this plan uses it.
@@ -90,9 +89,13 @@ pub struct ListenerView {
     pub idle_timeout_s: u16,
     /// New flows a second that are admitted; 0 is the automatic bound.
     pub max_new_flows_per_second: u32,
+    /// What happens to new flows when no endpoint is healthy.
+    pub all_unhealthy: AllUnhealthy,
+    /// Groups with a traffic ratio of 0 take over when all others fail.
+    pub failover_to_zero_ratio: bool,
     /// Listener port to endpoint port.
     pub port_mapping: PortMapping,
-    /// In the order of their names.
+    /// In the order of their scheduling priority.
     pub groups: Vec<GroupView>,
     /// Of all groups, in the order of their names.
     pub endpoints: Vec<EndpointView>,
@@ -105,6 +108,11 @@ impl ListenerView {
     pub fn path(&self) -> String {
         format!("{}/{}", self.instance, self.name)
     }
+
+    /// The endpoints of `group`, in the order of their names.
+    pub fn of_group(&self, group: &GroupView) -> impl Iterator<Item = &EndpointView> {
+        self.endpoints.iter().filter(move |endpoint| endpoint.name.group == group.name)
+    }
 }
 
 /// An endpoint group of the plan.
@@ -116,10 +124,14 @@ pub struct GroupView {
     pub region: String,
     /// The part of the traffic that reaches it.
     pub traffic_ratio: TrafficRatio,
+    /// Its endpoints are probed.
+    pub checked: bool,
     /// Where it stands in the scheduling priority: 1 is asked first.
     pub priority: usize,
     /// How far away it is, measured or set; `None` when nobody knows.
     pub latency: Option<Duration>,
+    /// Its part of the listener's new flows of each family that it has endpoints of, 0 to 1.
+    pub shares: BTreeMap<Family, f64>,
 }
 
 /// An endpoint of the plan.
@@ -131,6 +143,8 @@ pub struct EndpointView {
     pub id: EndpointId,
     /// Its stable number.
     pub identity: u64,
+    /// The number by which it claims slots.
+    pub claim: u64,
     /// The file's.
     pub configured: Weight,
     /// The one in force.
@@ -143,6 +157,13 @@ pub struct EndpointView {
     pub serves: BTreeSet<Family>,
     /// Its part of the new flows of those, 0 to 1.
     pub share: f64,
+}
+
+impl EndpointView {
+    /// Whether new flows of `family` may be given to it.
+    pub fn is_of(&self, family: Family) -> bool {
+        self.serves.contains(&family)
+    }
 }
 
 /// A selection of the plan.

@@ -43,7 +43,16 @@ fn listener(id: u16, name: &str, protocol: &str, endpoints: Vec<Endpoint>) -> Li
         counters: endpoints.iter().map(|endpoint| endpoint.counters).sum(),
         active_flows: endpoints.iter().map(|endpoint| endpoint.active_flows).sum(),
         drops: Vec::new(),
-        groups: vec![Group { name: "near".to_owned(), region: "eu-central".to_owned(), endpoints }],
+        groups: vec![Group {
+            name: "near".to_owned(),
+            region: "eu-central".to_owned(),
+            priority: 1,
+            traffic_ratio: 100,
+            latency_ms: Some(4.25),
+            share_ipv4: Some(1.0),
+            share_ipv6: None,
+            endpoints,
+        }],
     }
 }
 

@@ -172,7 +172,7 @@ pub struct Listener {
     /// Packets dropped here; [`Status::attribute_drops`] fills it.
     #[serde(default)]
     pub drops: Vec<ReasonCount>,
-    /// Endpoint groups.
+    /// Endpoint groups, in the order of their scheduling priority.
     pub groups: Vec<Group>,
 }
 
@@ -183,6 +183,16 @@ pub struct Group {
     pub name: String,
     /// The region's label.
     pub region: String,
+    /// Where it stands in the scheduling priority of its listener; 1 is the nearest.
+    pub priority: usize,
+    /// Percent of the traffic that reaches it in the order of priority, as in the file.
+    pub traffic_ratio: u8,
+    /// Milliseconds to its endpoints, measured or as in the file; none when nobody knows.
+    pub latency_ms: Option<f64>,
+    /// The part of the listener's new IPv4 flows it gets, 0 to 1; none without IPv4 endpoints.
+    pub share_ipv4: Option<f64>,
+    /// The same of IPv6.
+    pub share_ipv6: Option<f64>,
     /// In file order.
     pub endpoints: Vec<Endpoint>,
 }

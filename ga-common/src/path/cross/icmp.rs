@@ -91,8 +91,8 @@ where
         return Err(UNKNOWN);
     }
     if T::DRY {
-        tables.explain(Stage::translated(&far.to));
-        tables.explain(Stage::hop(&far.from));
+        tables.explain(|| Stage::translated(&far.to));
+        tables.explain(|| Stage::hop(&far.from));
     }
     let bytes = frame.len() as u64;
     let half = Half { tuple: &near.packet.tuple, to: &far.to };

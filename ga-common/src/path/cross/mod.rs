@@ -241,7 +241,7 @@ where
         }
         if flow::is_news::<K>(meta.flags(), protocol, flags) || !is_return && !slot.is_client(&from) {
             let Some(seq) = sequence(frame, near.packet.place.l4, flags) else { return TRUNCATED };
-            flow::tell_both(tables, slot, state, || Some((peer, peer_state)), &News { flags, seq, from });
+            flow::tell_both(tables, slot, state, || Some((peer, peer_state)), &News { flags, seq }, &from);
         }
     }
     if is_return {
@@ -268,8 +268,8 @@ where
     };
     let Some(link) = link::read(frame) else { return TRUNCATED };
     if T::DRY {
-        tables.explain(Stage::rewritten(&far.to));
-        tables.explain(Stage::hop(&far.from));
+        tables.explain(|| Stage::rewritten(&far.to));
+        tables.explain(|| Stage::hop(&far.from));
     }
     let bytes = frame.len() as u64;
     if A::translate(frame, near.packet.place, &far.to, link.tags, &far.from).is_none() {

@@ -177,7 +177,7 @@ impl Trial {
     fn run<const K: usize>(&self, protocol: u8, is_return: bool, pack: impl Fn(Ends) -> [u64; K]) -> Bytes {
         let mut frame = self.frame.clone();
         let (old, new) = (tuple(self.old, protocol, &pack), tuple(self.new, protocol, &pack));
-        let mut tuple = Scratch::new().tuple;
+        let mut tuple = Scratch::new().packet.tuple;
         let quoted = quote(&mut frame, self.place, &mut tuple).unwrap();
         assert_eq!((tuple, quoted.l4), (old, self.l4));
         translate(&mut frame, self.place, quoted, &Half { tuple: &old, to: &new, is_return }).unwrap();
@@ -194,8 +194,8 @@ impl Trial {
 
     fn quoted(&self, frame: &mut Bytes, place: Message) -> bool {
         match self.old.src.0 {
-            IpAddr::V4(_) => quote::<1, _>(frame, place, &mut Scratch::new().tuple).is_some(),
-            IpAddr::V6(_) => quote::<4, _>(frame, place, &mut Scratch::new().tuple).is_some(),
+            IpAddr::V4(_) => quote::<1, _>(frame, place, &mut Scratch::new().packet.tuple).is_some(),
+            IpAddr::V6(_) => quote::<4, _>(frame, place, &mut Scratch::new().packet.tuple).is_some(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     boxed::Box,
-    cell::{Cell, RefCell},
+    cell::{Cell, RefCell, RefMut},
     collections::BTreeMap,
 };
 
@@ -30,10 +30,17 @@ struct Meddled<'a> {
     sim: &'a Sim,
     looks: Cell<u32>,
     at: u32,
+    room4: RefCell<Scratch<1>>,
+    room6: RefCell<Scratch<4>>,
     meddle: RefCell<Option<Box<dyn FnOnce() + 'a>>>,
 }
 
-impl Meddled<'_> {
+impl<'a> Meddled<'a> {
+    fn new(sim: &'a Sim, at: u32, other_cpu: impl FnOnce() + 'a) -> Self {
+        let meddle = RefCell::new(Some(Box::new(other_cpu) as Box<dyn FnOnce()>));
+        Self { sim, looks: Cell::new(0), at, room4: RefCell::default(), room6: RefCell::default(), meddle }
+    }
+
     fn look(&self) {
         let looks = self.looks.get();
         self.looks.set(looks + 1);
@@ -47,12 +54,12 @@ impl Meddled<'_> {
 
 impl FlowMemory<1, 6> for Meddled<'_> {
     type Room<'a>
-        = Box<Scratch<1>>
+        = RefMut<'a, Scratch<1>>
     where
         Self: 'a;
 
     fn room(&self) -> Option<Self::Room<'_>> {
-        Some(Box::default())
+        self.room4.try_borrow_mut().ok()
     }
 
     fn tags(&self, group: u32) -> Option<&Word> {
@@ -72,12 +79,12 @@ impl FlowMemory<1, 6> for Meddled<'_> {
 
 impl FlowMemory<4, 14> for Meddled<'_> {
     type Room<'a>
-        = Box<Scratch<4>>
+        = RefMut<'a, Scratch<4>>
     where
         Self: 'a;
 
     fn room(&self) -> Option<Self::Room<'_>> {
-        Some(Box::default())
+        self.room6.try_borrow_mut().ok()
     }
 
     fn tags(&self, group: u32) -> Option<&Word> {
@@ -207,7 +214,7 @@ proptest! {
             sim.cpu.set(1);
             theirs.iter().for_each(|act| do_act(sim, faces, *act));
         };
-        let meddled = Meddled { sim, looks: Cell::new(0), at, meddle: RefCell::new(Some(Box::new(other_cpu))) };
+        let meddled = Meddled::new(sim, at, other_cpu);
         do_act(&meddled, faces, ours);
         check(sim);
         answers_arrive(sim);
@@ -249,7 +256,7 @@ fn meddle(family: Family, ours: End, theirs: End, at: u32) -> bool {
         sim.cpu.set(1);
         their_face.set(send(sim, theirs, vip, SYN, CLIENT_SIDE).ok());
     };
-    let meddled = Meddled { sim, looks: Cell::new(0), at, meddle: RefCell::new(Some(Box::new(other_cpu))) };
+    let meddled = Meddled::new(sim, at, other_cpu);
     let our_face = send_over(&meddled, ours, vip, SYN, CLIENT_SIDE).ok();
     check(sim);
     for (face, client) in [(our_face, ours), (their_face.get(), theirs)] {
@@ -278,7 +285,7 @@ fn a_pair_that_another_cpu_reopened_meanwhile_is_not_torn_down_again() {
                     do_act(sim, faces, act(1, false, flag::SYN));
                     theirs.iter().for_each(|&number| do_act(sim, faces, act(number, false, flag::SYN)));
                 };
-                let meddled = Meddled { sim, looks: Cell::new(0), at, meddle: RefCell::new(Some(Box::new(other_cpu))) };
+                let meddled = Meddled::new(sim, at, other_cpu);
                 do_act(&meddled, faces, act(1, false, flag::SYN));
                 check(sim);
                 answers_arrive(sim);
@@ -308,7 +315,7 @@ fn what_a_packet_changes_late_changes_no_later_tenant() {
                     sim.tick.set(sim.tick.get() + 11 * 239);
                     theirs.iter().for_each(|&number| do_act(sim, faces, act(number, false, flag::SYN)));
                 };
-                let meddled = Meddled { sim, looks: Cell::new(0), at, meddle: RefCell::new(Some(Box::new(other_cpu))) };
+                let meddled = Meddled::new(sim, at, other_cpu);
                 do_act(&meddled, faces, act(1, is_reply, late));
                 check(sim);
                 answers_arrive(sim);

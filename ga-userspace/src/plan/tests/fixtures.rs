@@ -5,8 +5,8 @@ use std::{sync::LazyLock, time::Duration};
 use crate::{
     health::Beliefs,
     model::{
-        Affinity, BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Limits, Listener, Name, NameRule,
-        Node, PortMapping, Ports, Protocol, TrafficRatio, Weight, XdpMode,
+        Affinity, AllUnhealthy, BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Limits, Listener,
+        Name, NameRule, Node, PortMapping, Ports, Protocol, TrafficRatio, Weight, XdpMode,
     },
     plan::{Overrides, build::Known},
 };
@@ -73,6 +73,8 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         affinity: Affinity::None,
         idle_timeout: Duration::from_secs(900),
         max_new_flows_per_second: 0,
+        all_unhealthy: AllUnhealthy::FailClosed,
+        failover_to_zero_ratio: true,
         groups: vec![group],
     }
 }

@@ -3,4 +3,5 @@
 mod build;
 mod change;
 mod fixtures;
+mod groups;
 mod properties;
