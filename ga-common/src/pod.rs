@@ -2,6 +2,7 @@
 
 use crate::abi::entry::{Address, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings};
 use crate::abi::id::EndpointId;
+use crate::abi::sheet::{Borders4, Borders6};
 use crate::path::explain::Trace;
 use crate::watch::{Seen, Watch};
 
@@ -13,4 +14,20 @@ macro_rules! pod {
     };
 }
 
-pod!(Address, Egress, Endpoint, EndpointCounters, EndpointId, Hop, Listener, Seen, Service, ServiceKey, Settings, Trace, Watch);
+pod!(
+    Address,
+    Borders4,
+    Borders6,
+    Egress,
+    Endpoint,
+    EndpointCounters,
+    EndpointId,
+    Hop,
+    Listener,
+    Seen,
+    Service,
+    ServiceKey,
+    Settings,
+    Trace,
+    Watch
+);

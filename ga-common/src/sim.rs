@@ -15,6 +15,7 @@ use crate::{
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::{ADMISSION_TICKS, FLOW_WAYS},
         reason::Event,
+        sheet::{Borders4, Borders6},
     },
     path::{
         tables::{Direction, FlowMemory, Scratch, Tables},
@@ -91,6 +92,10 @@ pub struct Sim {
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
     /// Egress addresses.
     pub egress: BTreeMap<InstanceId, Egress>,
+    /// IPv4 access lists.
+    pub acls4: BTreeMap<u32, Box<Borders4>>,
+    /// IPv6 access lists.
+    pub acls6: BTreeMap<u32, Box<Borders6>>,
     /// Next hops.
     pub hops: BTreeMap<EndpointId, Hop>,
     /// IPv4 flows.
@@ -139,6 +144,8 @@ impl Sim {
             tables: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             egress: BTreeMap::new(),
+            acls4: BTreeMap::new(),
+            acls6: BTreeMap::new(),
             hops: BTreeMap::new(),
             flows4: (0..slots).map(|_| FlowSlot4::free()).collect(),
             flows6: (0..slots).map(|_| FlowSlot6::free()).collect(),
@@ -262,6 +269,14 @@ impl Tables for Sim {
 
     fn egress(&self, id: InstanceId) -> Option<&Egress> {
         self.egress.get(&id)
+    }
+
+    fn acl4(&self, number: u32) -> Option<&Borders4> {
+        self.acls4.get(&number).map(|list| &**list)
+    }
+
+    fn acl6(&self, number: u32) -> Option<&Borders6> {
+        self.acls6.get(&number).map(|list| &**list)
     }
 
     fn hop(&self, id: EndpointId) -> Option<&Hop> {

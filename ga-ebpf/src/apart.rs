@@ -193,3 +193,10 @@ pub(crate) extern "C" fn ga_sum(ctx: *mut xdp_md, offset: u32, length: u32) -> u
     }
     if left == 0 { sum as u32 as u64 } else { NO_SUM }
 }
+
+/// [`path::acl::denies_halves`]: 1 when the source is kept out.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_acl(word: u32, high: u64, low: u64) -> u32 {
+    path::acl::denies_halves(&KernelTables, word, high, low).into()
+}

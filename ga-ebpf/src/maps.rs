@@ -11,8 +11,12 @@ use ga_common::{
             Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, SelectionTable, Service, ServiceKey, Settings,
         },
         flow::{FlowSlot4, FlowSlot6},
-        limits::{FILTER_WORDS, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_HOPS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES},
+        limits::{
+            FILTER_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_HOPS, MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES,
+            MAX_TABLES,
+        },
         reason::{Drop, Event, Pass},
+        sheet::{Borders4, Borders6},
     },
     path::tables::Scratch,
     word::Word,
@@ -38,6 +42,14 @@ pub(crate) static TABLES: ArrayOfMaps<Array<SelectionTable, 1>, { MAX_TABLES as 
 /// Digest of each table: what a restarted agent recognises them by.
 #[btf_map]
 pub(crate) static DIGESTS: Array<u64, { MAX_TABLES as usize }> = Array::new();
+/// Access lists; number 0 is nobody's.
+#[btf_map]
+pub(crate) static ACLS4: ArrayOfMaps<Array<Borders4, 1>, { MAX_ACLS as usize }> = ArrayOfMaps::new();
+#[btf_map]
+pub(crate) static ACLS6: ArrayOfMaps<Array<Borders6, 1>, { MAX_ACLS as usize }> = ArrayOfMaps::new();
+/// Digest of each access list: those of IPv4, then those of IPv6.
+#[btf_map]
+pub(crate) static ACL_DIGESTS: Array<u64, { MAX_ACLS as usize * 2 }> = Array::new();
 #[btf_map]
 pub(crate) static ENDPOINTS: Array<Endpoint, { MAX_ENDPOINTS as usize }> = Array::new();
 /// Next hop of each endpoint: one aligned word.

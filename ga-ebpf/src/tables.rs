@@ -14,13 +14,17 @@ use ga_common::{
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::{ADMISSION_TICKS, TABLE_SIZE},
         reason::Event,
+        sheet::{Borders4, Borders6},
     },
-    path::tables::{Direction, FlowMemory, Half, Scratch, Tables},
+    path::{
+        acl,
+        tables::{Direction, FlowMemory, Half, Scratch, Tables},
+    },
     word::Word,
 };
 
 use crate::{
-    apart::{ga_claim4, ga_claim6, ga_reuse4, ga_reuse6, ga_taken4, ga_taken6},
+    apart::{ga_acl, ga_claim4, ga_claim6, ga_reuse4, ga_reuse6, ga_taken4, ga_taken6},
     maps,
 };
 
@@ -168,6 +172,22 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn egress(&self, id: InstanceId) -> Option<&Egress> {
         maps::EGRESS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn acl4(&self, number: u32) -> Option<&Borders4> {
+        maps::ACLS4.get_value(number, &0)
+    }
+
+    #[inline(always)]
+    fn acl6(&self, number: u32) -> Option<&Borders6> {
+        maps::ACLS6.get_value(number, &0)
+    }
+
+    #[inline(always)]
+    fn denies(&self, word: u32, source: &AddressKey) -> bool {
+        let [high, low] = acl::halves(source);
+        black_box(ga_acl(word, high, low)) != 0
     }
 
     #[inline(always)]

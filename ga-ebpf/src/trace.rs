@@ -20,6 +20,7 @@ use ga_common::{
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::ADMISSION_TICKS,
         reason::Event,
+        sheet::{Borders4, Borders6},
     },
     path::{
         self, cross,
@@ -246,6 +247,21 @@ impl Tables for TraceTables {
     #[inline(always)]
     fn egress(&self, id: InstanceId) -> Option<&Egress> {
         maps::EGRESS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn acl4(&self, number: u32) -> Option<&Borders4> {
+        maps::ACLS4.get_value(number, &0)
+    }
+
+    #[inline(always)]
+    fn acl6(&self, number: u32) -> Option<&Borders6> {
+        maps::ACLS6.get_value(number, &0)
+    }
+
+    #[inline(always)]
+    fn denies(&self, word: u32, source: &AddressKey) -> bool {
+        KernelTables.denies(word, source)
     }
 
     #[inline(always)]

@@ -92,8 +92,8 @@ pub struct Listener {
     pub identity: u64,
     /// New flows a second that all CPUs together admit; 0 is [`Settings::admission`].
     pub admission: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Who may open flows: an [`AclWord`](super::sheet::AclWord).
+    pub acl: u32,
 }
 
 impl Listener {

@@ -27,6 +27,10 @@ pub const MAX_ENDPOINTS: u32 = 16_384;
 /// Selection tables in use or being filled. 8 bytes each, plus the tables themselves.
 pub const MAX_TABLES: u32 = 8_192;
 
+/// Access lists of one family in use or being filled, the explicit empty one included. 8 bytes each, plus the lists themselves:
+/// 140 kB each for IPv4, 560 kB for IPv6.
+pub const MAX_ACLS: u32 = 512;
+
 /// Distinct next hops (interface, MAC pair and VLAN tags). 20 bytes each.
 pub const MAX_HOPS: u32 = 4_096;
 

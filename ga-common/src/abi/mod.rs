@@ -7,3 +7,4 @@ pub mod flow;
 pub mod id;
 pub mod limits;
 pub mod reason;
+pub mod sheet;

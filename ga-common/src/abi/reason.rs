@@ -49,6 +49,7 @@ reasons! {
         UdpChecksumMissing = "udp_checksum_missing", "UDP over IPv6 without a checksum (RFC 8200 section 8.1)";
         Admission = "admission", "the listener's allowance of new flows is used up (max_new_flows_per_second)";
         ExtHeaders = "ext_headers", "more or longer IPv6 extension headers than are walked over";
+        Acl = "acl", "the listener's access lists do not let this source in";
         NotReady = "not_ready", "the settings map is not filled yet";
     }
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::abi::{
     entry::{Address, Service},
     flow::{Meta, State, Tuple, Way},
-    id::{EndpointId, TableId},
+    id::{EndpointId, ListenerId, TableId},
 };
 use crate::wire::vlan::Tags;
 
@@ -59,6 +59,7 @@ const ICMP: u8 = 11;
 const QUOTED: u8 = 12;
 const TRANSLATED: u8 = 13;
 const ANSWERED: u8 = 14;
+const DENIED: u8 = 15;
 
 impl Stage {
     #[inline(always)]
@@ -167,6 +168,12 @@ impl Stage {
         Self::of(REWRITTEN, 0, 0).with_tuple(&to.addrs, tail(to))
     }
 
+    /// The listener's access lists keep the source out.
+    #[inline(always)]
+    pub fn denied(listener: ListenerId) -> Self {
+        Self::of(DENIED, listener.0, 0)
+    }
+
     /// What becomes of it.
     #[inline(always)]
     pub fn verdict(outcome: Outcome) -> Self {
@@ -197,7 +204,7 @@ mod step {
     use super::*;
     use crate::abi::{
         flow::{unpack4, unpack6},
-        id::{InstanceId, ListenerId},
+        id::InstanceId,
         reason::{Drop, Pass},
     };
 
@@ -282,6 +289,11 @@ mod step {
             /// The port at the endpoint.
             endpoint_port: u16,
         },
+        /// The listener's access lists keep the source out.
+        Denied {
+            /// The listener.
+            listener: ListenerId,
+        },
         /// The endpoint that the listener's table names.
         Chosen {
             /// The table; [`TableId::EMPTY`] has nobody.
@@ -353,6 +365,7 @@ mod step {
                     endpoint: EndpointId(self.half),
                 },
                 CANDIDATE => Step::Candidate { reply: self.tuple()?, is_free: self.word != 0 },
+                DENIED => Step::Denied { listener: ListenerId(self.half) },
                 HOP => Step::Hop(Way { dst: self.words[0], src: self.words[1], ifindex: self.word, tags: self.words[2] as u32 }),
                 REWRITTEN => {
                     let TupleSeen { src, dst, .. } = self.tuple()?;
@@ -400,7 +413,7 @@ mod tests {
     use crate::{
         abi::{
             flow::{Flow, FlowSlot4, pack4, pack6},
-            id::{InstanceId, ListenerId},
+            id::InstanceId,
             reason::{Drop, Pass},
         },
         path::parse::Place,
@@ -443,6 +456,7 @@ mod tests {
         assert_eq!(Stage::answered().read(), Some(Step::Answered));
         let service = Service { listener: ListenerId(9), endpoint_port: [0x1f, 0x90] };
         assert_eq!(Stage::service(service).read(), Some(Step::Service { listener: ListenerId(9), endpoint_port: 8080 }));
+        assert_eq!(Stage::denied(ListenerId(9)).read(), Some(Step::Denied { listener: ListenerId(9) }));
         assert_eq!(Stage::reopened(7).read(), Some(Step::Reopened { index: 7 }));
         assert_eq!(Stage::default().read(), None);
     }

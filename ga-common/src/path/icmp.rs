@@ -90,7 +90,7 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
         let is_vip = tables.address(&room.key.addr).is_some_and(|address| address.roles & Address::VIP != 0);
         let done = if is_vip { answer::<K, F>(frame, at) } else { None };
         if T::DRY && done.is_some() {
-            tables.explain(|| Stage::answered());
+            tables.explain(Stage::answered);
         }
         return done.map(|()| Outcome::send(frame.ifindex())).ok_or(OTHER_PROTOCOL);
     }

@@ -4,6 +4,7 @@
 //! A packet that is not ours costs one look at the addresses; a packet of a known flow one look at flow memory; only a new
 //! flow asks for listener, table and endpoint.
 
+pub mod acl;
 pub mod cross;
 pub mod explain;
 pub mod flow;
@@ -158,6 +159,11 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
             flow::tell::<K, W, T>(tables, found.index, found.state, &room);
         }
     }
+    let (endpoint, is_return) = (meta.endpoint(), flags & Flow::<K>::RETURN != 0);
+    let hop = if is_return { None } else { tables.hop(endpoint) };
+    if hop.is_none() && !is_return {
+        return Outcome::drop(Drop::NoNextHop, owner(tables, endpoint));
+    }
     if A::rewrite(frame, packet.place, packet.tuple.protocol, slot).is_none() {
         return TRUNCATED;
     }
@@ -166,19 +172,15 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
         room.to = slot.translation(packet.tuple.protocol);
         tell_rewritten(tables, &room.to);
     }
-    if meta.flags() & Flow::<K>::RETURN != 0 {
-        let way = slot.client_way();
-        // Somebody else's by now: what the packet became is nobody's.
-        if slot.state() != found.state {
-            return Outcome::drop(Drop::NoFlow, owner(tables, meta.endpoint()));
-        }
-        return depart(frame, tables, Leave { tags, way, endpoint: meta.endpoint(), direction: Direction::Return });
-    }
+    let (way, direction) = match hop {
+        Some(hop) => (Way::by(hop), Direction::Forward),
+        None => (slot.client_way(), Direction::Return),
+    };
+    // Somebody else's by now: what the packet became is nobody's.
     if slot.state() != found.state {
-        return Outcome::drop(Drop::NoFlow, owner(tables, meta.endpoint()));
+        return Outcome::drop(Drop::NoFlow, owner(tables, endpoint));
     }
-    let Some(hop) = tables.hop(meta.endpoint()) else { return Outcome::drop(Drop::NoNextHop, owner(tables, meta.endpoint())) };
-    depart(frame, tables, Leave { tags, way: Way::by(hop), endpoint: meta.endpoint(), direction: Direction::Forward })
+    depart(frame, tables, Leave { tags, way, endpoint, direction })
 }
 
 /// Explains what a packet is and what its destination is to us. This and [`tell_rewritten`] are functions of their own because what
@@ -239,6 +241,10 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     if is_ours || !A::is_host(addrs) {
         return Outcome::pass(Pass::Martian);
     }
+    if listener.acl != 0 && tables.denies(listener.acl, &room.key.addr) {
+        tables.explain(|| Stage::denied(id));
+        return Outcome::drop(Drop::Acl, id);
+    }
     if protocol == TCP && room.packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
         return Outcome::drop(Drop::NoFlow, id);
     }
@@ -285,17 +291,18 @@ fn send<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + F
     tags: Tags,
 ) -> Outcome {
     let Some(room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
+    let hop = tables.hop(room.endpoint);
     if !T::DRY {
         select::fill::<K, W, A, T>(tables, &room);
         tables.count_flow(room.endpoint);
     }
+    let Some(hop) = hop else { return Outcome::drop(Drop::NoNextHop, room.service.listener) };
     if T::DRY {
         tell_rewritten(tables, &room.to);
     }
     if A::rewrite(frame, room.packet.place, room.to.protocol, &room.to).is_none() {
         return TRUNCATED;
     }
-    let Some(hop) = tables.hop(room.endpoint) else { return Outcome::drop(Drop::NoNextHop, room.service.listener) };
     depart(frame, tables, Leave { tags, way: Way::by(hop), endpoint: room.endpoint, direction: Direction::Forward })
 }
 

@@ -8,10 +8,12 @@ use crate::abi::{
     flow::{FlowSlot, Tuple, Way},
     id::{EndpointId, InstanceId, ListenerId, TableId},
     reason::Event,
+    sheet::{Borders4, Borders6},
 };
 use crate::word::Word;
 
 use super::{
+    acl,
     explain::Stage,
     flow::{self, NO_SLOT, News},
     parse::{Parsed, Place},
@@ -180,6 +182,21 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     fn endpoint(&self, id: EndpointId) -> Option<&Endpoint>;
     /// An instance's egress addresses.
     fn egress(&self, id: InstanceId) -> Option<&Egress>;
+    /// An IPv4 access list.
+    #[inline(always)]
+    fn acl4(&self, _number: u32) -> Option<&Borders4> {
+        None
+    }
+    /// An IPv6 access list.
+    #[inline(always)]
+    fn acl6(&self, _number: u32) -> Option<&Borders6> {
+        None
+    }
+    /// Whether the access lists that `word` names keep `source` out. Rare, so the kernel has it apart.
+    #[inline(always)]
+    fn denies(&self, word: u32, source: &AddressKey) -> bool {
+        acl::denies(self, word, source)
+    }
     /// How to get to an endpoint; none while its neighbour is unknown.
     fn hop(&self, id: EndpointId) -> Option<&Hop>;
     /// Whether this CPU may open one more flow of a listener now, of `allowed` in [`ADMISSION_TICKS`](crate::abi::limits::ADMISSION_TICKS).

@@ -175,6 +175,12 @@ impl DataPath {
                 return Err(maps::Error::UnknownTable { id: *id }.into());
             }
         }
+        for (id, sheet) in before.sheets.iter_mut().filter(|(id, _)| !self.running.sheets.contains_key(id)) {
+            sheet.content = sheet.content.take().or_else(|| old?.sheets.get(id).cloned());
+            if sheet.content.is_none() {
+                return Err(maps::Error::UnknownSheet { id: *id }.into());
+            }
+        }
         self.steps(&before).await
     }
 
@@ -247,7 +253,7 @@ impl DataPath {
     /// Compares the maps with what they should hold by `plan`, which runs, and puts right what differs. Never while a plan is being
     /// applied: one task does both.
     pub(super) fn repair(&mut self, plan: &Plan) {
-        let tables = self.maps.repair(&self.running, |id, digest| plan.slots(id, digest));
+        let tables = self.maps.repair(&self.running, |id, digest| plan.slots(id, digest), |id| plan.sheets.get(&id).cloned());
         let Repairs { entries, failed } = tables.and(self.next_hops.maps().repair());
         for error in failed {
             tracing::error!("a map could not be compared or mended: {error}");

@@ -5,6 +5,7 @@ mod clock;
 mod data_path;
 mod error;
 mod flows;
+mod gate;
 mod next_hops;
 mod overrides;
 mod report;
@@ -98,6 +99,8 @@ struct Agent {
     /// How they tell that something is to be done about them.
     notify: mpsc::Sender<Notice>,
     watching: Option<Watching>,
+    /// The plan is new: flows that it does not let in are looked for once more.
+    is_gate_new: bool,
     tracer: Option<Tracer>,
 }
 
@@ -251,6 +254,7 @@ impl Agent {
             walks: Arc::new(Semaphore::new(1)),
             notify,
             watching: None,
+            is_gate_new: true,
             tracer: None,
         })
     }
@@ -350,6 +354,8 @@ impl Agent {
         let changes = plan::compare(Some(&self.plan), &plan);
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
         (self.intent, self.overrides, self.plan) = (intent, overrides, plan);
+        self.end_denied();
+        self.is_gate_new = true;
         Ok(changes)
     }
 
@@ -431,6 +437,9 @@ impl Agent {
 
     /// Releases what was idle for too long, and tells both sides.
     fn sweep(&mut self) {
+        if std::mem::take(&mut self.is_gate_new) {
+            self.end_denied();
+        }
         for idle in self.data_path.sweep() {
             if let Err(error) = self.resets.send(&idle) {
                 tracing::debug!(client = %idle.client.0, "reset of an idle flow: {error}");

@@ -143,7 +143,9 @@ impl Agent {
                 Step::Chosen { endpoint, table, .. } if *table != TableId::EMPTY => {
                     (trace.listener, trace.endpoint) = words.endpoint(*endpoint);
                 }
-                Step::Service { listener, .. } => trace.listener = words.listeners.get(listener).cloned(),
+                Step::Denied { listener } | Step::Service { listener, .. } => {
+                    trace.listener = words.listeners.get(listener).cloned()
+                }
                 Step::Rewritten { src, dst } => {
                     trace.sent =
                         Some(PacketEnds { protocol, src: src.ip(), sport: src.port(), dst: dst.ip(), dport: dst.port() });
@@ -274,6 +276,7 @@ impl Words {
                 "listener",
                 format!("{} has this address and port; endpoints are reached at port {endpoint_port}", self.listener(*listener)),
             ),
+            Step::Denied { listener } => ("acl", format!("the access lists of {} keep the source out", self.listener(*listener))),
             Step::Chosen { table: TableId::EMPTY, .. } => {
                 ("table", "the listener has nobody to choose for this family".to_owned())
             }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, ops::Range};
 
 use super::{
-    ListenerPlaces, Loaded, across, instance, keys, limits, node,
+    ListenerPlaces, Loaded, acl, across, instance, keys, limits, node,
     problem::{Fault, Kind, Problems, Report},
     syntax,
     tree::Table,
@@ -15,6 +15,7 @@ pub(super) struct Context<'t> {
     pub(super) problems: Problems<'t>,
     pub(super) limits: Limits,
     pub(super) ledger: Ledger,
+    pub(super) acls: acl::Acls,
     pub(super) places: BTreeMap<(String, String), ListenerPlaces>,
 }
 
@@ -45,7 +46,13 @@ pub(super) fn read(file_name: &str, text: &str) -> Result<Loaded, Report> {
     let Some(document) = syntax::read(&mut problems) else {
         return Err(problems.finish());
     };
-    let mut cx = Context { problems, limits: Limits::default(), ledger: Ledger::default(), places: BTreeMap::new() };
+    let mut cx = Context {
+        problems,
+        limits: Limits::default(),
+        ledger: Ledger::default(),
+        acls: acl::Acls::default(),
+        places: BTreeMap::new(),
+    };
     let intent = intent(&Table::document(document.get_ref(), &mut cx.problems), &mut cx);
     match intent {
         Some(intent) if cx.problems.count() == 0 => {
@@ -58,6 +65,7 @@ pub(super) fn read(file_name: &str, text: &str) -> Result<Loaded, Report> {
 fn intent(document: &Table<'_>, cx: &mut Context<'_>) -> Option<Intent> {
     version(document, cx);
     cx.limits = limits::read(document, cx);
+    cx.acls = acl::read_all(document, cx);
     let node = document.required("node", "add `[node]` with `interfaces = [\"…\"]`", &mut cx.problems);
     let node = node.and_then(|node| node.table(&keys::NODE, &mut cx.problems)).and_then(|node| node::read(&node, cx));
     let instances = instances(document, cx);

@@ -9,7 +9,7 @@ use super::{
     address,
     document::{Context, Seen},
     keys, limits, listener,
-    listener::PortOwners,
+    listener::Before,
     problem::{Code, Fault, Kind},
     text,
     tree::{Table, Value},
@@ -140,7 +140,7 @@ fn listeners(table: &Table<'_>, around: &Surroundings, cx: &mut Context<'_>) -> 
         cx.problems.push(excess.span.clone(), &excess.path, draft);
     }
     let mut names = BTreeMap::new();
-    let mut owners = PortOwners::default();
-    let read = |table: &Table<'_>| listener::read(table, around, &mut names, &mut owners, cx);
+    let mut before = Before::default();
+    let read = |table: &Table<'_>| listener::read(table, around, &mut names, &mut before, cx);
     tables.iter().map(read).collect::<Vec<_>>().into_iter().collect()
 }

@@ -12,8 +12,8 @@ pub(super) struct Keys {
 
 pub(super) const DOCUMENT: Keys = Keys {
     table: "the document",
-    known: &["version", "node", "limits", "instance"],
-    later: &["vserver_group", "acl", "inventory", "include", "fleet", "announce"],
+    known: &["version", "node", "limits", "instance", "acl"],
+    later: &["vserver_group", "inventory", "include", "fleet", "announce"],
 };
 
 pub(super) const NODE: Keys = Keys {
@@ -34,15 +34,15 @@ pub(super) const LIMITS: Keys = Keys {
         "default_groups_per_listener",
         "endpoints_per_group",
         "port_mappings_per_group",
+        "acl_entries_per_listener",
+        "acl_entries_per_instance",
+        "listeners_per_acl",
     ],
     later: &[
         "virtual_groups_per_listener",
         "rules_per_listener",
         "rule_condition_items_per_listener",
         "http_idle_timeout_max",
-        "acl_entries_per_listener",
-        "acl_entries_per_instance",
-        "listeners_per_acl",
         "custom_groups_per_listener",
         "custom_destinations_per_group",
         "custom_endpoints_per_group",
@@ -68,6 +68,7 @@ pub(super) const LISTENER: Keys = Keys {
         "client_affinity",
         "idle_timeout",
         "max_new_flows_per_second",
+        "acl",
         "all_unhealthy",
         "failover_to_zero_ratio",
         "endpoint_group",
@@ -86,10 +87,6 @@ pub(super) const LISTENER: Keys = Keys {
         "http_sniff",
         "custom_group",
         "vserver_group",
-        "acl",
-        "acls",
-        "acl_mode",
-        "kill_established",
         "proxy_protocol",
     ],
 };
@@ -111,6 +108,13 @@ pub(super) const GROUP: Keys = Keys {
     ],
     later: &["health_check", "backend_protocol", "backend_protocol_version", "verify", "failover", "return"],
 };
+
+pub(super) const ACL: Keys = Keys { table: "`[[acl]]`", known: &["name", "entries"], later: &[] };
+
+pub(super) const ACL_ENTRY: Keys = Keys { table: "an entry of a list", known: &["address", "description"], later: &[] };
+
+pub(super) const LISTENER_ACL: Keys =
+    Keys { table: "the `acl` of a listener", known: &["mode", "lists", "kill_established"], later: &[] };
 
 pub(super) const PORT_MAPPING: Keys = Keys { table: "a port mapping", known: &["listener", "endpoint"], later: &[] };
 
@@ -156,7 +160,7 @@ mod tests {
 
     #[test]
     fn no_key_is_both_known_and_later() {
-        for keys in [DOCUMENT, NODE, LIMITS, INSTANCE, LISTENER, GROUP, PORT_MAPPING, ENDPOINT] {
+        for keys in [DOCUMENT, NODE, LIMITS, INSTANCE, LISTENER, GROUP, PORT_MAPPING, ENDPOINT, ACL, ACL_ENTRY, LISTENER_ACL] {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)), "{}", keys.table);
         }
     }

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use ga_common::abi::limits::{MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS};
 
 use super::{
+    acl,
     document::Context,
     keys,
     problem::{Fault, Kind},
@@ -24,6 +25,12 @@ pub(super) const DEFAULT_GROUPS_PER_LISTENER: RangeInclusive<u32> = 1..=10;
 pub(super) const ENDPOINTS_PER_GROUP: RangeInclusive<u32> = 1..=30;
 /// No documented ceiling: no more than a listener has ports.
 pub(super) const PORT_MAPPINGS_PER_GROUP: RangeInclusive<u32> = 0..=2_000;
+/// No documented ceiling: what one list of the data path holds, for each IP version.
+pub(super) const ACL_ENTRIES_PER_LISTENER: RangeInclusive<u32> = 0..=2 * acl::MAX_ENTRIES as u32;
+/// No documented ceiling.
+pub(super) const ACL_ENTRIES_PER_INSTANCE: RangeInclusive<u32> = 0..=100_000_000;
+/// Documented: 10. No ceiling but that of listeners.
+pub(super) const LISTENERS_PER_ACL: RangeInclusive<u32> = 1..=MAX_LISTENERS;
 
 const _: () = assert!(*INSTANCES.end() <= MAX_INSTANCES, "a documented number of instances must fit");
 const _: () = assert!(*ENDPOINTS_PER_GROUP.end() <= MAX_ENDPOINTS, "a documented number of endpoints must fit");
@@ -59,6 +66,9 @@ pub(super) fn read(document: &Table<'_>, cx: &mut Context<'_>) -> Limits {
         ),
         endpoints_per_group: number("endpoints_per_group", ENDPOINTS_PER_GROUP, default.endpoints_per_group),
         port_mappings_per_group: number("port_mappings_per_group", PORT_MAPPINGS_PER_GROUP, default.port_mappings_per_group),
+        acl_entries_per_listener: number("acl_entries_per_listener", ACL_ENTRIES_PER_LISTENER, default.acl_entries_per_listener),
+        acl_entries_per_instance: number("acl_entries_per_instance", ACL_ENTRIES_PER_INSTANCE, default.acl_entries_per_instance),
+        listeners_per_acl: number("listeners_per_acl", LISTENERS_PER_ACL, default.listeners_per_acl),
     }
 }
 

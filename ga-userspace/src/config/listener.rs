@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use ga_common::abi::limits::{MAX_LISTENERS, MAX_SERVICES};
 
 use super::{
-    ListenerPlaces,
+    ListenerPlaces, acl,
     document::Context,
     group,
     instance::Surroundings,
@@ -36,7 +36,14 @@ pub(super) const fn idle_timeout_s(protocol: Protocol) -> RangeInclusive<u32> {
 
 /// Which listener of the instance has which port.
 #[derive(Default)]
-pub(super) struct PortOwners(BTreeMap<(Protocol, Port), (String, usize)>);
+struct PortOwners(BTreeMap<(Protocol, Port), (String, usize)>);
+
+/// What the listeners before one in the instance have taken.
+#[derive(Default)]
+pub(super) struct Before {
+    ports: PortOwners,
+    acl_entries: acl::Quota,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Routing {
@@ -49,7 +56,7 @@ pub(super) fn read(
     table: &Table<'_>,
     around: &Surroundings,
     names: &mut BTreeMap<Name, usize>,
-    owners: &mut PortOwners,
+    before: &mut Before,
     cx: &mut Context<'_>,
 ) -> Option<Listener> {
     capacity(table, cx);
@@ -64,7 +71,7 @@ pub(super) fn read(
     if let (Some(value), Some(ports), Some(protocol)) = (&ports_value, &ports, protocol) {
         services(value, ports, around, cx);
         let label = name_value.as_ref().and_then(Value::as_string).unwrap_or_default();
-        conflicts(value, ports, protocol, label, owners, cx);
+        conflicts(value, ports, protocol, label, &mut before.ports, cx);
     }
     let affinity =
         table.optional("client_affinity").map_or(Some(Affinity::None), |value| value.word(&AFFINITIES, &mut cx.problems));
@@ -72,6 +79,11 @@ pub(super) fn read(
     let max_new_flows = match table.optional("max_new_flows_per_second") {
         Some(value) => value.integer(1..=100_000_000, &mut cx.problems),
         None => Some(0),
+    };
+    let port_items = ports.as_ref().map(PortList::items);
+    let acl = match table.optional("acl") {
+        Some(value) => acl::of_listener(&value, port_items, &mut before.acl_entries, cx).map(Some),
+        None => Some(None),
     };
     let all_unhealthy = table
         .optional("all_unhealthy")
@@ -99,6 +111,7 @@ pub(super) fn read(
         affinity: affinity?,
         idle_timeout: idle_timeout?,
         max_new_flows_per_second: max_new_flows?,
+        acl: acl?,
         all_unhealthy: all_unhealthy?,
         failover_to_zero_ratio: failover_to_zero_ratio?,
         groups: groups?,

@@ -9,6 +9,7 @@
 pub mod problem;
 pub mod render;
 
+mod acl;
 mod across;
 mod address;
 mod change;

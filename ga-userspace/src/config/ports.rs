@@ -23,6 +23,11 @@ struct Item {
 }
 
 impl PortList {
+    /// How many items the text has: single ports and ranges.
+    pub(super) fn items(&self) -> usize {
+        self.items.len()
+    }
+
     /// Where `port` is named.
     pub(super) fn place_of(&self, port: Port) -> Range<usize> {
         self.items.iter().find(|item| (item.first..=item.last).contains(&port)).map_or(0..0, |item| item.span.clone())

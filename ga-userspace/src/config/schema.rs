@@ -32,6 +32,42 @@ pub struct Document {
     /// Accelerators: accelerated addresses, egress addresses and listeners.
     #[schemars(length(min = 1))]
     pub instance: Vec<Instance>,
+    /// Access lists that listeners name.
+    #[schemars(default = "no_acls")]
+    pub acl: Vec<Acl>,
+}
+
+/// A named set of addresses of one IP version.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct Acl {
+    /// Its name, unique in the file.
+    #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9._-]{0,127}$"))]
+    pub name: String,
+    /// Addresses and networks, all IPv4 or all IPv6, each once. A list without entries keeps nobody out, in either mode.
+    #[schemars(length(max = 16_383))]
+    pub entries: Vec<AclEntry>,
+}
+
+/// One line of an access list: an address or network, alone or with a description.
+#[derive(JsonSchema, Serialize)]
+#[serde(untagged)]
+pub enum AclEntry {
+    /// `192.0.2.7` or `192.0.2.0/24`.
+    Plain(String),
+    /// The same with a description.
+    Described(AclDescribed),
+}
+
+/// An address or network with a description.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct AclDescribed {
+    /// `192.0.2.7` or `192.0.2.0/24`.
+    pub address: String,
+    /// Free text.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String", length(min = 1, max = 256))]
+    pub description: Option<String>,
 }
 
 /// This host.
@@ -102,6 +138,15 @@ pub struct Limits {
     /// Port mappings of a group.
     #[schemars(range(min = 0, max = 2_000))]
     pub port_mappings_per_group: u32,
+    /// Entries of the access lists of a listener.
+    #[schemars(range(min = 0, max = 32_766))]
+    pub acl_entries_per_listener: u32,
+    /// Port items of a listener times entries of its access lists, summed over the listeners of an instance.
+    #[schemars(range(min = 0, max = 100_000_000))]
+    pub acl_entries_per_instance: u32,
+    /// Listeners that may name one access list.
+    #[schemars(range(min = 1, max = 2_048))]
+    pub listeners_per_acl: u32,
 }
 
 /// Which generation of documented defaults applies.
@@ -174,6 +219,9 @@ pub struct Listener {
     /// the size of flow memory.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u32", range(min = 1, max = 100_000_000))]
     pub max_new_flows_per_second: Option<u32>,
+    /// Who may open flows; everybody without it.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "ListenerAcl")]
+    pub acl: Option<ListenerAcl>,
     /// What happens to new flows when no endpoint of any group is healthy. `fail_closed`: TCP is refused by a RST, UDP dropped.
     /// `fail_open`: they go to the group of the highest priority, by weight.
     #[schemars(default = "fail_closed")]
@@ -184,6 +232,30 @@ pub struct Listener {
     /// The default endpoint groups, at most `limits.default_groups_per_listener`, each in a region of its own.
     #[schemars(length(min = 1, max = 10))]
     pub endpoint_group: Vec<EndpointGroup>,
+}
+
+/// Who may open flows of a listener.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct ListenerAcl {
+    /// What being listed means.
+    pub mode: AclMode,
+    /// Names of access lists: at most one IPv4 and one IPv6.
+    #[schemars(length(min = 1, max = 2))]
+    pub lists: Vec<String>,
+    /// Established flows of sources that are not let in any more are ended; without it they go on.
+    #[schemars(default)]
+    pub kill_established: bool,
+}
+
+/// What being listed means.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AclMode {
+    /// Only who is listed may open flows. A family without a list is kept out when the other one has one.
+    White,
+    /// Who is listed may not.
+    Black,
 }
 
 /// Type of a listener.
@@ -343,6 +415,9 @@ impl Default for Limits {
             default_groups_per_listener: limits.default_groups_per_listener,
             endpoints_per_group: limits.endpoints_per_group,
             port_mappings_per_group: limits.port_mappings_per_group,
+            acl_entries_per_listener: limits.acl_entries_per_listener,
+            acl_entries_per_instance: limits.acl_entries_per_instance,
+            listeners_per_acl: limits.listeners_per_acl,
         }
     }
 }
@@ -369,6 +444,10 @@ fn nat_ports() -> String {
 
 fn metrics() -> String {
     node::DEFAULT_METRICS.to_string()
+}
+
+fn no_acls() -> Vec<Acl> {
+    Vec::new()
 }
 
 fn empty() -> String {
@@ -458,6 +537,9 @@ mod tests {
             ("Instance", &keys::INSTANCE),
             ("Listener", &keys::LISTENER),
             ("EndpointGroup", &keys::GROUP),
+            ("Acl", &keys::ACL),
+            ("AclDescribed", &keys::ACL_ENTRY),
+            ("ListenerAcl", &keys::LISTENER_ACL),
             ("PortMapping", &keys::PORT_MAPPING),
             ("Endpoint", &keys::ENDPOINT),
         ] {
@@ -479,7 +561,7 @@ mod tests {
 
     #[test]
     fn ranges_and_words_of_the_schema_are_the_parsers() {
-        use super::super::{endpoint, limits, listener};
+        use super::super::{acl, endpoint, limits, listener};
         let schema = serde_json::to_value(generate()).unwrap();
         let range = |table: &str, key: &str| {
             let property = &schema["definitions"][table]["properties"][key];
@@ -492,6 +574,9 @@ mod tests {
             ("default_groups_per_listener", limits::DEFAULT_GROUPS_PER_LISTENER),
             ("endpoints_per_group", limits::ENDPOINTS_PER_GROUP),
             ("port_mappings_per_group", limits::PORT_MAPPINGS_PER_GROUP),
+            ("acl_entries_per_listener", limits::ACL_ENTRIES_PER_LISTENER),
+            ("acl_entries_per_instance", limits::ACL_ENTRIES_PER_INSTANCE),
+            ("listeners_per_acl", limits::LISTENERS_PER_ACL),
         ] {
             assert_eq!(range("Limits", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }
@@ -504,6 +589,7 @@ mod tests {
         assert_eq!(words("Profile"), limits::PROFILES.map(|(word, _)| word.to_owned()));
         assert_eq!(words("NameRule"), limits::NAME_RULES.map(|(word, _)| word.to_owned()));
         assert_eq!(words("Affinity"), listener::AFFINITIES.map(|(word, _)| word.to_owned()));
+        assert_eq!(words("AclMode"), acl::MODES.map(|(word, _)| word.to_owned()));
         assert_eq!(words("AllUnhealthy"), listener::ALL_UNHEALTHY.map(|(word, _)| word.to_owned()));
         assert_eq!(words("BackendIpVersion"), group::BACKEND_IP_VERSIONS.map(|(word, _)| word.to_owned()));
         assert_eq!(words("EndpointType"), endpoint::KINDS.map(|(word, _)| word.to_owned()));

@@ -140,6 +140,16 @@ impl FlowTables {
         sweep(v6, v4, now, &mut idle);
         idle
     }
+
+    /// Ends the living pairs of which `is_over` says so, asked by client, endpoint and what the endpoint is reached at, and tells
+    /// which established TCP flows were among them.
+    pub fn end(&self, now: u32, is_over: impl Fn(IpAddr, EndpointId, (IpAddr, u16)) -> bool) -> Vec<Idle> {
+        let mut ended = Vec::new();
+        let (v4, v6) = ((self.slots4(), self.tags4()), (self.slots6(), self.tags6()));
+        end(v4, v6, now, &is_over, &mut ended);
+        end(v6, v4, now, &is_over, &mut ended);
+        ended
+    }
 }
 
 /// Addresses as people write them.
@@ -254,19 +264,67 @@ fn sweep<const K: usize, const W: usize, const P: usize, const Q: usize>(
         if !state.is_live() || !slot.is_silent(now) || is_pair_alive(slots, across.0, index, slot, now) {
             continue;
         }
-        let half = (slot.load(), slot.clock().1);
-        if !slot.state_cell().swap(state.0, state.claimed().0) {
+        idle.extend(release((slots, tags), across, index, state));
+    }
+}
+
+fn end<const K: usize, const W: usize, const P: usize, const Q: usize>(
+    (slots, tags): Table<'_, K, W>,
+    across: Table<'_, P, Q>,
+    now: u32,
+    is_over: &impl Fn(IpAddr, EndpointId, (IpAddr, u16)) -> bool,
+    ended: &mut Vec<Idle>,
+) where
+    [u64; K]: Ends,
+    [u64; P]: Ends,
+{
+    for (index, slot) in slots.iter().enumerate() {
+        let state = slot.state();
+        if !state.is_live() || !is_pair_alive(slots, across.0, index, slot, now) {
             continue;
         }
-        free(slot, tags, index);
-        // The other half dies with it, if it still is the other half.
-        if let Some(peer) = near_peer(slots, index, state) {
-            let other = take(peer, tags, state.peer() as usize, |state| state.peer() as usize == index);
-            idle.extend(other.and_then(|other| told(half, other)));
-        } else if let Some(peer) = far_peer(across.0, index, state) {
-            let other = take(peer, across.1, state.peer_across() as usize, |state| state.peer_across() as usize == index);
-            idle.extend(other.and_then(|other| told(half, other)));
+        let flow = slot.load();
+        if flow.flags & Flow::<K>::RETURN != 0 {
+            continue;
         }
+        // Where the answers come from, which an IPv4 slot does not say of an IPv6 endpoint.
+        let endpoint = match far_peer(across.0, index, state) {
+            Some(peer) => peer.addrs().ends().0,
+            None => flow.new_addrs.ends().1,
+        };
+        let [.., e0, e1] = flow.new_ports;
+        // What was copied counts only if the slot was the same flow's all the while, which releasing it finds out.
+        if is_over(flow.tuple.addrs.ends().0, EndpointId(flow.endpoint), (endpoint, u16::from_be_bytes([e0, e1]))) {
+            ended.extend(release((slots, tags), across, index, state));
+        }
+    }
+}
+
+/// Frees both halves of the pair whose one half is at `index` and was `state`; what both sides must be told.
+fn release<const K: usize, const W: usize, const P: usize, const Q: usize>(
+    (slots, tags): Table<'_, K, W>,
+    across: Table<'_, P, Q>,
+    index: usize,
+    state: State,
+) -> Option<Idle>
+where
+    [u64; K]: Ends,
+    [u64; P]: Ends,
+{
+    let slot = &slots[index];
+    let half = (slot.load(), slot.clock().1);
+    if !slot.state_cell().swap(state.0, state.claimed().0) {
+        return None;
+    }
+    free(slot, tags, index);
+    // The other half dies with it, if it still is the other half.
+    if let Some(peer) = near_peer(slots, index, state) {
+        let other = take(peer, tags, state.peer() as usize, |state| state.peer() as usize == index)?;
+        told(half, other)
+    } else {
+        let peer = far_peer(across.0, index, state)?;
+        let other = take(peer, across.1, state.peer_across() as usize, |state| state.peer_across() as usize == index)?;
+        told(half, other)
     }
 }
 

@@ -1,13 +1,14 @@
 //! The maps of the data path: the only room that writes them. It makes no choice: steps come from the plan.
 //!
 //! One file per kind of memory: `flows` (shared with packets, word by word), `walk` (the same for people), `hops` (how to get to
-//! endpoints), `counters` (read only), `tables` (who is chosen), `repair` (puts right what somebody else changed), `watch` and
+//! endpoints), `counters` (read only), `tables` (who is chosen), `sheets` (who may open flows), `repair` (puts right what somebody else changed), `watch` and
 //! `trace` (of the programs beside the usual one), and here all else that a plan describes.
 
 mod counters;
 mod flows;
 mod hops;
 mod repair;
+mod sheets;
 mod tables;
 mod trace;
 mod walk;
@@ -28,13 +29,14 @@ pub use counters::{Counters, DropCount, PassCount};
 pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
 pub use repair::{REPAIRED, Repairs, TABLES_A_PASS};
+use sheets::Sheets;
 use tables::{Fill, SelectionTables};
 pub use trace::TraceMap;
 pub use walk::{Pair, Stage};
 pub use watch::{Told, WatchMaps, WatchRing};
 
 use self::repair::{Contents, settings};
-use crate::plan::{Family, State, Step, TableInfo};
+use crate::plan::{Family, SheetId, State, Step, TableInfo};
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,12 @@ pub enum Error {
     UnknownTable {
         /// Which one.
         id: TableId,
+    },
+    /// A sheet is not what it should be, and what it should be is not known.
+    #[error("{id} is not what it should be, and the running plan does not have its content: reload the configuration")]
+    UnknownSheet {
+        /// Which one.
+        id: SheetId,
     },
     /// No room.
     #[error("all {limit} next hops are in use")]
@@ -147,6 +155,7 @@ pub struct Maps {
     endpoints: Cells<Endpoint>,
     egress: Cells<Egress>,
     tables: SelectionTables,
+    sheets: Sheets,
     addresses: HashMap<MapData, AddressKey, Address>,
     filter: Cells<u64>,
     services: HashMap<MapData, ServiceKey, Service>,
@@ -167,6 +176,7 @@ impl Maps {
             endpoints: Cells::take(ebpf, "ENDPOINTS")?,
             egress: Cells::take(ebpf, "EGRESS")?,
             tables: SelectionTables::open(ebpf)?,
+            sheets: Sheets::open(ebpf)?,
             addresses: take(ebpf, "ADDRESSES")?,
             filter: Cells::take(ebpf, "FILTER")?,
             services: take(ebpf, "SERVICES")?,
@@ -241,6 +251,8 @@ impl Maps {
             }
             Step::FillTable { id, digest, slots } => self.fill(Fill { id: *id, digest: *digest, slots }),
             Step::Activate { listener, family, table } => self.active.set(family.active_index(*listener), table.0),
+            Step::FillSheet { id, content } => self.sheets.fill(*id, content),
+            Step::ReleaseSheet(id) => self.sheets.release(*id),
             Step::ReleaseTable(id) => {
                 self.contents.release(*id);
                 self.tables.release(*id)
@@ -297,6 +309,7 @@ impl Maps {
                 state.tables.insert(TableId(id), TableInfo { digest, slots: None });
             }
         }
+        state.sheets = self.sheets.read()?;
         for id in 0..MAX_INSTANCES as u16 {
             let egress = self.egress.get(u32::from(id))?;
             if egress != Egress::default() {

@@ -25,14 +25,17 @@ use ga_common::abi::{
 };
 
 use super::{Cells, Error, Fixed, Maps, on, tables::Fill};
-use crate::plan::{Family, State};
+use crate::plan::{Family, Sheet, SheetId, State};
 
 /// The maps that are compared.
-pub const REPAIRED: [&str; 12] = [
+pub const REPAIRED: [&str; 15] = [
     "SETTINGS",
     "FILTER",
     "ADDRESSES",
     "EGRESS",
+    "ACLS4",
+    "ACLS6",
+    "ACL_DIGESTS",
     "LISTENERS",
     "ENDPOINTS",
     "TABLES",
@@ -199,8 +202,13 @@ fn restore<K: Pod + Ord, V: Pod + PartialEq>(
 
 impl Maps {
     /// One pass: compares with `state`, in the order in which a plan would be written. `slots` makes the content of a table of a
-    /// digest.
-    pub fn repair(&mut self, state: &State, slots: impl Fn(TableId, u64) -> Option<Arc<[EndpointId]>>) -> Repairs {
+    /// digest, `sheet` the content of a sheet.
+    pub fn repair(
+        &mut self,
+        state: &State,
+        slots: impl Fn(TableId, u64) -> Option<Arc<[EndpointId]>>,
+        sheet: impl Fn(SheetId) -> Option<Sheet>,
+    ) -> Repairs {
         let mut repairs = Repairs::default();
         if let Some(fixed) = self.fixed {
             let right = settings(fixed, state);
@@ -210,6 +218,9 @@ impl Maps {
         repairs.note("ADDRESSES", restore("ADDRESSES", &mut self.addresses, &state.addresses, MAX_ADDRESSES));
         let egress = |id: u32| (id, state.egress.get(&InstanceId(id as u16)).copied().unwrap_or_default());
         repairs.note("EGRESS", self.egress.restore((0..MAX_INSTANCES).map(egress)));
+        for (map, result) in self.sheets.repair(&state.sheets, sheet) {
+            repairs.note(map, result);
+        }
         let listener = |id: u32| (id, state.listeners.get(&ListenerId(id as u16)).copied().unwrap_or_default());
         repairs.note("LISTENERS", self.listeners.restore((0..MAX_LISTENERS).map(listener)));
         let endpoint = |id: u32| (id, state.endpoints.get(&EndpointId(id as u16)).copied().unwrap_or_default());

@@ -41,6 +41,12 @@ pub struct Limits {
     pub endpoints_per_group: u32,
     /// Port mappings of a group.
     pub port_mappings_per_group: u32,
+    /// Entries of the access lists of a listener.
+    pub acl_entries_per_listener: u32,
+    /// Port items of a listener times entries of its access lists, summed over the listeners of an instance.
+    pub acl_entries_per_instance: u32,
+    /// Listeners that may name one access list.
+    pub listeners_per_acl: u32,
 }
 
 impl Limits {
@@ -55,6 +61,9 @@ impl Limits {
             default_groups_per_listener: 2,
             endpoints_per_group: 4,
             port_mappings_per_group: 5,
+            acl_entries_per_listener: 200,
+            acl_entries_per_instance: 600,
+            listeners_per_acl: 10,
         };
         match profile {
             Profile::Payg | Profile::Subscription => payg,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{EndpointGroup, Name, PortMapping, Ports};
+use super::{EndpointGroup, ListenerAcl, Name, PortMapping, Ports};
 
 /// What clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +68,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// New flows a second that are admitted; 0 is the automatic bound, which follows from the size of flow memory.
     pub max_new_flows_per_second: u32,
+    /// Who may open flows; everybody without.
+    pub acl: Option<ListenerAcl>,
     /// What happens to new flows when no endpoint is healthy.
     pub all_unhealthy: AllUnhealthy,
     /// Groups with a traffic ratio of 0 take over when all others fail (true).

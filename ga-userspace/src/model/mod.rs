@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads a clock, a file or a socket, and nothing here knows TOML.
 
+mod acl;
 mod endpoint;
 mod full_name;
 mod health_check;
@@ -12,6 +13,7 @@ mod name;
 mod node;
 mod port;
 
+pub use acl::{Acl, AclEntry, AclMode, ListenerAcl};
 pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, TrafficRatio, Weight};
 pub use full_name::{EndpointName, EndpointNameError, GroupName};
 pub use health_check::{HealthCheck, HealthProtocol};

@@ -12,20 +12,22 @@ use ga_common::abi::{
     entry::{Endpoint, Listener as ListenerEntry},
     id::{EndpointId, Generation, ListenerId, TableId},
     limits::{MAX_ADDRESSES, MAX_SERVICES, MAX_TABLES, TABLE_SIZE},
+    sheet::AclWord,
 };
 
 use super::{
     EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State, TableInfo, TableView,
-    address_key, entries,
+    acl, address_key, entries,
     error::within,
     groups, identity,
     ids::Pool,
     numbers::{Numbers, Sorted},
     shares,
+    sheets::Numbering,
 };
 use crate::{
     health::Beliefs,
-    model::{Affinity, BackendIpVersion, EndpointGroup, EndpointName, Instance, Intent, Listener, Weight},
+    model::{AclMode, Affinity, BackendIpVersion, EndpointGroup, EndpointName, Instance, Intent, Listener, Weight},
 };
 
 /// Plans `intent` with what was set by hand and what is believed of endpoints, given what the maps hold. `seed` is the key of the
@@ -68,19 +70,21 @@ pub(super) fn build_sized(
     fits(running, &target)?;
     let mut listeners: Vec<_> =
         sorted.listeners.iter().map(|(instance, listener)| view(instance, listener, known, &numbers)).collect();
+    let mut sheets = Numbering::new(running);
     for view in &listeners {
-        target.listeners.insert(view.id, listener_entry(view, &numbers));
+        target.listeners.insert(view.id, ListenerEntry { acl: acl_word(view, &mut sheets)?.0, ..listener_entry(view, &numbers) });
         target.endpoints.extend(view.endpoints.iter().map(|endpoint| (endpoint.id, endpoint_entry(view.id, endpoint))));
     }
     retire(running, &mut target);
     tables(&mut listeners, running, &mut target, table_size)?;
+    target.sheets = sheets.infos;
     let noop = target == *running;
     if !noop {
         target.generation = Generation(running.generation.0 + 1);
     }
     let notes = notes(&sorted, known.overrides, &listeners);
     let instances = sorted.instances.iter().map(|instance| instance_view(instance, &numbers)).collect();
-    Ok(Plan { generation: target.generation, target, instances, listeners, notes, noop, table_size })
+    Ok(Plan { generation: target.generation, target, instances, listeners, notes, sheets: sheets.contents, noop, table_size })
 }
 
 /// Old and new entries are in the maps together for a while.
@@ -117,6 +121,7 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
         // The model allows 900 seconds at most.
         idle_timeout_s: u16::try_from(listener.idle_timeout.as_secs()).unwrap_or(u16::MAX),
         max_new_flows_per_second: listener.max_new_flows_per_second,
+        acl: acl::view(instance, listener),
         all_unhealthy: listener.all_unhealthy,
         failover_to_zero_ratio: listener.failover_to_zero_ratio,
         port_mapping: listener.port_mapping().clone(),
@@ -159,8 +164,15 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         flags: ListenerEntry::IN_USE | affinity,
         identity: identity::of_listener(view.instance.as_str(), view.name.as_str()),
         admission: view.max_new_flows_per_second,
-        pad: 0,
+        acl: AclWord::NONE.0,
     }
+}
+
+/// How the listener names its access lists.
+fn acl_word(view: &ListenerView, sheets: &mut Numbering<'_>) -> Result<AclWord, PlanError> {
+    let Some(acl) = &view.acl else { return Ok(AclWord::NONE) };
+    let mut number = |family| acl.sheets.get(&family).map_or(Ok(0), |sheet| sheets.number(sheet));
+    Ok(AclWord::new(number(Family::V4)?, number(Family::V6)?, acl.mode == AclMode::White))
 }
 
 fn endpoint_entry(listener: ListenerId, view: &EndpointView) -> Endpoint {

@@ -169,6 +169,7 @@ fn listener_fields(old: &ListenerView, new: &ListenerView) -> Vec<Change> {
             ("client_affinity", affinity.to_owned()),
             ("idle_timeout", format!("{} s", listener.idle_timeout_s)),
             ("max_new_flows_per_second", allowance(listener.max_new_flows_per_second)),
+            ("acl", listener.acl.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
             ("endpoint_group", words(listener, |group| group.name.to_string())),
             ("region", words(listener, |group| group.region.clone())),
             ("port_mapping", if mapping.is_empty() { "none".to_owned() } else { mapping.join(",") }),

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use ga_common::abi::{
     entry::{Address, Egress, Endpoint, Listener, Service, ServiceKey, mapped},
     id::{EndpointId, InstanceId, ListenerId, TableId},
+    sheet::AclWord,
 };
 
-use super::{Family, State, TableInfo};
+use super::{Family, SheetId, SheetKind, State, TableInfo};
 
 /// What is wrong with a state, or with a step towards it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +43,15 @@ pub enum Violation {
     /// The step would write a table that exists: packets may be reading it.
     #[error("table {0} is filled already")]
     Refill(TableId),
+    /// Packets would look for an access list that is not there, and be kept out.
+    #[error("listener {0} names {1}, which is not filled")]
+    SheetNotFilled(ListenerId, SheetId),
+    /// The step would write a sheet that exists: packets may be reading it.
+    #[error("{0} is filled already")]
+    SheetTaken(SheetId),
+    /// The step gives up a sheet that is not there.
+    #[error("{0} is absent")]
+    SheetAbsent(SheetId),
     /// The step would give the id of a live listener to another one.
     #[error("listener {0} is in use by another one")]
     ListenerTaken(ListenerId),
@@ -59,6 +69,7 @@ impl State {
         let mut found = Vec::new();
         found.extend(self.services.iter().flat_map(|(key, service)| self.check_service(key, *service)));
         found.extend(self.listeners.iter().filter_map(|(id, listener)| self.check_listener(*id, listener)));
+        found.extend(self.listeners.iter().flat_map(|(id, listener)| self.check_acl(*id, listener)));
         found.extend(self.egress.iter().filter_map(|(id, egress)| self.check_egress(*id, egress)));
         found.extend(self.active.iter().filter_map(|(&(listener, _), table)| self.check_active(listener, *table)));
         found.extend(self.endpoints.iter().filter_map(|(id, endpoint)| self.check_endpoint(*id, endpoint)));
@@ -83,6 +94,14 @@ impl State {
     fn check_listener(&self, id: ListenerId, listener: &Listener) -> Option<Violation> {
         let known = self.egress.contains_key(&listener.instance);
         (!known).then_some(Violation::ListenerWithoutEgress(id, listener.instance))
+    }
+
+    fn check_acl(&self, id: ListenerId, listener: &Listener) -> Vec<Violation> {
+        let word = AclWord(listener.acl);
+        let named = [(SheetKind::Acl4, word.v4()), (SheetKind::Acl6, word.v6())];
+        let sheets =
+            named.into_iter().filter(|(_, number)| *number != 0).map(|(kind, number)| SheetId { kind, number: number as u16 });
+        sheets.filter(|sheet| !self.sheets.contains_key(sheet)).map(|sheet| Violation::SheetNotFilled(id, sheet)).collect()
     }
 
     fn check_egress(&self, id: InstanceId, egress: &Egress) -> Option<Violation> {

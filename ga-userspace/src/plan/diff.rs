@@ -38,6 +38,11 @@ fn add(running: &State, target: &State, steps: &mut Vec<Step>) {
             steps.push(Step::PutAddress(*key, both));
         }
     }
+    for (id, sheet) in &target.sheets {
+        if let Some(content) = sheet.content.as_ref().filter(|_| !running.sheets.contains_key(id)) {
+            steps.push(Step::FillSheet { id: *id, content: content.clone() });
+        }
+    }
     for (id, egress) in &target.egress {
         if running.egress.get(id) != Some(egress) {
             steps.push(Step::PutEgress(*id, *egress));
@@ -93,6 +98,9 @@ fn remove(running: &State, target: &State, steps: &mut Vec<Step>) {
     }
     for id in running.listeners.keys().filter(|id| !target.listeners.contains_key(id)) {
         steps.push(Step::RemoveListener(*id));
+    }
+    for id in running.sheets.keys().filter(|id| !target.sheets.contains_key(id)) {
+        steps.push(Step::ReleaseSheet(*id));
     }
     for id in running.egress.keys().filter(|id| !target.egress.contains_key(id)) {
         steps.push(Step::RemoveEgress(*id));

@@ -3,12 +3,14 @@
 //! Reading order: `identity` (names to stable numbers), `maglev` (shares to slots), `shares` (ratios, weights
 //! and health to shares), `state` (the content of the maps as
 //! a value), `check` (what must hold at every moment), `overrides` (what an operator set by hand), `ids` (dense numbers
-//! that survive reloads), `numbers` (who gets which), `view` (the plan with names), `entries` (addresses and services), `groups` (who takes part),
+//! that survive reloads), `numbers` (who gets which), `acl` (who may open flows), `sheets` (contents that are named by number),
+//! `view` (the plan with names), `entries` (addresses and services), `groups` (who takes part),
 //! `build` (intent to plan), `steps` (one change of the maps), `diff` (two states to steps), `change` (two plans to what
 //! people want to know), `moved` (which part of the flows goes elsewhere), `text` (the same as lines).
 //!
 //! Nothing here reads a clock, a file or a socket, and nothing here writes a map.
 
+mod acl;
 mod build;
 mod change;
 mod check;
@@ -23,6 +25,7 @@ mod moved;
 mod numbers;
 mod overrides;
 mod shares;
+mod sheets;
 mod state;
 mod steps;
 mod text;
@@ -31,6 +34,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use acl::AclView;
 pub use build::build;
 pub use change::{Action, Change, Changes, Object, compare};
 pub use check::Violation;
@@ -40,6 +44,7 @@ pub use identity::fingerprint;
 pub use maglev::{Candidate, Selection};
 pub use moved::Moved;
 pub use overrides::{Override, Overrides};
+pub use sheets::{Sheet, SheetId, SheetInfo, SheetKind};
 pub use state::{Family, State, TableInfo, address_key};
 pub use steps::Step;
 pub use view::{EndpointView, GroupView, InstanceView, ListenerView, Note, Plan, TableView};

@@ -9,6 +9,8 @@ use ga_common::abi::{
     id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
 };
 
+use super::{SheetId, SheetInfo};
+
 /// The key of `address`.
 pub fn address_key(address: IpAddr) -> AddressKey {
     match address {
@@ -54,6 +56,8 @@ pub struct State {
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
     /// Filled tables, active or not; never [`TableId::EMPTY`].
     pub tables: BTreeMap<TableId, TableInfo>,
+    /// Filled sheets.
+    pub sheets: BTreeMap<SheetId, SheetInfo>,
 }
 
 impl State {

@@ -7,7 +7,7 @@ use ga_common::abi::{
     id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
 };
 
-use super::{Family, State, TableInfo, Violation};
+use super::{Family, Sheet, SheetId, SheetInfo, State, TableInfo, Violation};
 
 /// What the applier does next. Each is one map write, except filling a table.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,6 +31,13 @@ pub enum Step {
         /// Its content.
         slots: Arc<[EndpointId]>,
     },
+    /// Writes a sheet that is not there yet.
+    FillSheet {
+        /// Which one.
+        id: SheetId,
+        /// Its content.
+        content: Sheet,
+    },
     /// Lets new flows of a listener choose from a table.
     Activate {
         /// Whose.
@@ -46,6 +53,8 @@ pub enum Step {
     RemoveService(ServiceKey),
     /// Frees a table that nobody reads.
     ReleaseTable(TableId),
+    /// Frees a sheet that nobody names.
+    ReleaseSheet(SheetId),
     /// Keeps an endpoint's entry for its flows only.
     RetireEndpoint(EndpointId),
     /// Removes a listener and its empty tables.
@@ -76,6 +85,11 @@ impl State {
             Step::PutService(key, service) => drop(self.services.insert(*key, *service)),
             Step::RemoveService(key) => drop(self.services.remove(key)),
             Step::ReleaseTable(id) => drop(self.tables.remove(id)),
+            Step::FillSheet { id, content } => {
+                let info = SheetInfo { digest: content.digest(), content: Some(content.clone()) };
+                drop(self.sheets.insert(*id, info));
+            }
+            Step::ReleaseSheet(id) => drop(self.sheets.remove(id)),
             Step::RetireEndpoint(id) => {
                 if let Some(endpoint) = self.endpoints.get_mut(id) {
                     endpoint.flags = Endpoint::RETIRED;
@@ -108,6 +122,8 @@ impl State {
                 Err(Violation::Absent("listener", u32::from(listener.0)))
             }
             Step::RetireEndpoint(id) if !self.endpoints.contains_key(id) => Err(Violation::Absent("endpoint", u32::from(id.0))),
+            Step::FillSheet { id, .. } if id.number == 0 || self.sheets.contains_key(id) => Err(Violation::SheetTaken(*id)),
+            Step::ReleaseSheet(id) if !self.sheets.contains_key(id) => Err(Violation::SheetAbsent(*id)),
             Step::ReleaseTable(id) if !self.tables.contains_key(id) => Err(Violation::Absent("table", id.0)),
             Step::SetSeed(_)
             | Step::PutAddress(..)
@@ -119,6 +135,8 @@ impl State {
             | Step::PutService(..)
             | Step::RemoveService(_)
             | Step::ReleaseTable(_)
+            | Step::FillSheet { .. }
+            | Step::ReleaseSheet(_)
             | Step::RetireEndpoint(_)
             | Step::RemoveListener(_)
             | Step::RemoveEgress(_)
@@ -140,6 +158,8 @@ impl fmt::Display for Step {
             Self::PutListener(id, _) => write!(f, "put listener {id}"),
             Self::PutEndpoint(id, endpoint) => write!(f, "put endpoint {id} at {}", ip(&endpoint.addr)),
             Self::FillTable { id, digest, .. } => write!(f, "fill table {id} ({digest:016x})"),
+            Self::FillSheet { id, content } => write!(f, "fill {id} ({:016x})", content.digest()),
+            Self::ReleaseSheet(id) => write!(f, "release {id}"),
             Self::Activate { listener, family, table } => write!(f, "point listener {listener} {family} to table {table}"),
             Self::PutService(key, service) => {
                 write!(f, "open {} port {} protocol {} for listener {}", ip(&key.addr), port(key), key.protocol, service.listener)

@@ -10,7 +10,7 @@ use std::{
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
-use super::{Family, Selection, State};
+use super::{AclView, Family, Selection, Sheet, SheetId, State};
 use crate::{
     health::Belief,
     model::{Affinity, AllUnhealthy, EndpointName, Name, PortMapping, Ports, Protocol, TrafficRatio, Weight},
@@ -29,6 +29,8 @@ pub struct Plan {
     pub listeners: Vec<ListenerView>,
     /// What an operator may have overlooked.
     pub notes: Vec<Note>,
+    /// The contents of all sheets.
+    pub sheets: BTreeMap<SheetId, Sheet>,
     pub(super) noop: bool,
     pub(super) table_size: usize,
 }
@@ -89,6 +91,8 @@ pub struct ListenerView {
     pub idle_timeout_s: u16,
     /// New flows a second that are admitted; 0 is the automatic bound.
     pub max_new_flows_per_second: u32,
+    /// Who may open flows; everybody without.
+    pub acl: Option<AclView>,
     /// What happens to new flows when no endpoint is healthy.
     pub all_unhealthy: AllUnhealthy,
     /// Groups with a traffic ratio of 0 take over when all others fail.

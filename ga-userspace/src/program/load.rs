@@ -25,7 +25,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-pub(super) const MAPS: [&str; 21] = [
+pub(super) const MAPS: [&str; 24] = [
     "SETTINGS",
     "FILTER",
     "ADDRESSES",
@@ -34,6 +34,9 @@ pub(super) const MAPS: [&str; 21] = [
     "ACTIVE",
     "TABLES",
     "DIGESTS",
+    "ACLS4",
+    "ACLS6",
+    "ACL_DIGESTS",
     "ENDPOINTS",
     "ENDPOINT_HOPS",
     "HOPS",

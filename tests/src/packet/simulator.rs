@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::bail;
-use ga::plan::Step;
+use ga::plan::{Sheet, Step};
 use ga_common::{
     abi::{
         entry::{Egress, Endpoint, EndpointCounters},
         flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, TICK_SHIFT, ticks},
         id::{EndpointId, Generation, ListenerId},
         limits::ABI_VERSION,
+        sheet::{Border, Borders},
     },
     path::verdict::Verdict,
     sim::{Bytes, Sim, tags},
@@ -88,9 +89,20 @@ impl Simulator {
             Step::ReleaseTable(id) => {
                 sim.tables.remove(id);
             }
+            Step::FillSheet { id, content } => match content {
+                Sheet::Acl4(borders) => drop(sim.acls4.insert(id.number.into(), filled(borders))),
+                Sheet::Acl6(borders) => drop(sim.acls6.insert(id.number.into(), filled(borders))),
+            },
+            Step::ReleaseSheet(_) => bail!("no world gives up a sheet"),
         }
         Ok(())
     }
+}
+
+fn filled<B: Border>(borders: &[B]) -> Box<Borders<B>> {
+    let mut table = Box::new(Borders::NONE);
+    table.fill(borders.iter().copied());
+    table
 }
 
 /// Flow memory and counters of one moment.

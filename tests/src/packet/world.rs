@@ -8,12 +8,13 @@ use std::{net::IpAddr, sync::Arc};
 use anyhow::bail;
 use ga::{
     maps::Fixed,
-    plan::{Family, Step},
+    plan::{Family, Sheet, SheetId, SheetKind, Step},
 };
 use ga_common::abi::{
     entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, mapped},
     id::{EndpointId, InstanceId, ListenerId, TableId},
     limits::{MAX_EGRESS, TABLE_SIZE},
+    sheet::{AclWord, Wide},
 };
 use ga_common::wire::{
     frame::{TCP, UDP},
@@ -66,7 +67,13 @@ pub const STICKY: ListenerId = ListenerId(2);
 pub const GUARDED: ListenerId = ListenerId(3);
 /// More than can come: what follows from the size of flow memory is not meant here.
 const ALL: u32 = u32::MAX;
-const LISTENERS: [ListenerId; 4] = [WEB, DNS, STICKY, GUARDED];
+/// TCP 7002: only 192.0.2.0/25 and 2001:db8:c::/64 but for their tenth addresses may come.
+pub const INVITED: ListenerId = ListenerId(4);
+/// UDP 7003: 192.0.2.200 and 2001:db8:c::ffff may not come.
+pub const BANNED: ListenerId = ListenerId(5);
+/// TCP 7004: only 2001:db8:c::/64, so no IPv4 at all.
+pub const SIX_ONLY: ListenerId = ListenerId(6);
+const LISTENERS: [ListenerId; 7] = [WEB, DNS, STICKY, GUARDED, INVITED, BANNED, SIX_ONLY];
 /// Worlds without listeners' endpoints still name them; the last listener that has counters of its own.
 pub const LISTENER_COUNT: u16 = LISTENERS.len() as u16;
 
@@ -297,9 +304,9 @@ impl Recipe {
     }
 }
 
-/// Every table of every world; they are filled once and never changed.
+/// Every table and list of every world; they are filled once and never changed.
 pub fn tables() -> Vec<Step> {
-    let mut steps = Vec::new();
+    let mut steps = lists();
     for listener in LISTENERS {
         for family in Family::ALL {
             for content in CONTENTS {
@@ -309,6 +316,24 @@ pub fn tables() -> Vec<Step> {
         }
     }
     steps
+}
+
+/// Number 1 is white, number 2 is black.
+fn lists() -> Vec<Step> {
+    let wide = |name: &str, more: u64| {
+        let number = u128::from_be_bytes(v6(name));
+        Wide { high: (number >> 64) as u64, low: number as u64 + more }
+    };
+    let v4 = |last: u32| 0xc000_0200 + last;
+    let fill = |kind, number, content| Step::FillSheet { id: SheetId { kind, number }, content };
+    let subnet = Wide { high: wide("client6", 0).high, low: 0 };
+    let after = Wide { high: subnet.high + 1, low: 0 };
+    vec![
+        fill(SheetKind::Acl4, 1, Sheet::Acl4([v4(0), v4(10), v4(11), v4(128)].into())),
+        fill(SheetKind::Acl6, 1, Sheet::Acl6([subnet, Wide { low: 10, ..subnet }, Wide { low: 11, ..subnet }, after].into())),
+        fill(SheetKind::Acl4, 2, Sheet::Acl4([v4(200), v4(201)].into())),
+        fill(SheetKind::Acl6, 2, Sheet::Acl6([wide("other6", 0), wide("other6", 1)].into())),
+    ]
 }
 
 fn addresses(steps: &mut Vec<Step>) {
@@ -335,11 +360,18 @@ fn egress(counts: [u16; 2]) -> Egress {
 }
 
 fn listeners(steps: &mut Vec<Step>) {
-    for (id, idle_timeout_s, affinity, admission) in
-        [(WEB, 900, 0, ALL), (DNS, 20, 0, ALL), (STICKY, 60, Listener::SOURCE_IP, ALL), (GUARDED, 900, 0, 8)]
-    {
+    const ALL_IN: AclWord = AclWord::NONE;
+    for (id, idle_timeout_s, affinity, admission, AclWord(acl)) in [
+        (WEB, 900, 0, ALL, ALL_IN),
+        (DNS, 20, 0, ALL, ALL_IN),
+        (STICKY, 60, Listener::SOURCE_IP, ALL, ALL_IN),
+        (GUARDED, 900, 0, 8, ALL_IN),
+        (INVITED, 900, 0, ALL, AclWord::new(1, 1, true)),
+        (BANNED, 20, 0, ALL, AclWord::new(2, 2, false)),
+        (SIX_ONLY, 900, 0, ALL, AclWord::new(0, 1, true)),
+    ] {
         let flags = Listener::IN_USE | affinity;
-        let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0), admission, pad: 0 };
+        let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0), admission, acl };
         steps.push(Step::PutListener(id, listener));
     }
     let mut open = |name, listener, protocol, port: u16, to: u16| {
@@ -358,6 +390,9 @@ fn listeners(steps: &mut Vec<Step>) {
         open(vip, STICKY, TCP, 7000, 7000);
         open(vip, STICKY, UDP, 7000, 7000);
         open(vip, GUARDED, TCP, 7001, 7001);
+        open(vip, INVITED, TCP, 7002, 7002);
+        open(vip, BANNED, UDP, 7003, 7003);
+        open(vip, SIX_ONLY, TCP, 7004, 7004);
     }
     for vip in ["vip4", "vip6", "both4"] {
         open(vip, DNS, UDP, 53, 5353);

@@ -73,6 +73,7 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         affinity: Affinity::None,
         idle_timeout: Duration::from_secs(900),
         max_new_flows_per_second: 0,
+        acl: None,
         all_unhealthy: AllUnhealthy::FailClosed,
         failover_to_zero_ratio: true,
         groups: vec![group],

@@ -1,5 +1,6 @@
 //! Tests of the whole room; those of one file stand in it.
 
+mod acl;
 mod build;
 mod change;
 mod fixtures;

@@ -1,22 +1,22 @@
 //! Random intents, one after the other: every prefix of the steps between them is safe, and what was interrupted is finished
 //! by the next plan.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::fixtures::{SIZE, instance, intent, listener, nothing};
+use super::fixtures::{SIZE, instance, intent, listener, name, nothing};
 use crate::{
-    model::{Affinity, Instance, Intent, Listener, Port, Protocol},
+    model::{Acl, AclEntry, AclMode, Affinity, Instance, Intent, Listener, ListenerAcl, Port, Protocol},
     plan::{State, build::build_sized, steps},
 };
 
 /// Few names, ports and addresses, so that two intents have much in common.
 fn any_listener(index: usize) -> impl Strategy<Value = Option<Listener>> {
     let endpoint = (0_usize..6, prop_oneof![Just(0_u8), Just(1), Just(100), Just(255)]);
-    let fields = (any::<bool>(), 0_usize..3, vec(endpoint, 1..5), any::<bool>(), 10_u64..13, any::<bool>());
+    let fields = (any::<bool>(), 0_usize..3, vec(endpoint, 1..5), any::<bool>(), 10_u64..13, any::<bool>(), any_acl());
     prop::option::weighted(0.8, fields).prop_map(move |fields| {
-        fields.map(|(udp, ports, mut endpoints, affinity, timeout, mapped)| {
+        fields.map(|(udp, ports, mut endpoints, affinity, timeout, mapped, acl)| {
             endpoints.sort_unstable();
             endpoints.dedup_by_key(|endpoint| endpoint.0);
             let addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2", "fd00::3"];
@@ -28,10 +28,24 @@ fn any_listener(index: usize) -> impl Strategy<Value = Option<Listener>> {
             let mut listener = listener(&format!("l{index}"), protocol, &ports, &endpoints);
             listener.affinity = if affinity { Affinity::SourceIp } else { Affinity::None };
             listener.idle_timeout = Duration::from_secs(timeout);
+            listener.acl = acl;
             if mapped {
                 listener.groups[0].port_mapping.insert(Port::new(first).unwrap(), 8_080);
             }
             listener
+        })
+    })
+}
+
+/// Few lists, of either family, some without entries.
+fn any_acl() -> impl Strategy<Value = Option<ListenerAcl>> {
+    let nets = prop::sample::select(vec![vec![], vec!["192.0.2.0/24"], vec!["10.0.0.0/8", "11.0.0.0/8"], vec!["2001:db8::/32"]]);
+    prop::option::of((any::<bool>(), nets)).prop_map(|acl| {
+        acl.map(|(white, nets)| {
+            let entry = |net: &str| AclEntry { net: net.parse().unwrap(), description: String::new() };
+            let list = Acl { name: name("list"), entries: nets.into_iter().map(entry).collect() };
+            let mode = if white { AclMode::White } else { AclMode::Black };
+            ListenerAcl { mode, lists: vec![Arc::new(list)], kill_established: false }
         })
     })
 }

@@ -285,6 +285,9 @@ impl Model {
             return not(Pass::Martian);
         }
         let dropped = |reason| Expected::Not(Fate::Drop(reason, id));
+        if !site.lets_in(listens, segment.src.ip()) {
+            return dropped(Drop::Acl);
+        }
         if segment.protocol == TCP && !opens(segment.flags) {
             return dropped(Drop::NoFlow);
         }

@@ -6,10 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use ga::plan::{Family, Step};
+use ga::plan::{Family, Sheet, Step};
 use ga_common::abi::{
     entry::{Address, AddressKey, Endpoint, Hop, Listener},
     id::{EndpointId, InstanceId, ListenerId, TableId},
+    sheet::AclWord,
 };
 
 use crate::packet::world::{World, tables};
@@ -36,6 +37,8 @@ pub struct Listens {
     pub by_source: bool,
     /// New flows a second that are admitted; 0 is no bound.
     pub admits: u64,
+    /// Numbers of the IPv4 and the IPv6 access list, 0 for none, and whether only who is listed may come; none lets all come.
+    pub acl: Option<([u32; 2], bool)>,
 }
 
 /// Everything the model asks for.
@@ -61,9 +64,25 @@ pub struct Site {
     pub seed: [u64; 2],
     /// First and last NAT port.
     pub nat_ports: (u16, u16),
+    /// Where being listed begins and ends, in turn, by number and whether of IPv6.
+    pub lists: BTreeMap<(u32, bool), Vec<u128>>,
 }
 
 impl Site {
+    /// Whether `source` may open a flow of a listener.
+    pub fn lets_in(&self, listens: &Listens, source: IpAddr) -> bool {
+        let Some(([v4, v6], white)) = listens.acl else { return true };
+        let (number, is_v6, bits) = match source {
+            IpAddr::V4(addr) => (v4, false, u128::from(addr.to_bits())),
+            IpAddr::V6(addr) => (v6, true, addr.to_bits()),
+        };
+        let is_listed = self
+            .lists
+            .get(&(number, is_v6))
+            .is_some_and(|borders| borders.chunks(2).any(|range| range[0] <= bits && range.get(1).is_none_or(|end| bits < *end)));
+        if number == 0 { !white } else { is_listed == white }
+    }
+
     /// With the contents of all tables.
     pub fn new() -> Self {
         let mut site = Self::default();
@@ -112,7 +131,9 @@ impl Site {
             Step::PutListener(id, listener) => {
                 let by_source = listener.flags & Listener::SOURCE_IP != 0;
                 let (idle_s, admits) = (listener.idle_timeout_s.into(), listener.admission.into());
-                let listens = Listens { instance: listener.instance, idle_s, by_source, admits };
+                let word = AclWord(listener.acl);
+                let acl = (word != AclWord::NONE).then(|| ([word.v4(), word.v6()], word.is_white()));
+                let listens = Listens { instance: listener.instance, idle_s, by_source, admits, acl };
                 self.listeners.insert(*id, listens);
             }
             Step::RemoveListener(id) => drop(self.listeners.remove(id)),
@@ -124,7 +145,14 @@ impl Site {
                 self.active.insert((*listener, *family == Family::V6), *table);
             }
             Step::ReleaseTable(id) => drop(self.tables.remove(id)),
-            Step::SetGeneration(_) | Step::RetireEndpoint(_) => {}
+            Step::FillSheet { id, content } => {
+                let borders: Vec<u128> = match content {
+                    Sheet::Acl4(borders) => borders.iter().map(|border| u128::from(*border)).collect(),
+                    Sheet::Acl6(borders) => borders.iter().map(|b| u128::from(b.high) << 64 | u128::from(b.low)).collect(),
+                };
+                self.lists.insert((id.number.into(), matches!(content, Sheet::Acl6(_))), borders);
+            }
+            Step::SetGeneration(_) | Step::RetireEndpoint(_) | Step::ReleaseSheet(_) => {}
         }
     }
 }
