@@ -113,6 +113,13 @@ pub(crate) extern "C" fn ga_open_across(asked: u64) -> u64 {
     cross::open(&KernelTables, Outcome::from_bits(asked)).bits()
 }
 
+/// [`cross::pair`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_pair_across(asked: u64, answered: u64) -> u64 {
+    cross::pair(&KernelTables, Outcome::from_bits(asked), Outcome::from_bits(answered)).bits()
+}
+
 /// [`cross::translate`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -125,6 +132,13 @@ pub(crate) extern "C" fn ga_translate(ctx: *mut xdp_md, asked: u64) -> u64 {
 #[inline(never)]
 pub(crate) extern "C" fn ga_tell_across(ctx: *mut xdp_md, asked: u64) -> u64 {
     cross::tell(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// [`cross::report`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_report_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::report(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
 }
 
 /// The steps of [`cross`], each in a function of its own.
@@ -142,6 +156,16 @@ impl cross::Steps for Across {
     }
 
     #[inline(always)]
+    fn answer(&mut self, asked: Outcome) -> Outcome {
+        cross::answer(&KernelTables, asked)
+    }
+
+    #[inline(always)]
+    fn pair(&mut self, asked: Outcome, answered: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_pair_across(asked.bits(), answered.bits())))
+    }
+
+    #[inline(always)]
     fn translate(&mut self, asked: Outcome) -> Outcome {
         Outcome::from_bits(black_box(ga_translate(self.0, asked.bits())))
     }
@@ -149,6 +173,11 @@ impl cross::Steps for Across {
     #[inline(always)]
     fn tell(&mut self, asked: Outcome) -> Outcome {
         Outcome::from_bits(black_box(ga_tell_across(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn report(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_report_across(self.0, asked.bits())))
     }
 }
 

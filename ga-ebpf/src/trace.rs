@@ -85,6 +85,13 @@ pub(crate) extern "C" fn ga_trace_open_across(asked: u64) -> u64 {
     cross::open(&TraceTables, Outcome::from_bits(asked)).bits()
 }
 
+/// As [`crate::apart::ga_pair_across`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_pair_across(asked: u64, answered: u64) -> u64 {
+    cross::pair(&TraceTables, Outcome::from_bits(asked), Outcome::from_bits(answered)).bits()
+}
+
 /// As [`crate::apart::ga_translate`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -97,6 +104,13 @@ pub(crate) extern "C" fn ga_trace_translate(ctx: *mut xdp_md, asked: u64) -> u64
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_tell_across(ctx: *mut xdp_md, asked: u64) -> u64 {
     cross::tell(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
+}
+
+/// As [`crate::apart::ga_report_across`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_report_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::report(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
 }
 
 /// The steps of [`cross`], of which nothing is written.
@@ -114,6 +128,16 @@ impl cross::Steps for TraceAcross {
     }
 
     #[inline(always)]
+    fn answer(&mut self, asked: Outcome) -> Outcome {
+        cross::answer(&TraceTables, asked)
+    }
+
+    #[inline(always)]
+    fn pair(&mut self, asked: Outcome, answered: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_pair_across(asked.bits(), answered.bits())))
+    }
+
+    #[inline(always)]
     fn translate(&mut self, asked: Outcome) -> Outcome {
         Outcome::from_bits(black_box(ga_trace_translate(self.0, asked.bits())))
     }
@@ -121,6 +145,11 @@ impl cross::Steps for TraceAcross {
     #[inline(always)]
     fn tell(&mut self, asked: Outcome) -> Outcome {
         Outcome::from_bits(black_box(ga_trace_tell_across(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn report(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_report_across(self.0, asked.bits())))
     }
 }
 

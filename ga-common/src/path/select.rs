@@ -251,7 +251,7 @@ pub fn fill<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
 }
 
 #[inline(always)]
-pub(super) fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
+fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     settings: &Settings,
     room: &mut Scratch<K>,

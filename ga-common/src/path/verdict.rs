@@ -29,6 +29,8 @@ pub(super) enum Asked {
     Opens,
     /// It is an ICMP error about a flow.
     Tells,
+    /// It is one that is to be translated, and goes that way.
+    Reports(Direction),
     /// It is to be translated, and goes that way.
     Becomes(Direction),
 }
@@ -52,6 +54,7 @@ impl Outcome {
     const OPENS: u64 = Self::KIND | 2 * Self::ACROSS;
     const TELLS: u64 = Self::KIND | 3 * Self::ACROSS;
     const BECOMES: u64 = Self::KIND | 4 * Self::ACROSS;
+    const REPORTS: u64 = Self::KIND | 5 * Self::ACROSS;
 
     /// Not decided: the packet, of `family`, is one of the flow in slot `index`, whose other half is in the other family's table.
     pub(super) const fn crosses(family: Family, index: u32) -> Self {
@@ -73,6 +76,11 @@ impl Outcome {
         Self(Self::BECOMES | (family as u64) << 32 | direction as u64)
     }
 
+    /// The packet, of `family`, is an ICMP error that is to become one of the other family, and goes that way.
+    pub(super) const fn reports_across(family: Family, direction: Direction) -> Self {
+        Self(Self::REPORTS | (family as u64) << 32 | direction as u64)
+    }
+
     /// Whether [`cross`](super::cross) is to decide.
     #[inline(always)]
     pub const fn is_across(self) -> bool {
@@ -83,11 +91,13 @@ impl Outcome {
     #[inline(always)]
     pub(super) const fn asked(self) -> (Asked, Family) {
         let family = if self.0 >> 32 & 1 == 0 { Family::V4 } else { Family::V6 };
+        let direction = if self.0 as u32 == 0 { Direction::Forward } else { Direction::Return };
         let asked = match self.0 & (Self::WHAT | Self::KIND) {
             Self::CROSSES => Asked::Crosses(self.0 as u32),
             Self::OPENS => Asked::Opens,
             Self::TELLS => Asked::Tells,
-            _ => Asked::Becomes(if self.0 as u32 == 0 { Direction::Forward } else { Direction::Return }),
+            Self::REPORTS => Asked::Reports(direction),
+            _ => Asked::Becomes(direction),
         };
         (asked, family)
     }

@@ -32,13 +32,49 @@ const UNKNOWN: Outcome = Outcome::pass(Pass::IcmpUnknown);
 
 /// Makes of an error about packets of one family one about packets of the other.
 pub trait Reports<const K: usize, const P: usize> {
-    /// `to` is what packets become that look like `tuple`: the ones that the quoted packet was an answer to.
-    fn report<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, K, P>, tags: Tags, way: &Way) -> Done;
+    /// Looks what an error becomes, and restores the ports of the packet that it quotes. `to` of `half` is what packets become that
+    /// look like its `tuple`: the ones that the quoted packet was an answer to. None when the frame is shorter than it was a moment
+    /// ago, or its checksum is wrong; false when it has no equal, and nothing was changed.
+    fn examine<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, K, P>, report: &mut Report) -> Option<bool>;
+    /// Writes all of it that is in front of the quoted ports.
+    fn write<F: Frame>(frame: &mut F, report: &Report, to: &Tuple<P>, tags: Tags, way: &Way) -> Option<()>;
 }
 
-/// What became of an error: none when the frame is shorter than it was a moment ago, or its checksum is wrong; false when it has no
-/// equal, and nothing was changed.
-type Done = Option<bool>;
+/// What an error becomes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// Offset of the IP header.
+    l3: u32,
+    /// Offset of the quoted ports.
+    l4: u32,
+    /// Bytes from there to the end of the packet.
+    tail: u16,
+    /// Length of the quoted packet, or of its payload, by its own account in its new header.
+    quoted: u16,
+    /// Type and code.
+    kind: [u8; 2],
+    /// The four bytes behind the checksum.
+    rest: [u8; 4],
+    /// Type of service and TTL of the packet, then of the quoted one.
+    fields: [u8; 4],
+}
+
+impl Report {
+    /// None in it.
+    pub const NONE: Self = Self { l3: 0, l4: 0, tail: 0, quoted: 0, kind: [0; 2], rest: [0; 4], fields: [0; 4] };
+
+    #[inline(always)]
+    fn place(&self) -> Place {
+        Place { l3: self.l3 as usize, l4: self.l4 as usize }
+    }
+
+    /// The ICMP header, without its checksum.
+    #[inline(always)]
+    fn header(&self) -> [u8; ICMP_LEN] {
+        let ([kind, code], [r0, r1, r2, r3]) = (self.kind, self.rest);
+        [kind, code, 0, 0, r0, r1, r2, r3]
+    }
+}
 
 /// The half of a flow whose way an error goes.
 #[derive(Clone, Copy, Debug)]
@@ -49,15 +85,16 @@ pub struct Half<'a, const K: usize, const P: usize> {
     pub to: &'a Tuple<P>,
 }
 
-/// The usual path has found that the error is about a flow between two families.
+/// The usual path has found that the error is about a flow between two families: what its packets become is in the other family's
+/// room then.
 #[inline(always)]
-pub(super) fn packet<const K: usize, const W: usize, const P: usize, const Q: usize, A, F, T>(
+pub(super) fn of_flow<const K: usize, const W: usize, const P: usize, const Q: usize, A, F, T>(
     frame: &mut F,
     tables: &T,
     tags: Tags,
 ) -> Result<Outcome, Outcome>
 where
-    A: Across<K, W, P, Q> + Reports<K, P>,
+    A: Across<K, W, P, Q>,
     F: Frame,
     T: Tables + FlowMemory<K, W> + FlowMemory<P, Q>,
 {
@@ -65,7 +102,7 @@ where
     let mut far = FlowMemory::<P, Q>::room(tables).ok_or(TRUNCATED)?;
     let (near, far) = (&mut *near, &mut *far);
     let (at, ttl) = locate::<K, F>(frame, tags.l3(), &mut near.reply.addrs).ok_or(UNKNOWN)?;
-    let quoted = quote::<K, F>(frame, at, &mut near.packet.tuple).ok_or(UNKNOWN)?;
+    quote::<K, F>(frame, at, &mut near.packet.tuple).ok_or(UNKNOWN)?;
     let settings = tables.settings().ok_or(NOT_READY)?;
     let hash = flow::hash(settings, &near.packet.tuple);
     let found = flow::find::<K, W, T>(tables, settings, hash, &near.packet.tuple, tables.tick()).ok_or(UNKNOWN)?;
@@ -74,6 +111,7 @@ where
         return Err(UNKNOWN);
     };
     let meta = slot.meta();
+    near.endpoint = meta.endpoint();
     let is_return = meta.flags() & Flow::<K>::RETURN != 0;
     let protocol = near.packet.tuple.protocol;
     far.to = Tuple { addrs: A::becomes(slot, peer), ports: slot.translation(protocol).ports, protocol };
@@ -90,21 +128,80 @@ where
     if slot.state() != found.state || peer.state() != peer_state {
         return Err(UNKNOWN);
     }
+    Ok(Outcome::reports_across(A::FAMILY, if is_return { Direction::Return } else { Direction::Forward }))
+}
+
+/// The error that [`of_flow`] judged, translated and sent.
+#[inline(always)]
+pub(super) fn sent<const K: usize, const W: usize, const P: usize, const Q: usize, A, F, T>(
+    frame: &mut F,
+    tables: &T,
+    tags: Tags,
+    direction: Direction,
+) -> Outcome
+where
+    A: Across<K, W, P, Q> + Reports<K, P>,
+    F: Frame,
+    T: Tables + FlowMemory<K, W> + FlowMemory<P, Q>,
+{
+    let outcome = examined::<K, W, P, Q, A, F, T>(frame, tables, tags);
+    if outcome == Outcome::UNKNOWN { written::<K, W, P, Q, A, F, T>(frame, tables, tags, direction) } else { outcome }
+}
+
+/// What the error becomes is in the other family's room then. This and [`written`] are functions one after the other because of the
+/// kernel's stack.
+#[inline(never)]
+fn examined<const K: usize, const W: usize, const P: usize, const Q: usize, A, F, T>(
+    frame: &mut F,
+    tables: &T,
+    tags: Tags,
+) -> Outcome
+where
+    A: Across<K, W, P, Q> + Reports<K, P>,
+    F: Frame,
+    T: Tables + FlowMemory<K, W> + FlowMemory<P, Q>,
+{
+    let (Some(mut near), Some(mut far)) = (FlowMemory::<K, W>::room(tables), FlowMemory::<P, Q>::room(tables)) else {
+        return TRUNCATED;
+    };
+    let (near, far) = (&mut *near, &mut *far);
+    let Some((at, _)) = locate::<K, F>(frame, tags.l3(), &mut near.reply.addrs) else { return TRUNCATED };
+    let Some(quoted) = quote::<K, F>(frame, at, &mut near.packet.tuple) else { return TRUNCATED };
+    let half = Half { tuple: &near.packet.tuple, to: &far.to };
+    match A::examine(frame, at, quoted, &half, &mut far.report) {
+        None => Outcome::drop(Drop::Malformed, owner(tables, near.endpoint)),
+        Some(false) => UNKNOWN,
+        Some(true) => Outcome::UNKNOWN,
+    }
+}
+
+#[inline(never)]
+fn written<const K: usize, const W: usize, const P: usize, const Q: usize, A, F, T>(
+    frame: &mut F,
+    tables: &T,
+    tags: Tags,
+    direction: Direction,
+) -> Outcome
+where
+    A: Across<K, W, P, Q> + Reports<K, P>,
+    F: Frame,
+    T: Tables + FlowMemory<K, W> + FlowMemory<P, Q>,
+{
+    let (Some(near), Some(far)) = (FlowMemory::<K, W>::room(tables), FlowMemory::<P, Q>::room(tables)) else {
+        return TRUNCATED;
+    };
     if T::DRY {
         tables.explain(|| Stage::translated(&far.to));
         tables.explain(|| Stage::hop(&far.from));
     }
     let bytes = frame.len() as u64;
-    let half = Half { tuple: &near.packet.tuple, to: &far.to };
-    match A::report(frame, at, quoted, &half, tags, &far.from) {
-        None => return Err(Outcome::drop(Drop::Malformed, owner(tables, meta.endpoint()))),
-        Some(false) => return Err(UNKNOWN),
-        Some(true) => {}
+    if A::write(frame, &far.report, &far.to, tags, &far.from).is_none() {
+        return TRUNCATED;
     }
     if !T::DRY {
-        tables.count(meta.endpoint(), if is_return { Direction::Return } else { Direction::Forward }, bytes);
+        tables.count(near.endpoint, direction, bytes);
     }
-    Ok(Outcome::send(far.from.ifindex))
+    Outcome::send(far.from.ifindex)
 }
 
 /// Type, code and the four bytes behind the checksum.
@@ -209,7 +306,7 @@ fn pseudo(addrs: [u64; 4], length: usize) -> Delta {
 
 /// Gives the quoted transport header the ports that the packet came to us with, and a checksum that is right for them and for
 /// `addrs`, the change of addresses.
-#[inline(always)]
+#[inline(never)]
 fn restore<F: Frame, const P: usize>(frame: &mut F, quoted: Quoted, to: &Tuple<P>, addrs: Delta) -> Option<()> {
     let [s0, s1, d0, d1] = to.ports;
     let ports = frame.window::<4>(quoted.l4)?;
@@ -223,7 +320,7 @@ fn restore<F: Frame, const P: usize>(frame: &mut F, quoted: Quoted, to: &Tuple<P
 
 impl Reports<1, 4> for super::V4 {
     #[inline(always)]
-    fn report<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, 1, 4>, tags: Tags, way: &Way) -> Done {
+    fn examine<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, 1, 4>, report: &mut Report) -> Option<bool> {
         let Message { l3, icmp, end } = at;
         if !is_right(Delta::default().plus(frame.sum(icmp, end - icmp)?)) {
             return None;
@@ -231,36 +328,34 @@ impl Reports<1, 4> for super::V4 {
         let inner = ipv4(frame, icmp + ICMP_LEN)?;
         let (inner_tos, inner_ttl, total) = (inner.tos, inner.ttl, u16::from_be_bytes(inner.tot_len));
         let &mut [kind, code, _, _, r0, r1, r2, r3] = frame.window::<ICMP_LEN>(icmp)?;
-        let Some((new, rest)) = kind6([kind, code], [r0, r1, r2, r3], total) else { return Some(false) };
-        let inner_payload = total.wrapping_sub((quoted.l4 - icmp - ICMP_LEN) as u16);
+        let Some((kind, rest)) = kind6([kind, code], [r0, r1, r2, r3], total) else { return Some(false) };
         let ip = ipv4(frame, l3)?;
-        let (tos, ttl) = (ip.tos, ip.ttl);
-        let new_inner = turned6(half.to.addrs);
+        report.fields = [ip.tos, ip.ttl.wrapping_sub(1), inner_tos, inner_ttl];
+        report.quoted = total.wrapping_sub((quoted.l4 - icmp - ICMP_LEN) as u16);
+        (report.kind, report.rest) = (kind, rest);
+        (report.l3, report.l4, report.tail) = (l3 as u32, quoted.l4 as u32, (end - quoted.l4) as u16);
         // A sum does not care which way the addresses stand.
-        restore(frame, quoted, half.to, Delta::default().words(half.tuple.addrs, [0]).words([0; 4], new_inner))?;
-        let tail = end - quoted.l4;
-        let length = ICMP_LEN + 40 + tail;
-        let l3 = head(frame, Place { l3, l4: quoted.l4 }, 40 + ICMP_LEN + 40, ETHERTYPE_IPV6, tags, way)?;
-        let ip = ipv6(frame, l3)?;
-        ip.vcf = [6 << 4 | tos >> 4, tos << 4, 0, 0];
-        ip.payload_len = (length as u16).to_be_bytes();
-        (ip.next_hdr, ip.hop_limit) = (ICMPV6, ttl.wrapping_sub(1));
-        (ip.src_addr, ip.dst_addr) = unpack6(half.to.addrs);
-        let inner = ipv6(frame, l3 + 40 + ICMP_LEN)?;
-        inner.vcf = [6 << 4 | inner_tos >> 4, inner_tos << 4, 0, 0];
-        inner.payload_len = inner_payload.to_be_bytes();
-        (inner.next_hdr, inner.hop_limit) = (half.to.protocol, inner_ttl);
-        (inner.src_addr, inner.dst_addr) = unpack6(new_inner);
-        *frame.window::<ICMP_LEN>(l3 + 40)? = [new[0], new[1], 0, 0, rest[0], rest[1], rest[2], rest[3]];
-        let sum = frame.sum(l3 + 40, length)?;
-        *frame.window::<2>(l3 + 42)? = pseudo(half.to.addrs, length).plus(sum).apply([0xff, 0xff]);
+        restore(frame, quoted, half.to, Delta::default().words(half.tuple.addrs, [0]).words([0; 4], half.to.addrs))?;
         Some(true)
+    }
+
+    #[inline(always)]
+    fn write<F: Frame>(frame: &mut F, report: &Report, to: &Tuple<4>, tags: Tags, way: &Way) -> Option<()> {
+        let l3 = head(frame, report.place(), 40 + ICMP_LEN + 40, ETHERTYPE_IPV6, tags, way)?;
+        let length = report.tail.wrapping_add(ICMP_LEN as u16 + 40);
+        let [tos, ttl, inner_tos, inner_ttl] = report.fields;
+        header6(frame, l3, [tos, ttl, ICMPV6], length, &to.addrs)?;
+        header6(frame, l3 + 40 + ICMP_LEN, [inner_tos, inner_ttl, to.protocol], report.quoted, &turned6(to.addrs))?;
+        *frame.window::<ICMP_LEN>(l3 + 40)? = report.header();
+        let sum = frame.sum(l3 + 40, usize::from(length))?;
+        *frame.window::<2>(l3 + 42)? = pseudo(to.addrs, usize::from(length)).plus(sum).apply([0xff, 0xff]);
+        Some(())
     }
 }
 
 impl Reports<4, 1> for super::V6 {
     #[inline(always)]
-    fn report<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, 4, 1>, tags: Tags, way: &Way) -> Done {
+    fn examine<F: Frame>(frame: &mut F, at: Message, quoted: Quoted, half: &Half<'_, 4, 1>, report: &mut Report) -> Option<bool> {
         let Message { l3, icmp, end } = at;
         let mut outer = [0; 4];
         for (n, word) in outer.iter_mut().enumerate() {
@@ -273,28 +368,48 @@ impl Reports<4, 1> for super::V6 {
         let ([v, c, ..], inner_ttl, payload) = (inner.vcf, inner.hop_limit, u16::from_be_bytes(inner.payload_len));
         let inner_tos = v << 4 | c >> 4;
         let &mut [kind, code, _, _, r0, r1, r2, r3] = frame.window::<ICMP_LEN>(icmp)?;
-        let Some((new, rest)) = kind4([kind, code], [r0, r1, r2, r3]) else { return Some(false) };
-        // Extension headers are left out.
-        let extensions = (quoted.l4 - icmp - ICMP_LEN - 40) as u16;
-        let inner_total = payload.wrapping_sub(extensions).wrapping_add(20);
+        let Some((kind, rest)) = kind4([kind, code], [r0, r1, r2, r3]) else { return Some(false) };
         let ip = ipv6(frame, l3)?;
         let ([v, c, ..], hop_limit) = (ip.vcf, ip.hop_limit);
-        let new_inner = [half.to.addrs[0].rotate_left(32)];
-        restore(frame, quoted, half.to, Delta::default().words(half.tuple.addrs, [0; 4]).words([0], new_inner))?;
-        let tail = end - quoted.l4;
-        let length = ICMP_LEN + 20 + tail;
-        let l3 = head(frame, Place { l3, l4: quoted.l4 }, 20 + ICMP_LEN + 20, ETHERTYPE_IPV4, tags, way)?;
-        header4(frame, l3, [v << 4 | c >> 4, hop_limit.wrapping_sub(1), ICMP], (20 + length) as u16, half.to.addrs)?;
-        header4(frame, l3 + 20 + ICMP_LEN, [inner_tos, inner_ttl, half.to.protocol], inner_total, new_inner)?;
-        *frame.window::<ICMP_LEN>(l3 + 20)? = [new[0], new[1], 0, 0, rest[0], rest[1], rest[2], rest[3]];
-        let sum = frame.sum(l3 + 20, length)?;
-        *frame.window::<2>(l3 + 22)? = Delta::default().plus(sum).apply([0xff, 0xff]);
+        report.fields = [v << 4 | c >> 4, hop_limit.wrapping_sub(1), inner_tos, inner_ttl];
+        // Extension headers are left out.
+        let extensions = (quoted.l4 - icmp - ICMP_LEN - 40) as u16;
+        report.quoted = payload.wrapping_sub(extensions).wrapping_add(20);
+        (report.kind, report.rest) = (kind, rest);
+        (report.l3, report.l4, report.tail) = (l3 as u32, quoted.l4 as u32, (end - quoted.l4) as u16);
+        // A sum does not care which way the addresses stand.
+        restore(frame, quoted, half.to, Delta::default().words(half.tuple.addrs, [0; 4]).words([0], half.to.addrs))?;
         Some(true)
+    }
+
+    #[inline(always)]
+    fn write<F: Frame>(frame: &mut F, report: &Report, to: &Tuple<1>, tags: Tags, way: &Way) -> Option<()> {
+        let l3 = head(frame, report.place(), 20 + ICMP_LEN + 20, ETHERTYPE_IPV4, tags, way)?;
+        let length = report.tail.wrapping_add(ICMP_LEN as u16 + 20);
+        let [tos, ttl, inner_tos, inner_ttl] = report.fields;
+        header4(frame, l3, [tos, ttl, ICMP], length.wrapping_add(20), to.addrs)?;
+        let inner = [to.addrs[0].rotate_left(32)];
+        header4(frame, l3 + 20 + ICMP_LEN, [inner_tos, inner_ttl, to.protocol], report.quoted, inner)?;
+        *frame.window::<ICMP_LEN>(l3 + 20)? = report.header();
+        let sum = frame.sum(l3 + 20, usize::from(length))?;
+        *frame.window::<2>(l3 + 22)? = Delta::default().plus(sum).apply([0xff, 0xff]);
+        Some(())
     }
 }
 
+/// An IPv6 header of a packet that is no fragment.
+#[inline(never)]
+fn header6<F: Frame>(frame: &mut F, l3: usize, [tos, ttl, protocol]: [u8; 3], payload: u16, addrs: &[u64; 4]) -> Option<()> {
+    let ip = ipv6(frame, l3)?;
+    ip.vcf = [6 << 4 | tos >> 4, tos << 4, 0, 0];
+    ip.payload_len = payload.to_be_bytes();
+    (ip.next_hdr, ip.hop_limit) = (protocol, ttl);
+    (ip.src_addr, ip.dst_addr) = unpack6(*addrs);
+    Some(())
+}
+
 /// An IPv4 header of a packet that is no fragment and may not become one.
-#[inline(always)]
+#[inline(never)]
 fn header4<F: Frame>(frame: &mut F, l3: usize, [tos, ttl, protocol]: [u8; 3], total: u16, addrs: [u64; 1]) -> Option<()> {
     let ip = ipv4(frame, l3)?;
     (ip.vihl, ip.tos, ip.ttl, ip.proto) = (0x45, tos, ttl, protocol);

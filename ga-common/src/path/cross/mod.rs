@@ -102,19 +102,34 @@ pub trait Steps {
     fn known(&mut self, asked: Outcome) -> Outcome;
     /// [`open`].
     fn open(&mut self, asked: Outcome) -> Outcome;
+    /// [`answer`].
+    fn answer(&mut self, asked: Outcome) -> Outcome;
+    /// [`pair`].
+    fn pair(&mut self, asked: Outcome, answered: Outcome) -> Outcome;
     /// [`translate`].
     fn translate(&mut self, asked: Outcome) -> Outcome;
     /// [`tell`].
     fn tell(&mut self, asked: Outcome) -> Outcome;
+    /// [`report`].
+    fn report(&mut self, asked: Outcome) -> Outcome;
 }
 
 /// Decides what another stage left undecided because two families are concerned, and translates the packet when it is to be sent.
 #[inline(always)]
 pub fn decide<S: Steps>(steps: &mut S, asked: Outcome) -> Outcome {
-    let outcome = match asked.asked() {
-        (Asked::Crosses(_), _) => steps.known(asked),
-        (Asked::Opens, _) => steps.open(asked),
-        (Asked::Tells | Asked::Becomes(_), _) => return steps.tell(asked),
+    let outcome = match asked.asked().0 {
+        Asked::Crosses(_) => steps.known(asked),
+        Asked::Opens => match steps.open(asked) {
+            Outcome::UNKNOWN => {
+                let answered = steps.answer(asked);
+                steps.pair(asked, answered)
+            }
+            outcome => outcome,
+        },
+        Asked::Tells | Asked::Reports(_) | Asked::Becomes(_) => {
+            let outcome = steps.tell(asked);
+            return if outcome.is_across() { steps.report(outcome) } else { outcome };
+        }
     };
     if outcome.is_across() { steps.translate(outcome) } else { outcome }
 }
@@ -140,6 +155,16 @@ impl<F: Frame, T: Tables> Steps for Plain<'_, F, T> {
     }
 
     #[inline(always)]
+    fn answer(&mut self, asked: Outcome) -> Outcome {
+        answer(self.tables, asked)
+    }
+
+    #[inline(always)]
+    fn pair(&mut self, asked: Outcome, answered: Outcome) -> Outcome {
+        pair(self.tables, asked, answered)
+    }
+
+    #[inline(always)]
     fn translate(&mut self, asked: Outcome) -> Outcome {
         translate(self.frame, self.tables, asked)
     }
@@ -147,6 +172,11 @@ impl<F: Frame, T: Tables> Steps for Plain<'_, F, T> {
     #[inline(always)]
     fn tell(&mut self, asked: Outcome) -> Outcome {
         tell(self.frame, self.tables, asked)
+    }
+
+    #[inline(always)]
+    fn report(&mut self, asked: Outcome) -> Outcome {
+        report(self.frame, self.tables, asked)
     }
 }
 
@@ -160,25 +190,54 @@ pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> 
     }
 }
 
-/// Makes the pair for a packet that opens a flow: to be translated, if there is one now.
+/// Lends a packet that opens a flow to the other family; [`Outcome::UNKNOWN`] if nothing speaks against it.
 #[inline(always)]
 pub fn open<T: Tables>(tables: &T, asked: Outcome) -> Outcome {
     match asked.asked().1 {
-        Family::V4 => open::pair::<1, 6, 4, 14, V4, T>(tables),
-        Family::V6 => open::pair::<4, 14, 1, 6, V6, T>(tables),
+        Family::V4 => open::lend::<1, 6, 4, 14, T>(tables),
+        Family::V6 => open::lend::<4, 14, 1, 6, T>(tables),
     }
 }
 
-/// An ICMP error about a packet of a flow, which is translated and sent.
+/// Draws a NAT port of the other family; [`Outcome::UNKNOWN`] if there was one.
+#[inline(always)]
+pub fn answer<T: Tables>(tables: &T, asked: Outcome) -> Outcome {
+    match asked.asked().1 {
+        Family::V4 => super::answer::<4, 14, V6, T>(tables),
+        Family::V6 => super::answer::<1, 6, V4, T>(tables),
+    }
+}
+
+/// Makes the pair for a packet that opens a flow and was [answered](answer): to be translated, if there is one now.
+#[inline(always)]
+pub fn pair<T: Tables>(tables: &T, asked: Outcome, answered: Outcome) -> Outcome {
+    match asked.asked().1 {
+        Family::V4 => open::pair::<1, 6, 4, 14, V4, T>(tables, answered),
+        Family::V6 => open::pair::<4, 14, 1, 6, V6, T>(tables, answered),
+    }
+}
+
+/// An ICMP error about a packet of a flow: to be translated, if nothing speaks against it.
 #[inline(always)]
 pub fn tell<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
     let Some(link) = link::read(frame) else { return TRUNCATED };
     let told = match asked.asked().1 {
-        Family::V4 => icmp::packet::<1, 6, 4, 14, V4, F, T>(frame, tables, link.tags),
-        Family::V6 => icmp::packet::<4, 14, 1, 6, V6, F, T>(frame, tables, link.tags),
+        Family::V4 => icmp::of_flow::<1, 6, 4, 14, V4, F, T>(frame, tables, link.tags),
+        Family::V6 => icmp::of_flow::<4, 14, 1, 6, V6, F, T>(frame, tables, link.tags),
     };
     match told {
         Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+/// A new ICMP error, the endpoint's counters, and out.
+#[inline(always)]
+pub fn report<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
+    let Some(link) = link::read(frame) else { return TRUNCATED };
+    match asked.asked() {
+        (Asked::Reports(direction), Family::V4) => icmp::sent::<1, 6, 4, 14, V4, F, T>(frame, tables, link.tags, direction),
+        (Asked::Reports(direction), Family::V6) => icmp::sent::<4, 14, 1, 6, V6, F, T>(frame, tables, link.tags, direction),
+        _ => TRUNCATED,
     }
 }
 

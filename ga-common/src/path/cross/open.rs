@@ -3,22 +3,36 @@
 use super::Across;
 use crate::{
     abi::{
-        flow::{Flow, Tuple, Way, unpack_mac},
+        flow::{Flow, Way, unpack_mac},
         reason::Drop,
     },
     path::{
-        NOT_READY, TRUNCATED,
-        flow::release,
-        select::{Addresses as _, claim_reply},
+        TRUNCATED,
+        flow::{NO_SLOT, release},
         tables::{Direction, FlowMemory, Scratch, Tables},
         verdict::Outcome,
     },
 };
 
-/// Makes the pair for the packet in the room of its family, where its endpoint is too; what it becomes is in the other family's room
-/// then.
+/// Puts what the other family needs to know of the packet in the room of its own family into the other one's.
 #[inline(always)]
-pub(super) fn pair<const K: usize, const W: usize, const P: usize, const Q: usize, A, T>(tables: &T) -> Outcome
+pub(super) fn lend<const K: usize, const W: usize, const P: usize, const Q: usize, T>(tables: &T) -> Outcome
+where
+    T: Tables + FlowMemory<K, W> + FlowMemory<P, Q>,
+{
+    let (Some(near), Some(mut far)) = (FlowMemory::<K, W>::room(tables), FlowMemory::<P, Q>::room(tables)) else {
+        return TRUNCATED;
+    };
+    (far.packet.tuple.ports, far.packet.tuple.protocol) = (near.packet.tuple.ports, near.packet.tuple.protocol);
+    (far.service, far.hash, far.endpoint, far.instance) = (near.service, near.hash, near.endpoint, near.instance);
+    // The slot that is claimed is none of the other family's.
+    far.forward = NO_SLOT;
+    Outcome::UNKNOWN
+}
+
+/// Makes the pair for the packet in the room of its family, if it was `answered`: what it becomes is in the other family's room.
+#[inline(always)]
+pub(super) fn pair<const K: usize, const W: usize, const P: usize, const Q: usize, A, T>(tables: &T, answered: Outcome) -> Outcome
 where
     A: Across<K, W, P, Q>,
     T: Tables + FlowMemory<K, W> + FlowMemory<P, Q>,
@@ -27,18 +41,10 @@ where
         return TRUNCATED;
     };
     let (near, far) = (&*near, &mut *far);
-    let Some(settings) = tables.settings() else { return NOT_READY };
-    (far.packet.tuple.ports, far.packet.tuple.protocol) = (near.packet.tuple.ports, near.packet.tuple.protocol);
-    (far.service, far.hash, far.endpoint, far.instance) = (near.service, near.hash, near.endpoint, near.instance);
-    match claim_reply::<P, Q, A::Other, T>(tables, settings, far) {
-        Ok(back) => far.back = back,
-        Err(reason) => {
-            release::<K, W, T>(tables, near.forward);
-            return Outcome::drop(reason, near.service.listener);
-        }
+    if answered != Outcome::UNKNOWN {
+        release::<K, W, T>(tables, near.forward);
+        return answered;
     }
-    let [e0, e1, p0, p1] = far.reply.ports;
-    far.to = Tuple { addrs: A::Other::turned(far.reply.addrs), ports: [p0, p1, e0, e1], protocol: far.reply.protocol };
     if !T::DRY {
         fill::<K, W, P, Q, A, T>(tables, near, far);
         tables.count_flow(near.endpoint);
