@@ -6,7 +6,10 @@ use std::{net::IpAddr, time::Duration};
 
 use ga::{
     config::{self, Loaded, problem::Severity},
-    model::{Affinity, AllUnhealthy, BackendIpVersion, EndpointKind, Listener, Profile, Protocol, Seed, TrafficRatio, XdpMode},
+    model::{
+        Affinity, AllUnhealthy, BackendIpVersion, EndpointKind, HealthCheck, HealthProtocol, Listener, Profile, Protocol, Seed,
+        TrafficRatio, XdpMode,
+    },
 };
 
 /// A file in parts that a test can replace.
@@ -621,6 +624,95 @@ fn source_ports_that_the_host_takes_for_itself_are_a_warning() {
 fn keys_of_later_versions_are_told_from_unknown_ones() {
     file().group("region = \"eu\"\nbackend_protocol = \"http\"").refused("not_supported_yet");
     file().group("region = \"eu\"\ntraffic_ration = 50").refused("unknown_key");
+}
+
+fn checked(check: &str) -> File {
+    file().group(&format!("region = \"eu\"\nhealth_check = {{ {check} }}"))
+}
+
+fn health_check(check: &str) -> Option<HealthCheck> {
+    checked(check).first().groups.remove(0).health_check
+}
+
+// proves: E10
+#[test]
+fn health_checks_are_off_by_default() {
+    assert_eq!(file().first().groups.remove(0).health_check, None);
+    assert_eq!(health_check("enabled = false, protocol = \"http\""), None);
+    assert_eq!(health_check(""), Some(HealthCheck::default()));
+}
+
+// proves: E05
+#[test]
+fn the_threshold_is_2_to_10_and_3_by_default() {
+    let threshold = |text: &str| health_check(text).map(|check| check.threshold);
+    assert_eq!([threshold(""), threshold("threshold = 2"), threshold("threshold = 10")], [Some(3), Some(2), Some(10)]);
+    checked("threshold = 1").refused("out_of_range");
+    checked("threshold = 11").refused("out_of_range");
+}
+
+// proves: E04
+#[test]
+fn the_timeout_of_a_probe_is_fixed() {
+    assert_eq!(ga::model::HEALTH_TIMEOUT, Duration::from_secs(3));
+    checked("timeout = 3").refused("not_allowed");
+    let report = config::parse("test.toml", &checked("timeout = 5").text()).expect_err("no problem");
+    assert_eq!(report.problems[0].message, "the timeout of a probe is fixed: 3 s");
+}
+
+#[test]
+fn a_health_check_has_its_documented_bounds_and_words() {
+    let both = "protocol = \"HTTPS\", path = \"/up?full=1\", host = \"a.example:8443\", expected_status = \"200,300~302\", \
+                verify = true, body = \"ok\", port = 8443, interval = 50, initial = \"unhealthy\", fast_interval_ms = 500, \
+                slow_start = 30, hold_down = 900";
+    let check = health_check(both).unwrap();
+    assert_eq!((check.protocol, check.port, check.path.as_str()), (HealthProtocol::Https, Some(8443), "/up?full=1"));
+    assert_eq!((check.host.as_deref(), check.body.as_deref()), (Some("a.example:8443"), Some("ok")));
+    assert_eq!((check.interval, check.fast_interval), (Duration::from_secs(50), Some(Duration::from_millis(500))));
+    assert_eq!((check.slow_start, check.hold_down), (Some(Duration::from_secs(30)), Some(Duration::from_secs(900))));
+    assert!(check.verify && !check.initially_healthy);
+    let statuses = [199, 200, 201, 300, 302, 303].map(|status| check.expected_status.iter().any(|range| range.contains(status)));
+    assert_eq!(statuses, [false, true, false, true, true, false]);
+    for (wrong, word) in [
+        ("interval = 0", "out_of_range"),
+        ("interval = 51", "out_of_range"),
+        ("port = 0", "out_of_range"),
+        ("protocol = \"udp\"", "bad_value"),
+        ("protocol = \"http\", path = \"up\"", "bad_value"),
+        ("protocol = \"http\", host = \"a b\"", "bad_value"),
+        ("protocol = \"http\", expected_status = \"99\"", "bad_value"),
+        ("protocol = \"http\", expected_status = \"300~200\"", "bad_value"),
+        ("protocol = \"http\", body = \"\"", "bad_value"),
+        ("path = \"/\"", "conflict"),
+        ("protocol = \"http\", verify = true", "conflict"),
+        ("interval = 1, fast_interval_ms = 1001", "conflict"),
+        ("fast_interval_ms = 99", "out_of_range"),
+        ("slow_start = 0", "out_of_range"),
+        ("hold_down = 901", "out_of_range"),
+        ("enabled = 1", "wrong_type"),
+        ("threshhold = 3", "unknown_key"),
+    ] {
+        checked(wrong).refused(word);
+    }
+}
+
+#[test]
+fn probes_and_nat_have_ports_of_their_own() {
+    let wide = "interfaces = [\"eth0\"]\nnat_ports = \"61000~65535\"";
+    checked("").node(wide).refused("conflict");
+    file().node(wide).loaded();
+    checked("enabled = false").node(wide).loaded();
+    checked("").node("interfaces = [\"eth0\"]\nnat_ports = \"61000~65499\"").loaded();
+}
+
+#[test]
+fn the_panic_threshold_is_a_part_that_can_be_exceeded() {
+    let node = |line: &'static str| file().node(line);
+    assert_eq!(file().loaded().intent.node.panic_threshold, None);
+    let threshold = node("interfaces = [\"eth0\"]\npanic_threshold = 99").loaded().intent.node.panic_threshold;
+    assert_eq!(threshold, Some(99));
+    node("interfaces = [\"eth0\"]\npanic_threshold = 100").refused("out_of_range");
+    node("interfaces = [\"eth0\"]\npanic_threshold = 0").refused("out_of_range");
 }
 
 /// Everything the running file and the next one have to say to each other.

@@ -2,10 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Debug,
     fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -19,6 +21,7 @@ use ga_common::abi::{
     entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, SelectionTable, Service, ServiceKey, Settings},
     filter,
     id::EndpointId,
+    sheet::{Borders4, Borders6},
 };
 use ga_tests::{
     lab::{Agent, Lab, Namespace, VIP4, VIP6, client4, client6, pass_program, server4, server6},
@@ -74,7 +77,7 @@ fn reached_again(server: &Server) -> Result<Duration> {
 }
 
 fn sleep(milliseconds: u64) {
-    std::thread::sleep(Duration::from_millis(milliseconds));
+    thread::sleep(Duration::from_millis(milliseconds));
 }
 
 fn next_hops(agent: &Agent) -> Result<Vec<NextHop>> {
@@ -445,25 +448,33 @@ fn change<V: Pod>(lab: &Lab, name: &str, index: u32, change: impl FnOnce(&mut V)
 fn held(lab: &Lab) -> Result<BTreeMap<&'static str, String>> {
     let mut held = BTreeMap::new();
     for name in ga::maps::REPAIRED {
-        let dump = if name == "TABLES" {
-            let maps = array::<u32>(lab, "TABLES")?;
-            let tables = (1..16).map_while(|id| maps.get(&id, 0).ok()).map(|map| -> Result<_> {
-                let slots: Array<_, SelectionTable> = Array::try_from(Map::Array(MapData::from_id(map)?))?;
-                Ok(format!("{:?}", slots.get(&0, 0)?))
-            });
-            tables.collect::<Result<Vec<_>>>()?.join("\n")
-        } else {
-            let pin = lab.pin_dir.join("maps").join(name).display().to_string();
-            let dump = lab.edge.read(&["bpftool", "-j", "map", "dump", "pinned", &pin])?;
-            let mut entries: Vec<serde_json::Value> = serde_json::from_str(&dump)?;
-            entries.iter_mut().for_each(|entry| *entry = entry["formatted"].take());
-            let mut lines: Vec<_> = entries.iter().map(serde_json::Value::to_string).collect();
-            lines.sort();
-            lines.join("\n")
+        let dump = match name {
+            "TABLES" => inner::<SelectionTable>(lab, name)?,
+            "ACLS4" => inner::<Borders4>(lab, name)?,
+            "ACLS6" => inner::<Borders6>(lab, name)?,
+            _ => {
+                let pin = lab.pin_dir.join("maps").join(name).display().to_string();
+                let dump = lab.edge.read(&["bpftool", "-j", "map", "dump", "pinned", &pin])?;
+                let mut entries: Vec<serde_json::Value> = serde_json::from_str(&dump)?;
+                entries.iter_mut().for_each(|entry| *entry = entry["formatted"].take());
+                let mut lines: Vec<_> = entries.iter().map(serde_json::Value::to_string).collect();
+                lines.sort();
+                lines.join("\n")
+            }
         };
         held.insert(name, dump);
     }
     Ok(held)
+}
+
+/// What is in the first maps of a map.
+fn inner<V: Pod + Debug>(lab: &Lab, name: &str) -> Result<String> {
+    let maps = array::<u32>(lab, name)?;
+    let tables = (1..16).map_while(|id| maps.get(&id, 0).ok()).map(|map| -> Result<_> {
+        let table: Array<_, V> = Array::try_from(Map::Array(MapData::from_id(map)?))?;
+        Ok(format!("{:?}", table.get(&0, 0)?))
+    });
+    Ok(tables.collect::<Result<Vec<_>>>()?.join("\n"))
 }
 
 /// An endpoint that no flow is at.
@@ -485,6 +496,16 @@ fn spoil(lab: &Lab, name: &str) -> Result<u64> {
             let (word, bit) = filter::place(&VIP6.octets());
             change::<u64>(lab, name, word, |bits| *bits &= !bit)?;
         }
+        "ACLS4" => {
+            let list = array::<u32>(lab, name)?.get(&1, 0)?;
+            let mut list: Array<_, Borders4> = Array::try_from(Map::Array(MapData::from_id(list)?))?;
+            list.set(0, Borders4::NONE, 0)?;
+        }
+        "ACLS6" => {
+            let pin = lab.pin_dir.join("maps/ACLS6").display().to_string();
+            lab.edge.run(&["bpftool", "map", "delete", "pinned", &pin, "key", "1", "0", "0", "0"])?;
+        }
+        "ACL_DIGESTS" => change::<u64>(lab, name, 7, |digest| *digest ^= 1)?,
         "LISTENERS" => change::<Listener>(lab, name, 0, |listener| listener.flags = 0)?,
         "ACTIVE" => change::<u32>(lab, name, 1, |table| *table = 0)?,
         "DIGESTS" => change::<u64>(lab, name, 4, |digest| *digest ^= 1)?,
@@ -530,9 +551,19 @@ fn spoil(lab: &Lab, name: &str) -> Result<u64> {
 
 #[test]
 fn maps_that_somebody_changes_are_put_right_and_counted() -> Result<()> {
+    // An access list has half a megabyte, and is moved about on the stack.
+    let large = thread::Builder::new().stack_size(32 << 20).spawn(spoilt_maps_are_put_right)?;
+    large.join().map_err(|_| anyhow::anyhow!("the test panicked"))?
+}
+
+fn spoilt_maps_are_put_right() -> Result<()> {
     let lab = Lab::new(3)?;
     let servers = Server::start_all(&lab.servers, &[80, 53])?;
-    let text = text(&lab, &[255, 100]) + &Lab::listener("spare", "tcp", "81", &[0, 0, 255], "");
+    let lists: String = [("all4", "192.0.2.0/24"), ("all6", "2001:db8::/32")]
+        .map(|(name, entry)| format!("\n[[acl]]\nname = \"{name}\"\nentries = [\"{entry}\"]\n"))
+        .concat();
+    let acl = "acl = { mode = \"white\", lists = [\"all4\", \"all6\"] }";
+    let text = text(&lab, &[255, 100]) + &Lab::listener("spare", "tcp", "81", &[0, 0, 255], acl) + &lists;
     let agent = start(&lab, &text)?;
     forwards(&lab)?;
     let right = held(&lab)?;

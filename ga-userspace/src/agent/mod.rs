@@ -6,6 +6,7 @@ mod data_path;
 mod error;
 mod flows;
 mod gate;
+mod health;
 mod next_hops;
 mod overrides;
 mod report;
@@ -35,6 +36,7 @@ pub use error::Error;
 
 use self::{
     data_path::DataPath,
+    health::{Begun, Health},
     overrides::OverrideFile,
     reset::Resets,
     trace::{Asked, Tracer},
@@ -42,7 +44,7 @@ use self::{
 };
 use crate::{
     admin, config,
-    health::Beliefs,
+    health::{Beliefs, Roster},
     metrics,
     model::{EndpointName, Intent},
     net::Net,
@@ -87,6 +89,7 @@ struct Agent {
     overrides: Overrides,
     override_file: OverrideFile,
     beliefs: Beliefs,
+    health: Health,
     plan: Plan,
     data_path: DataPath,
     net: Net,
@@ -141,6 +144,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Some(request) = requests.recv() => agent.answer(request).await,
             Some(notice) = notices.recv() => agent.notice(notice),
             Some(_ended) = agent.tasks.join_next() => {}
+            report = agent.health.changed() => agent.judge(report).await,
             () = agent.net.changed() => {
                 sleep(SETTLE).await;
                 agent.heal().await;
@@ -221,7 +225,8 @@ impl Agent {
         let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
-        let beliefs = Beliefs::default();
+        let begun = Begun::read(&options.state_dir, &intent)?;
+        let beliefs = begun.beliefs();
         let resets = Resets::open().map_err(|source| Error::System { what: "raw socket (CAP_NET_RAW)", source })?;
         let mut net = Net::connect()?;
 
@@ -234,9 +239,10 @@ impl Agent {
         data_path.keep_or_undo(resolved)?;
         let attached = data_path.attach(&intent.node, &net).await;
         data_path.keep_or_undo(attached)?;
+        let health = data_path.keep_or_undo(begun.start())?;
 
         let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
-        Ok(Self {
+        let mut agent = Self {
             options,
             started: Instant::now(),
             started_at: clock::unix(),
@@ -245,6 +251,7 @@ impl Agent {
             overrides,
             override_file,
             beliefs,
+            health,
             plan,
             data_path,
             net,
@@ -256,7 +263,9 @@ impl Agent {
             watching: None,
             is_gate_new: true,
             tracer: None,
-        })
+        };
+        agent.house_probes().await;
+        Ok(agent)
     }
 
     async fn answer(&mut self, request: Request) {
@@ -343,7 +352,9 @@ impl Agent {
     }
 
     async fn apply(&mut self, intent: Intent, overrides: Overrides) -> Result<Changes, Error> {
-        let plan = self.planned(&intent, &overrides)?;
+        let roster = Roster::of(&intent);
+        let beliefs = self.health.beliefs(&roster);
+        let plan = self.planned(&intent, &overrides, &beliefs)?;
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
         self.data_path.follow(&mut self.net, Some(&plan)).await?;
@@ -353,21 +364,23 @@ impl Agent {
         }
         let changes = plan::compare(Some(&self.plan), &plan);
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
-        (self.intent, self.overrides, self.plan) = (intent, overrides, plan);
+        (self.intent, self.overrides, self.beliefs, self.plan) = (intent, overrides, beliefs, plan);
         self.end_denied();
         self.is_gate_new = true;
+        self.probe(roster).await;
         Ok(changes)
     }
 
-    fn planned(&self, intent: &Intent, overrides: &Overrides) -> Result<Plan, Error> {
+    fn planned(&self, intent: &Intent, overrides: &Overrides, beliefs: &Beliefs) -> Result<Plan, Error> {
         let running = self.data_path.running();
-        Ok(plan::build(intent, overrides, &self.beliefs, running, seed(intent, running)?)?)
+        Ok(plan::build(intent, overrides, beliefs, running, seed(intent, running)?)?)
     }
 
     fn preview(&self, file: &str, text: String) -> Result<Planned, Error> {
         let Read { loaded, text, .. } = parse(file, text)?;
         self.check_change(&loaded, text)?;
-        let plan = self.planned(&loaded.intent, &self.overrides)?;
+        let beliefs = self.health.beliefs(&Roster::of(&loaded.intent));
+        let plan = self.planned(&loaded.intent, &self.overrides, &beliefs)?;
         let changes = plan::compare(Some(&self.plan), &plan);
         Ok(Planned {
             schema_version: status::SCHEMA_VERSION,
@@ -454,6 +467,8 @@ fn state(endpoint: &plan::EndpointView) -> EndpointState {
         EndpointState::Drained
     } else if endpoint.weight.0 == 0 {
         EndpointState::Zero
+    } else if !endpoint.belief.up {
+        EndpointState::Unhealthy
     } else {
         EndpointState::Active
     }

@@ -40,10 +40,11 @@ impl Agent {
             flow_events: self.data_path.counters().events()?.into_iter().map(|(event, n)| (event.name().to_owned(), n)).collect(),
             maps: self.fills(&live, u64::from(sizes.flows4)),
             repairs: self.repairs(),
+            probes: self.probes(),
             instances: self.instances(&live)?,
             drops: self.drops()?,
             passes: self.data_path.counters().passes()?.iter().map(|count| PassCount::of(count.reason, count.packets)).collect(),
-            warnings: self.plan.notes.iter().map(ToString::to_string).collect(),
+            warnings: self.plan.notes.iter().map(ToString::to_string).chain(self.health.warnings()).collect(),
         };
         status.attribute_drops();
         Ok(status)
@@ -144,6 +145,7 @@ impl Agent {
             weight: view.weight.0,
             state: state(view),
             share: view.share,
+            health: self.health_of(&view.name),
             next_hop: self.data_path.next_hops().of(view.id),
             counters: self.counters(view.id)?,
             active_flows: live.by_endpoint.get(&view.id).copied().unwrap_or(0),

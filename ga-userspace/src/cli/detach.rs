@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Context, Exit, Failure};
-use crate::program::{self, Error};
+use crate::{
+    net::Net,
+    program::{self, Error},
+};
 
 pub(super) const EXAMPLES: &str = "Examples:
   ga detach                                 after the agent was stopped
@@ -28,10 +31,17 @@ pub fn run(args: &DetachArgs, context: &Context) -> anyhow::Result<Exit> {
     let done = program::preflight(&args.pin_dir).and_then(|_lock| program::unpin(&args.pin_dir));
     match done {
         Ok(()) => {
+            disown()?;
             context.output.text(&format!("detached; nothing is left in {}", args.pin_dir.display()))?;
             Ok(Exit::Ok)
         }
         Err(error @ Error::Locked { .. }) => Err(Failure::new(Exit::Locked, error.to_string()).into()),
         Err(error) => Err(Failure::new(Exit::Kernel, error.to_string()).into()),
     }
+}
+
+/// Gives back the addresses that probes left with.
+fn disown() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(Net::disown_all())?)
 }

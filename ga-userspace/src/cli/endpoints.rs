@@ -9,7 +9,7 @@ use super::{
     status::note,
     units::{count, percent},
 };
-use crate::status::{Action, EndpointChange, EndpointList, Selector};
+use crate::status::{Action, Endpoint, EndpointChange, EndpointList, Selector};
 
 pub(super) const EXAMPLES: &str = "SELECTOR is instance/listener/address, or just the address when only one endpoint has it.
 Known flows stay where they are, whatever the weight becomes.
@@ -80,6 +80,7 @@ fn render_list(list: &EndpointList, style: &Style) -> String {
         ("share", Right),
         ("flows", Right),
         ("state", Left),
+        ("rtt", Right),
         ("note", Left),
     ];
     let mut table = style.table(&columns);
@@ -92,10 +93,17 @@ fn render_list(list: &EndpointList, style: &Style) -> String {
             Cell::new(percent(endpoint.share)),
             Cell::new(count(endpoint.active_flows)),
             Cell::new(endpoint.state.word()),
+            Cell::new(round_trip(endpoint)),
             Cell::new(note(endpoint).as_deref().unwrap_or("-")).fg(Color::Yellow),
         ]);
     }
     style.draw(table)
+}
+
+/// The smoothed time to connect, where probes have measured it.
+fn round_trip(endpoint: &Endpoint) -> String {
+    let measured = endpoint.health.as_ref().and_then(|health| health.round_trip_ms);
+    measured.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"))
 }
 
 fn render_change(change: &EndpointChange) -> String {
@@ -115,11 +123,11 @@ mod tests {
     fn the_list_names_endpoints_as_selectors_do() {
         let list = EndpointList::of(&example());
         let expected = "
-  endpoint                    group  weight   share   flows  state    note
-  ga-demo/game/10.0.0.11      near      255  100.0%  12,345  active   -
-  ga-demo/game/10.0.0.12      near        0    0.0%      42  drained  drained (255)
-  ga-demo/voice/10.0.0.11     near      255   99.6%       9  active   -
-  ga-demo/voice/2001:db8::11  near        1    0.4%       0  active   configured 255
+  endpoint                    group  weight   share   flows  state       rtt  note
+  ga-demo/game/10.0.0.11      near      255  100.0%  12,345  active   0.4 ms  -
+  ga-demo/game/10.0.0.12      near        0    0.0%      42  drained       -  drained (255)
+  ga-demo/voice/10.0.0.11     near      255   99.6%       9  active        -  -
+  ga-demo/voice/2001:db8::11  near        1    0.4%       0  active        -  configured 255
 ";
         assert_eq!(format!("\n{}", render_list(&list, &Style::default())), expected);
         for row in &list.endpoints {

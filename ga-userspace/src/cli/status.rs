@@ -11,7 +11,9 @@ use super::{
     units::{bytes, count, duration, percent},
     watch::{Unit, Watch, watch},
 };
-use crate::status::{AttachMode, Endpoint, EndpointState, FlowTable, Instance, Interface, Listener, NextHop, Repairs, Status};
+use crate::status::{
+    AttachMode, Endpoint, EndpointState, FlowTable, Health, Instance, Interface, Listener, NextHop, Repairs, Status,
+};
 
 pub(super) const EXAMPLES: &str = "Examples:
   ga status                                  how things are
@@ -193,7 +195,7 @@ pub(super) fn note(endpoint: &Endpoint) -> Option<String> {
     let configured = endpoint.configured_weight;
     let weight = match endpoint.state {
         EndpointState::Drained => Some(format!("drained ({configured})")),
-        EndpointState::Active | EndpointState::Zero => {
+        EndpointState::Active | EndpointState::Zero | EndpointState::Unhealthy => {
             (endpoint.weight != configured).then(|| format!("configured {configured}"))
         }
     };
@@ -202,8 +204,24 @@ pub(super) fn note(endpoint: &Endpoint) -> Option<String> {
         NextHop::Unresolved => Some("no next hop".to_owned()),
         NextHop::Stale => Some("next hop does not answer".to_owned()),
     };
-    let notes: Vec<String> = weight.into_iter().chain(hop).collect();
+    let health = endpoint.health.as_ref().and_then(health);
+    let notes: Vec<String> = weight.into_iter().chain(health).chain(hop).collect();
     (!notes.is_empty()).then(|| notes.join(", "))
+}
+
+/// What is not well, and why.
+fn health(health: &Health) -> Option<String> {
+    let why = health.failure.as_deref().unwrap_or("not probed yet");
+    let mut text = match (health.healthy, health.suspect) {
+        (false, _) => format!("unhealthy for {}: {why}", duration(health.for_s)),
+        (true, true) => format!("suspect: {why}"),
+        (true, false) if health.share_percent < 100 => format!("slow start, {} %", health.share_percent),
+        (true, false) => return None,
+    };
+    if let Some(held) = health.held_for_s {
+        text += &format!(", flaps: held for {}", duration(held));
+    }
+    Some(text)
 }
 
 fn or_dash(text: String) -> String {
@@ -294,6 +312,26 @@ ga-demo/voice  198.51.100.10 udp 80,90~92,8080, affinity source_ip, idle 900 s, 
         }
         assert!(render(&status, &Style { width: None, color: true }, Unit::Total).contains("\x1b["), "colours when told to");
         assert!(!text.contains('\x1b'), "no colours otherwise");
+    }
+
+    #[test]
+    fn what_probes_say_is_said_in_a_few_words() {
+        let well = Health {
+            healthy: true,
+            for_s: 3_700,
+            suspect: false,
+            failure: Some("status 500".to_owned()),
+            round_trip_ms: Some(0.3),
+            share_percent: 100,
+            held_for_s: None,
+        };
+        assert_eq!(health(&well), None);
+        let down = Health { healthy: false, ..well.clone() };
+        assert_eq!(health(&down).as_deref(), Some("unhealthy for 1h 1m: status 500"));
+        let flaps = Health { held_for_s: Some(90), ..down };
+        assert_eq!(health(&flaps).as_deref(), Some("unhealthy for 1h 1m: status 500, flaps: held for 1m 30s"));
+        assert_eq!(health(&Health { suspect: true, ..well.clone() }).as_deref(), Some("suspect: status 500"));
+        assert_eq!(health(&Health { share_percent: 40, ..well }).as_deref(), Some("slow start, 40 %"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rules between instances, and the capacities of the data path (`ga_common::abi::limits`).
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
 
 use ga_common::abi::limits::{MAX_ADDRESSES, MAX_ENDPOINTS};
 
@@ -8,6 +8,7 @@ use super::{
     document::{Context, Ledger, Seen},
     problem::{Fault, Kind, Problems},
 };
+use crate::model::PROBE_PORTS;
 
 /// Judges what the walk has put into the ledger.
 pub(super) fn check(cx: &mut Context<'_>) {
@@ -75,6 +76,15 @@ fn endpoints_are_not_us(
             Fault::new(Kind::Conflict, message).help("name the host behind this edge"),
         );
     }
+}
+
+/// What answers a probe must not be taken for a packet of a flow.
+pub(super) fn probes_have_their_ports(nat_ports: &RangeInclusive<u16>, cx: &mut Context<'_>) {
+    let Some((span, path)) = cx.ledger.probed.clone().filter(|_| nat_ports.end() >= PROBE_PORTS.start()) else { return };
+    let (first, last) = (PROBE_PORTS.start(), PROBE_PORTS.end());
+    let message = format!("probes leave from ports {first} to {last}, which `node.nat_ports` takes for flows");
+    let help = format!("let `node.nat_ports` end at {} or below", first - 1);
+    cx.problems.push(span, &path, Fault::new(Kind::Conflict, message).help(help));
 }
 
 fn capacities(ledger: &Ledger, problems: &mut Problems<'_>) {

@@ -27,6 +27,8 @@ pub(super) struct Ledger {
     pub(super) endpoints: Vec<Seen>,
     pub(super) listeners: u32,
     pub(super) services: u64,
+    /// The first health check that is switched on.
+    pub(super) probed: Option<(Range<usize>, String)>,
 }
 
 /// An address, whose it is, and where it stands.
@@ -70,6 +72,9 @@ fn intent(document: &Table<'_>, cx: &mut Context<'_>) -> Option<Intent> {
     let node = node.and_then(|node| node.table(&keys::NODE, &mut cx.problems)).and_then(|node| node::read(&node, cx));
     let instances = instances(document, cx);
     across::check(cx);
+    if let Some(node) = &node {
+        across::probes_have_their_ports(&node.nat_ports, cx);
+    }
     Some(Intent { node: node?, limits: cx.limits, instances: instances? })
 }
 

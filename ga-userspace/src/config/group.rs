@@ -6,7 +6,7 @@ use ga_common::abi::family::Family;
 
 use super::{
     document::Context,
-    endpoint,
+    endpoint, health_check,
     instance::Surroundings,
     keys, limits,
     problem::{Code, Fault, Kind},
@@ -146,6 +146,7 @@ fn read(
     pop(table, version_value.as_ref(), cx);
     preserve_client_ip(table.optional("preserve_client_ip"), protocol, cx);
     let port_mapping = table.optional("port_mapping").map_or(Some(PortMapping::default()), |value| mappings(&value, ports, cx));
+    let health_check = health_check::read(table.optional("health_check"), cx);
     let endpoints = endpoint::read_all(table, around, protocol, version, cx);
     if let (Some(version), Some(endpoints)) = (version, &endpoints) {
         every_family_served(table, version_value.as_ref(), version, endpoints, around, cx);
@@ -156,7 +157,7 @@ fn read(
         description,
         traffic_ratio: traffic_ratio?,
         latency: latency?,
-        health_check: None,
+        health_check: health_check.ok()?,
         backend_ip_version: version?,
         port_mapping: port_mapping?,
         endpoints: endpoints?,

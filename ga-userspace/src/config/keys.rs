@@ -18,7 +18,7 @@ pub(super) const DOCUMENT: Keys = Keys {
 
 pub(super) const NODE: Keys = Keys {
     table: "`[node]`",
-    known: &["ap", "interfaces", "xdp_mode", "flows", "nat_ports", "hash_seed", "metrics"],
+    known: &["ap", "interfaces", "xdp_mode", "flows", "nat_ports", "hash_seed", "metrics", "panic_threshold"],
     later: &["private_snat_ips", "return"],
 };
 
@@ -104,9 +104,10 @@ pub(super) const GROUP: Keys = Keys {
         "backend_ip_version",
         "preserve_client_ip",
         "port_mapping",
+        "health_check",
         "endpoint",
     ],
-    later: &["health_check", "backend_protocol", "backend_protocol_version", "verify", "failover", "return"],
+    later: &["backend_protocol", "backend_protocol_version", "verify", "failover", "return"],
 };
 
 pub(super) const ACL: Keys = Keys { table: "`[[acl]]`", known: &["name", "entries"], later: &[] };
@@ -118,6 +119,27 @@ pub(super) const LISTENER_ACL: Keys =
 
 pub(super) const PORT_MAPPING: Keys = Keys { table: "a port mapping", known: &["listener", "endpoint"], later: &[] };
 
+pub(super) const HEALTH_CHECK: Keys = Keys {
+    table: "`health_check`",
+    known: &[
+        "enabled",
+        "protocol",
+        "port",
+        "path",
+        "host",
+        "interval",
+        "threshold",
+        "initial",
+        "expected_status",
+        "body",
+        "verify",
+        "fast_interval_ms",
+        "slow_start",
+        "hold_down",
+    ],
+    later: &[],
+};
+
 pub(super) const ENDPOINT: Keys = Keys {
     table: "`[[instance.listener.endpoint_group.endpoint]]`",
     known: &["type", "address", "weight"],
@@ -125,6 +147,11 @@ pub(super) const ENDPOINT: Keys = Keys {
 };
 
 impl Keys {
+    /// Why `key` cannot be set, where the product documents it as fixed.
+    pub(super) fn fixed(&self, key: &str) -> Option<&'static str> {
+        (self.table == HEALTH_CHECK.table && key == "timeout").then_some("the timeout of a probe is fixed: 3 s")
+    }
+
     /// The known key that `key` was probably meant to be.
     pub(super) fn nearest(&self, key: &str) -> Option<&'static str> {
         nearest(key, self.known.iter().copied())
@@ -160,7 +187,20 @@ mod tests {
 
     #[test]
     fn no_key_is_both_known_and_later() {
-        for keys in [DOCUMENT, NODE, LIMITS, INSTANCE, LISTENER, GROUP, PORT_MAPPING, ENDPOINT, ACL, ACL_ENTRY, LISTENER_ACL] {
+        for keys in [
+            DOCUMENT,
+            NODE,
+            LIMITS,
+            INSTANCE,
+            LISTENER,
+            GROUP,
+            PORT_MAPPING,
+            HEALTH_CHECK,
+            ENDPOINT,
+            ACL,
+            ACL_ENTRY,
+            LISTENER_ACL,
+        ] {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)), "{}", keys.table);
         }
     }

@@ -16,6 +16,7 @@ mod change;
 mod document;
 mod endpoint;
 mod group;
+mod health_check;
 mod instance;
 mod keys;
 mod limits;

@@ -22,6 +22,9 @@ pub(super) const DEFAULT_NAT_PORTS: RangeInclusive<u16> = 1_024..=64_511;
 pub(super) const DEFAULT_AP: &str = "local";
 pub(super) const DEFAULT_METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9_464);
 
+/// Per cent of an instance's endpoints; with 100 nobody could exceed it.
+pub(super) const PANIC_THRESHOLD: RangeInclusive<u32> = 1..=99;
+
 /// Fewer source ports than this cannot be shared out between CPUs.
 const MIN_NAT_PORTS: u16 = 256;
 /// Ports from 1024 on, side by side, that the agent's own connections to any one endpoint may need.
@@ -44,6 +47,10 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
     let nat_ports = table.optional("nat_ports").map_or(Some(DEFAULT_NAT_PORTS), |value| nat_ports(&value, cx));
     let hash_seed = table.optional("hash_seed").map_or(Some(None), |value| hash_seed(&value, cx).map(Some));
     let metrics = table.optional("metrics").map_or(Some(Some(DEFAULT_METRICS)), |value| metrics(&value, cx));
+    let panic_threshold = match table.optional("panic_threshold") {
+        Some(value) => value.integer(PANIC_THRESHOLD, &mut cx.problems).and_then(|percent| u8::try_from(percent).ok()).map(Some),
+        None => Some(None),
+    };
     Some(Node {
         ap: ap?,
         interfaces: interfaces?,
@@ -52,6 +59,7 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
         nat_ports: nat_ports?,
         hash_seed: hash_seed?,
         metrics: metrics?,
+        panic_threshold: panic_threshold?,
     })
 }
 

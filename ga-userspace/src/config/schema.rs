@@ -95,6 +95,10 @@ pub struct Node {
     /// Where Prometheus scrapes, or `off`.
     #[schemars(default = "metrics")]
     pub metrics: String,
+    /// When more than this part of an instance's probed endpoints, in per cent, begin to fail at once, the fault is taken to be this
+    /// host's: nobody is taken out, and an alarm is raised. Without the key any number may fail.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u8", range(min = 1, max = 99))]
+    pub panic_threshold: Option<u8>,
 }
 
 /// How the program is attached.
@@ -332,6 +336,9 @@ pub struct EndpointGroup {
     /// Ports that endpoints serve under another number; a port without mapping keeps its number.
     #[schemars(default = "no_mappings")]
     pub port_mapping: Vec<PortMapping>,
+    /// How the endpoints are probed. Without it nobody is, and all endpoints count as healthy.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "HealthCheck")]
+    pub health_check: Option<HealthCheck>,
     /// 1 to `limits.endpoints_per_group` endpoints.
     #[schemars(length(min = 1, max = 30))]
     pub endpoint: Vec<Endpoint>,
@@ -375,6 +382,67 @@ pub struct PortMapping {
     /// The endpoint's port.
     #[schemars(range(min = 1, max = 65_535))]
     pub endpoint: u16,
+}
+
+/// How endpoints are probed. A probe fails after 3 s, which cannot be changed; the next one starts `interval` after it ended.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// `false`: as if the table were not there.
+    #[schemars(default = "yes")]
+    pub enabled: bool,
+    /// `tcp`: a connection that is accepted; `http`, `https`: the answer to a GET. In any case.
+    #[schemars(default = "tcp", regex(pattern = r"^([tT][cC][pP]|[hH][tT][tT][pP][sS]?)$"))]
+    pub protocol: String,
+    /// Where probes connect. Without it: where the first port of the listener is served.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 65_535))]
+    pub port: Option<u16>,
+    /// What an HTTP or HTTPS probe asks for.
+    #[schemars(default = "root", length(max = 1_024), regex(pattern = r"^/[!-~]*$"))]
+    pub path: String,
+    /// The Host header of an HTTP or HTTPS probe, and the server name of the latter. Without it: address and port.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String", length(min = 1, max = 1_024))]
+    pub host: Option<String>,
+    /// Seconds from the end of a probe to the start of the next.
+    #[schemars(default = "two", range(min = 1, max = 50))]
+    pub interval: u8,
+    /// So many probes in a row change the verdict, either way.
+    #[schemars(default = "three", range(min = 2, max = 10))]
+    pub threshold: u8,
+    /// What endpoints count as before the first verdict.
+    #[schemars(default = "healthy")]
+    pub initial: Initial,
+    /// Statuses that are success: `200,204,300~399`. HTTP and HTTPS only.
+    #[schemars(
+        default = "statuses",
+        regex(pattern = r"^\s*[1-5][0-9]{2}\s*([~-]\s*[1-5][0-9]{2}\s*)?(,\s*[1-5][0-9]{2}\s*([~-]\s*[1-5][0-9]{2}\s*)?)*$")
+    )]
+    pub expected_status: String,
+    /// Text that must be in the first 64 KiB of the body. HTTP and HTTPS only.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String", length(min = 1, max = 1_024))]
+    pub body: Option<String>,
+    /// Whether certificates must be right: made out to the host by an authority that this host trusts. HTTPS only.
+    #[schemars(default)]
+    pub verify: bool,
+    /// Milliseconds instead of `interval` while probes speak against the verdict.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 100, max = 50_000))]
+    pub fast_interval_ms: Option<u16>,
+    /// Seconds in which the share of an endpoint that recovered rises to all of it.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 900))]
+    pub slow_start: Option<u16>,
+    /// Seconds that an endpoint stays down which fell again soon after it recovered; doubled each time, up to 64 times.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 900))]
+    pub hold_down: Option<u16>,
+}
+
+/// What endpoints count as before the first verdict.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Initial {
+    /// Traffic until proven bad.
+    Healthy,
+    /// No traffic until proven good.
+    Unhealthy,
 }
 
 /// Where new flows may go.
@@ -470,10 +538,6 @@ fn fail_closed() -> AllUnhealthy {
     AllUnhealthy::FailClosed
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn all_traffic() -> u8 {
     model::TrafficRatio::default().0
 }
@@ -500,6 +564,30 @@ fn preserve_none() -> PreserveClientIp {
 
 fn no_mappings() -> Vec<PortMapping> {
     Vec::new()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn root() -> String {
+    model::HealthCheck::default().path
+}
+
+fn two() -> u8 {
+    2
+}
+
+fn three() -> u8 {
+    model::HealthCheck::default().threshold
+}
+
+fn healthy() -> Initial {
+    Initial::Healthy
+}
+
+fn statuses() -> String {
+    "200~399".to_owned()
 }
 
 fn full_weight() -> u8 {
@@ -541,6 +629,7 @@ mod tests {
             ("AclDescribed", &keys::ACL_ENTRY),
             ("ListenerAcl", &keys::LISTENER_ACL),
             ("PortMapping", &keys::PORT_MAPPING),
+            ("HealthCheck", &keys::HEALTH_CHECK),
             ("Endpoint", &keys::ENDPOINT),
         ] {
             let known: BTreeSet<String> = keys.known.iter().map(|key| (*key).to_owned()).collect();
@@ -561,7 +650,7 @@ mod tests {
 
     #[test]
     fn ranges_and_words_of_the_schema_are_the_parsers() {
-        use super::super::{acl, endpoint, limits, listener};
+        use super::super::{acl, endpoint, health_check, limits, listener};
         let schema = serde_json::to_value(generate()).unwrap();
         let range = |table: &str, key: &str| {
             let property = &schema["definitions"][table]["properties"][key];
@@ -581,6 +670,16 @@ mod tests {
             assert_eq!(range("Limits", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }
         assert_eq!(range("Node", "flows"), (u64::from(*node::FLOWS.start()), u64::from(*node::FLOWS.end())));
+        for (key, expected) in [
+            ("interval", health_check::INTERVAL),
+            ("threshold", health_check::THRESHOLD),
+            ("fast_interval_ms", health_check::FAST_INTERVAL_MS),
+            ("slow_start", health_check::LONG),
+            ("hold_down", health_check::LONG),
+        ] {
+            assert_eq!(range("HealthCheck", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
+        }
+        assert_eq!(range("Node", "panic_threshold"), (1, 99));
         for (key, expected) in [("traffic_ratio", group::TRAFFIC_RATIO), ("latency_ms", group::LATENCY_MS)] {
             assert_eq!(range("EndpointGroup", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }
@@ -592,6 +691,7 @@ mod tests {
         assert_eq!(words("AclMode"), acl::MODES.map(|(word, _)| word.to_owned()));
         assert_eq!(words("AllUnhealthy"), listener::ALL_UNHEALTHY.map(|(word, _)| word.to_owned()));
         assert_eq!(words("BackendIpVersion"), group::BACKEND_IP_VERSIONS.map(|(word, _)| word.to_owned()));
+        assert_eq!(words("Initial"), health_check::INITIAL.map(|(word, _)| word.to_owned()));
         assert_eq!(words("EndpointType"), endpoint::KINDS.map(|(word, _)| word.to_owned()));
     }
 

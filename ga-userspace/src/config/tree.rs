@@ -59,7 +59,9 @@ impl<'d> Table<'d> {
             if self.keys.known.contains(&name) {
                 continue;
             }
-            let draft = if self.keys.later.contains(&name) {
+            let draft = if let Some(why) = self.keys.fixed(name) {
+                Fault::new(Kind::NotAllowed, why).help("remove the key")
+            } else if self.keys.later.contains(&name) {
                 Fault::new(Kind::NotSupportedYet, format!("`{name}` is not supported yet in this version"))
                     .help("remove the key; this version does without it")
             } else {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::series::{Family, Process, Series, Source};
-use crate::status::{AttachMode, Counters, Endpoint, Group, Instance, Listener, NextHop, Status};
+use crate::status::{AttachMode, Counters, Endpoint, Group, Health, Instance, Listener, NextHop, Status};
 
 /// In the order of the output.
 pub(super) const FAMILIES: &[Family] = &[
@@ -142,6 +142,37 @@ pub(super) const FAMILIES: &[Family] = &[
         source: Source::Gauge(|status| endpoints(status, |endpoint| endpoint.share)),
     },
     Family {
+        name: "endpoint_up",
+        help: "Whether probes find the endpoint healthy; absent where it is not probed.",
+        source: Source::Gauge(|status| probed(status, |health| Some(flag(health.healthy)))),
+    },
+    Family {
+        name: "health_probe_duration_seconds",
+        help: "Smoothed time of the probes to connect to the endpoint.",
+        source: Source::Gauge(|status| probed(status, |health| health.round_trip_ms.map(|ms| ms / 1e3))),
+    },
+    Family {
+        name: "health_probes",
+        help: "Probes by what came of them; one for several endpoints is one.",
+        source: Source::Counter(|status| {
+            let results = status.probes.results.iter();
+            results.map(|(result, count)| Series::new([("result", result.as_str())], *count)).collect()
+        }),
+    },
+    Family {
+        name: "health_probes_late_seconds",
+        help: "99 of 100 probes began at most that long after they were due.",
+        source: Source::Gauge(|status| Series::only(status.probes.late_ms as f64 / 1e3)),
+    },
+    Family {
+        name: "health_panic",
+        help: "Whether so many endpoints of the instance fail at once that this host is suspected and nobody is taken out.",
+        source: Source::Gauge(|status| {
+            let panic = status.probes.panic.iter();
+            panic.map(|(instance, panic)| Series::new([("instance", instance.as_str())], flag(*panic))).collect()
+        }),
+    },
+    Family {
         name: "endpoint_next_hop_resolved",
         help: "Whether the way to the endpoint is known and its neighbour answers.",
         source: Source::Gauge(|status| endpoints(status, |endpoint| flag(endpoint.next_hop == NextHop::Resolved))),
@@ -250,6 +281,12 @@ fn endpoints<V>(status: &Status, value: impl Fn(&Endpoint) -> V) -> Vec<Series<'
         value: value(endpoint),
     });
     line.collect()
+}
+
+/// Endpoints whose health has that value.
+fn probed(status: &Status, value: impl Fn(&Health) -> Option<f64>) -> Vec<Series<'_, f64>> {
+    let lines = endpoints(status, |endpoint| endpoint.health.as_ref().and_then(&value)).into_iter();
+    lines.filter_map(|Series { labels, value }| Some(Series { labels, value: value? })).collect()
 }
 
 fn endpoint_directions(status: &Status, values: impl Fn(&Counters) -> (u64, u64)) -> Vec<Series<'_, u64>> {

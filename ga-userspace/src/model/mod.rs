@@ -16,7 +16,7 @@ mod port;
 pub use acl::{Acl, AclEntry, AclMode, ListenerAcl};
 pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, TrafficRatio, Weight};
 pub use full_name::{EndpointName, EndpointNameError, GroupName};
-pub use health_check::{HealthCheck, HealthProtocol};
+pub use health_check::{HEALTH_TIMEOUT, HealthCheck, HealthProtocol, PROBE_PORTS, StatusRange};
 pub use instance::Instance;
 pub use limits::{Limits, NameRule, Profile};
 pub use listener::{Affinity, AllUnhealthy, Listener, Protocol};

@@ -7,6 +7,7 @@
 
 mod link;
 mod neighbour;
+mod own;
 mod picture;
 mod route;
 

@@ -3,8 +3,8 @@
 use ga_common::abi::reason;
 
 use super::{
-    AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Instance, Interface, LastReload, Listener,
-    MapFill, NextHop, PassCount, Repairs, SCHEMA_VERSION, Status,
+    AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Health, Instance, Interface, LastReload,
+    Listener, MapFill, NextHop, PassCount, Probes, Repairs, SCHEMA_VERSION, Status,
 };
 
 fn endpoint(id: u16, address: &str, weight: u8, share: f64, packets: u64) -> Endpoint {
@@ -16,6 +16,7 @@ fn endpoint(id: u16, address: &str, weight: u8, share: f64, packets: u64) -> End
         weight,
         state: if weight == 0 { EndpointState::Drained } else { EndpointState::Active },
         share,
+        health: if packets > 1_000_000 { Some(well()) } else { None },
         next_hop: NextHop::Resolved,
         counters: Counters {
             forward_packets: packets,
@@ -25,6 +26,18 @@ fn endpoint(id: u16, address: &str, weight: u8, share: f64, packets: u64) -> End
             new_flows: packets / 10,
         },
         active_flows: packets / 100,
+    }
+}
+
+fn well() -> Health {
+    Health {
+        healthy: true,
+        for_s: 7_200,
+        suspect: false,
+        failure: None,
+        round_trip_ms: Some(0.4),
+        share_percent: 100,
+        held_for_s: None,
     }
 }
 
@@ -72,6 +85,13 @@ pub(crate) fn example() -> Status {
         interfaces: vec![interface("eth0", 2, AttachMode::Native), interface("eth1", 3, AttachMode::Generic)],
         flows: Flows { ipv4: FlowTable { live: 12_345, capacity: 65_536 }, ipv6: FlowTable { live: 0, capacity: 65_536 } },
         repairs: Repairs { maps: [("active".to_owned(), 0), ("hops".to_owned(), 3)].into(), pins: 1, next_hops: 12 },
+        probes: Probes {
+            checks: 1,
+            results: [("passed".to_owned(), 3_600), ("refused".to_owned(), 2)].into(),
+            late_ms: 3,
+            largest_bunch: 1,
+            panic: [("ga-demo".to_owned(), false)].into(),
+        },
         flow_events: [("evicted".to_owned(), 0), ("port_retry".to_owned(), 5)].into(),
         maps: vec![MapFill { name: "services".to_owned(), entries: 512, capacity: 1024 }],
         instances: vec![Instance {

@@ -23,8 +23,8 @@ pub use request::{Action, Handle, Reply, Request, channel};
 pub use selector::{EndpointPath, Selector, SelectorError};
 pub use trace::{TRACE_LENGTH, Trace, TraceOrder, TracePacket, TraceStep};
 pub use view::{
-    AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Instance, Interface, LastReload, Listener,
-    MapFill, NextHop, PassCount, ReasonCount, Repairs, SCHEMA_VERSION, Status,
+    AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Health, Instance, Interface, LastReload,
+    Listener, MapFill, NextHop, PassCount, Probes, ReasonCount, Repairs, SCHEMA_VERSION, Status,
 };
 pub use watch::{
     Frame, PacketEnds, PacketEvent, PacketFilter, VerdictWord, WATCH_COUNT, WATCH_RATE, WATCH_SECONDS, WatchEnd, WatchLine,

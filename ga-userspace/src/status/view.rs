@@ -41,6 +41,9 @@ pub struct Status {
     /// What the agent put right.
     #[serde(default)]
     pub repairs: Repairs,
+    /// Probes.
+    #[serde(default)]
+    pub probes: Probes,
     /// In file order.
     pub instances: Vec<Instance>,
     /// Dropped packets, one row for each reason and owner.
@@ -214,12 +217,52 @@ pub struct Endpoint {
     pub state: EndpointState,
     /// The part of new flows it gets, 0 to 1, as the selection table has it.
     pub share: f64,
+    /// What probes say; none when it is not probed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// Whether packets can be sent to it without asking the kernel.
     pub next_hop: NextHop,
     /// Traffic.
     pub counters: Counters,
     /// Flows that have not expired.
     pub active_flows: u64,
+}
+
+/// What probes say of an endpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// The verdict: whether new flows may go there.
+    pub healthy: bool,
+    /// Seconds since it last changed; since the agent's start when it never did.
+    pub for_s: u64,
+    /// It counts as healthy, and the latest probe says otherwise.
+    pub suspect: bool,
+    /// Why the latest probe that failed did: `refused`, `timeout`, `status 500`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Smoothed time to connect, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_ms: Option<f64>,
+    /// The part of its weight that counts, in per cent: less than 100 while it starts slowly.
+    pub share_percent: u8,
+    /// It flaps: seconds that it stays unhealthy at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_for_s: Option<u64>,
+}
+
+/// Probes of this agent since its start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probes {
+    /// Checks: different ones, however many endpoints each judges.
+    pub checks: u64,
+    /// Probes by what came of them.
+    pub results: BTreeMap<String, u64>,
+    /// 99 of 100 probes began at most so many milliseconds after they were due.
+    pub late_ms: u64,
+    /// Most probes that began at once.
+    pub largest_bunch: u64,
+    /// By instance: whether so many endpoints fail at once that the agent's own host is suspected, and nobody is taken out.
+    pub panic: BTreeMap<String, bool>,
 }
 
 /// Why an endpoint's weight is what it is.
@@ -232,6 +275,8 @@ pub enum EndpointState {
     Drained,
     /// The weight is zero: no new flows.
     Zero,
+    /// Probes say that it is down: no new flows while others are well.
+    Unhealthy,
 }
 
 impl EndpointState {
@@ -241,6 +286,7 @@ impl EndpointState {
             Self::Active => "active",
             Self::Drained => "drained",
             Self::Zero => "zero",
+            Self::Unhealthy => "unhealthy",
         }
     }
 }

@@ -40,6 +40,7 @@ pub(super) fn intent(instances: Vec<Instance>) -> Intent {
         nat_ports: 1_024..=32_767,
         hash_seed: None,
         metrics: None,
+        panic_threshold: None,
     };
     Intent { node, limits: Limits::default(), instances }
 }

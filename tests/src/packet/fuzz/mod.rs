@@ -167,6 +167,8 @@ pub fn run(plane: &mut dyn Dataplane, plan: &Plan<'_>) -> anyhow::Result<Report>
     };
     if let Some(error) = failed {
         drop(stage);
+        // Said at once: to cut it down takes a while.
+        drop(writeln!(std::io::stdout(), "seed {}, packet {packets}: {error:#}", plan.seed));
         let few = trace::shorten(&trace, |events| replay(plane, events).is_err());
         let why = replay(plane, &few).err().unwrap_or(error);
         let text = trace::show(&few);

@@ -1,5 +1,7 @@
 //! What happened, in a form that can be printed, read back and cut down.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, bail};
 
 use crate::packet::{craft::unhex, show::hex};
@@ -42,20 +44,19 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<Event>> {
         .collect()
 }
 
-/// Replays that may be spent on cutting down.
-const REPLAYS: usize = 600;
+/// What may be spent on cutting down.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The shortest sequence found that still fails: halves, quarters and so on are left out as long as it does (Zeller's delta
 /// debugging), the end first of all.
 pub(super) fn shorten(events: &[Event], mut fails: impl FnMut(&[Event]) -> bool) -> Vec<Event> {
-    let mut left = REPLAYS;
+    let started = Instant::now();
     let mut few = events.to_vec();
     let mut size = few.len().div_ceil(2).max(1);
     loop {
         let (mut at, mut cut) = (0, false);
-        while at < few.len() && left > 0 {
+        while at < few.len() && started.elapsed() < PATIENCE {
             let without: Vec<Event> = few[..at].iter().chain(few.iter().skip(at + size)).cloned().collect();
-            left -= 1;
             if !without.is_empty() && fails(&without) {
                 few = without;
                 cut = true;
@@ -63,7 +64,7 @@ pub(super) fn shorten(events: &[Event], mut fails: impl FnMut(&[Event]) -> bool)
                 at += size;
             }
         }
-        if left == 0 || size == 1 && !cut {
+        if started.elapsed() >= PATIENCE || size == 1 && !cut {
             return few;
         }
         size = if cut { size.min(few.len().max(1)) } else { size.div_ceil(2) };

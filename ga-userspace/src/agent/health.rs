@@ -1,0 +1,197 @@
+//! Health in the agent: the prober's reports become beliefs, beliefs become a plan, and verdicts outlive a restart.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    io::Write as _,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::{Agent, Error};
+use crate::{
+    health::{Beliefs, Book, Prober, Report, Roster, Verdicts},
+    model::{EndpointName, Intent, Name},
+    plan, status,
+};
+
+/// The prober, and what is kept of it.
+pub(super) struct Health {
+    prober: Prober,
+    roster: Arc<Roster>,
+    latest: Arc<Report>,
+    file: PathBuf,
+    /// What the file holds, or will.
+    saved: Verdicts,
+    saving: Option<JoinHandle<io::Result<()>>>,
+    /// Why probes cannot leave with an address, by address.
+    homeless: Vec<String>,
+}
+
+/// What is known before the first probe.
+pub(super) struct Begun {
+    book: Book,
+    roster: Arc<Roster>,
+    file: PathBuf,
+    verdicts: Verdicts,
+}
+
+impl Begun {
+    /// Reads the verdicts of before: an endpoint that was down when the agent stopped is down when it starts.
+    pub(super) fn read(state_dir: &Path, intent: &Intent) -> Result<Self, Error> {
+        let file = state_dir.join("health.json");
+        let error = |source| Error::State { path: file.clone(), source };
+        let verdicts: Verdicts = match fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| error(source.into()))?,
+            Err(absent) if absent.kind() == io::ErrorKind::NotFound => Verdicts::new(),
+            Err(source) => return Err(error(source)),
+        };
+        let roster = Arc::new(Roster::of(intent));
+        let book = Book::new(Arc::clone(&roster), intent.node.panic_threshold, &verdicts, Duration::ZERO);
+        Ok(Self { book, roster, file, verdicts })
+    }
+
+    /// What the first plan is told.
+    pub(super) fn beliefs(&self) -> Beliefs {
+        self.book.report(Duration::ZERO).beliefs(&self.roster)
+    }
+
+    /// Begins to probe.
+    pub(super) fn start(self) -> Result<Health, Error> {
+        let Self { book, roster, file, verdicts } = self;
+        let prober = Prober::start(book).map_err(|source| Error::System { what: "the prober's thread", source })?;
+        Ok(Health { latest: prober.latest(), prober, roster, file, saved: verdicts, saving: None, homeless: Vec::new() })
+    }
+}
+
+impl Health {
+    /// Waits for news.
+    pub(super) async fn changed(&mut self) -> Arc<Report> {
+        self.prober.changed().await
+    }
+
+    /// What a plan of `intent` is told.
+    pub(super) fn beliefs(&self, roster: &Roster) -> Beliefs {
+        self.latest.beliefs(roster)
+    }
+
+    /// What an operator should know.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        let panics = self.latest.panics.iter().map(|(instance, panic)| {
+            format!(
+                "{} of {} endpoints of {instance} began to fail at once: this host is suspected, and nobody is taken out",
+                panic.suspects, panic.checks
+            )
+        });
+        panics.chain(self.homeless.iter().cloned())
+    }
+
+    /// Writes down what is believed, if that changed and the last writing is done.
+    fn save(&mut self) {
+        if self.saving.as_ref().is_some_and(|saving| !saving.is_finished()) {
+            return;
+        }
+        let verdicts = self.latest.verdicts();
+        if verdicts != self.saved {
+            let (file, bytes) = (self.file.clone(), serde_json::to_vec(&verdicts).unwrap_or_default());
+            self.saving = Some(spawn_blocking(move || {
+                let result = write(&file, &bytes);
+                if let Err(error) = &result {
+                    tracing::error!("{}: {error}; a restart will not know these verdicts", file.display());
+                }
+                result
+            }));
+            self.saved = verdicts;
+        }
+    }
+}
+
+/// All of it or nothing.
+fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = file.with_extension("new");
+    let mut open = fs::File::create(&new)?;
+    open.write_all(bytes)?;
+    open.sync_all()?;
+    fs::rename(&new, file)
+}
+
+impl Agent {
+    /// The view of an endpoint.
+    pub(super) fn health_of(&self, endpoint: &EndpointName) -> Option<status::Health> {
+        let seen = self.health.latest.of(endpoint)?;
+        Some(status::Health {
+            healthy: seen.up,
+            for_s: self.health.prober.age(seen.since).as_secs(),
+            suspect: seen.suspect,
+            failure: seen.failure.as_ref().map(ToString::to_string),
+            round_trip_ms: seen.round_trip.map(|time| time.as_secs_f64() * 1e3),
+            share_percent: seen.share_percent,
+            held_for_s: seen.held_until.map(|until| self.health.prober.left(until).as_secs()),
+        })
+    }
+
+    /// The view of all probes.
+    pub(super) fn probes(&self) -> status::Probes {
+        let report = &self.health.latest;
+        let instances: BTreeSet<&Name> = report.roster.checks.iter().map(|check| &check.instance).collect();
+        let panic = |name: &&Name| (name.to_string(), report.panics.contains_key(*name));
+        status::Probes {
+            checks: report.seen.len() as u64,
+            results: report.probes.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
+            late_ms: report.pace.lateness(0.01).as_millis() as u64,
+            largest_bunch: report.pace.largest_bunch as u64,
+            panic: instances.iter().map(panic).collect(),
+        }
+    }
+
+    /// Takes a report: when new flows must go elsewhere, they do from now on.
+    pub(super) async fn judge(&mut self, report: Arc<Report>) {
+        self.health.latest = report;
+        let beliefs = self.health.beliefs(&self.health.roster);
+        let same = beliefs.endpoints == self.beliefs.endpoints && beliefs.priority == self.beliefs.priority;
+        if !same && let Err(error) = self.believe(&beliefs).await {
+            // The next report comes within a second.
+            tracing::error!("health: {error}");
+            return;
+        }
+        self.beliefs = beliefs;
+        self.health.save();
+    }
+
+    /// The same intent with other beliefs. The endpoints stay, so their next hops are known.
+    async fn believe(&mut self, beliefs: &Beliefs) -> Result<(), Error> {
+        let running = self.data_path.running();
+        let seed = super::seed(&self.intent, running)?;
+        let plan = plan::build(&self.intent, &self.overrides, beliefs, running, seed)?;
+        self.data_path.apply(&plan, Some(&self.plan)).await?;
+        tracing::info!(generation = plan.generation.0, "applied what is believed of health");
+        self.plan = plan;
+        Ok(())
+    }
+
+    /// Probes what a new intent asks for.
+    pub(super) async fn probe(&mut self, roster: Roster) {
+        if *self.health.roster != roster {
+            self.health.roster = Arc::new(roster);
+        }
+        self.health.prober.want(Arc::clone(&self.health.roster), self.intent.node.panic_threshold);
+        self.house_probes().await;
+    }
+
+    /// Makes the addresses that probes leave with this host's own, so that answers arrive; gives back those that none leaves with.
+    pub(super) async fn house_probes(&mut self) {
+        let sources: BTreeSet<IpAddr> = self.health.roster.sources();
+        let failed = self.net.own(&sources).await;
+        self.health.homeless = failed
+            .into_iter()
+            .map(|(address, why)| format!("probes cannot leave with {address}, which this host does not have: {why}"))
+            .collect();
+        for trouble in &self.health.homeless {
+            tracing::error!("{trouble}");
+        }
+    }
+}
