@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Agent, Error};
 use crate::{
-    health::{Beliefs, Book, Prober, Report, Roster, Verdicts},
+    health::{Beliefs, Book, Kept, Prober, Report, Roster},
     model::{EndpointName, Intent, Name},
     plan, status,
 };
@@ -26,7 +26,7 @@ pub(super) struct Health {
     latest: Arc<Report>,
     file: PathBuf,
     /// What the file holds, or will.
-    saved: Verdicts,
+    saved: Kept,
     saving: Option<JoinHandle<io::Result<()>>>,
     /// Why probes cannot leave with an address, by address.
     homeless: Vec<String>,
@@ -37,7 +37,7 @@ pub(super) struct Begun {
     book: Book,
     roster: Arc<Roster>,
     file: PathBuf,
-    verdicts: Verdicts,
+    kept: Kept,
 }
 
 impl Begun {
@@ -45,14 +45,14 @@ impl Begun {
     pub(super) fn read(state_dir: &Path, intent: &Intent) -> Result<Self, Error> {
         let file = state_dir.join("health.json");
         let error = |source| Error::State { path: file.clone(), source };
-        let verdicts: Verdicts = match fs::read(&file) {
+        let kept: Kept = match fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| error(source.into()))?,
-            Err(absent) if absent.kind() == io::ErrorKind::NotFound => Verdicts::new(),
+            Err(absent) if absent.kind() == io::ErrorKind::NotFound => Kept::default(),
             Err(source) => return Err(error(source)),
         };
         let roster = Arc::new(Roster::of(intent));
-        let book = Book::new(Arc::clone(&roster), intent.node.panic_threshold, &verdicts, Duration::ZERO);
-        Ok(Self { book, roster, file, verdicts })
+        let book = Book::new(Arc::clone(&roster), intent.node.panic_threshold, &kept, Duration::ZERO);
+        Ok(Self { book, roster, file, kept })
     }
 
     /// What the first plan is told.
@@ -62,9 +62,9 @@ impl Begun {
 
     /// Begins to probe.
     pub(super) fn start(self) -> Result<Health, Error> {
-        let Self { book, roster, file, verdicts } = self;
+        let Self { book, roster, file, kept } = self;
         let prober = Prober::start(book).map_err(|source| Error::System { what: "the prober's thread", source })?;
-        Ok(Health { latest: prober.latest(), prober, roster, file, saved: verdicts, saving: None, homeless: Vec::new() })
+        Ok(Health { latest: prober.latest(), prober, roster, file, saved: kept, saving: None, homeless: Vec::new() })
     }
 }
 
@@ -95,9 +95,9 @@ impl Health {
         if self.saving.as_ref().is_some_and(|saving| !saving.is_finished()) {
             return;
         }
-        let verdicts = self.latest.verdicts();
-        if verdicts != self.saved {
-            let (file, bytes) = (self.file.clone(), serde_json::to_vec(&verdicts).unwrap_or_default());
+        let kept = self.latest.kept();
+        if kept.verdicts != self.saved.verdicts || kept.orders.priority() != self.saved.orders.priority() {
+            let (file, bytes) = (self.file.clone(), serde_json::to_vec(&kept).unwrap_or_default());
             self.saving = Some(spawn_blocking(move || {
                 let result = write(&file, &bytes);
                 if let Err(error) = &result {
@@ -105,7 +105,7 @@ impl Health {
                 }
                 result
             }));
-            self.saved = verdicts;
+            self.saved = kept;
         }
     }
 }

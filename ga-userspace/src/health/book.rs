@@ -3,17 +3,30 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
+    Orders,
     machine::{Flip, Machine},
+    orders::Rounds,
     outcome::Outcome,
     report::{Pace, Panic, Report, Seen},
     roster::{Check, Roster},
     timetable::{Timetable, phase},
 };
-use crate::model::{EndpointName, Name};
+use crate::model::{EndpointName, GroupName, Name};
 
-/// What was believed before: verdicts that outlive a restart of the agent and a change of a check.
+/// Verdicts that outlive a change of their checks.
 pub type Verdicts = BTreeMap<EndpointName, bool>;
+
+/// What outlives a restart of the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Who was up.
+    pub verdicts: Verdicts,
+    /// Which groups were nearest.
+    pub orders: Orders,
+}
 
 /// Everything that the prober knows.
 #[derive(Clone, Debug)]
@@ -27,6 +40,10 @@ pub struct Book {
     /// More than this share of an instance's checks, in percent, is suspected at once: the checker's fault. None: never.
     panic_threshold: Option<u8>,
     wards: BTreeMap<Name, Ward>,
+    orders: Orders,
+    /// By check: the groups whose place in an order its round trips decide.
+    groups: Vec<Vec<GroupName>>,
+    rounds: Rounds,
     probes: BTreeMap<&'static str, u64>,
     pace: Pace,
 }
@@ -76,11 +93,13 @@ pub(super) enum Event {
         /// Whose.
         instance: Name,
     },
+    /// A listener's groups have another order: this one was found nearer or farther than before.
+    Order(GroupName),
 }
 
 impl Book {
-    /// Begins with what was believed before; who is not in `verdicts` is as its check says.
-    pub fn new(roster: Arc<Roster>, panic_threshold: Option<u8>, verdicts: &Verdicts, now: Duration) -> Self {
+    /// Begins with what was believed before; who is not in it is as its check says.
+    pub fn new(roster: Arc<Roster>, panic_threshold: Option<u8>, kept: &Kept, now: Duration) -> Self {
         let mut book = Self {
             roster: Arc::default(),
             entries: Vec::new(),
@@ -89,10 +108,13 @@ impl Book {
             edition: 0,
             panic_threshold,
             wards: BTreeMap::new(),
+            orders: kept.orders.clone(),
+            groups: Vec::new(),
+            rounds: Rounds::default(),
             probes: Outcome::WORDS.map(|word| (word, 0)).into(),
             pace: Pace::default(),
         };
-        book.enrol(roster, panic_threshold, verdicts, now);
+        book.enrol(roster, panic_threshold, &kept.verdicts, now);
         book
     }
 
@@ -105,9 +127,14 @@ impl Book {
     fn enrol(&mut self, roster: Arc<Roster>, panic_threshold: Option<u8>, verdicts: &Verdicts, now: Duration) {
         let mut known: BTreeMap<Arc<Check>, Entry> = self.roster.checks.iter().cloned().zip(self.entries.drain(..)).collect();
         let mut before = vec![None; roster.checks.len()];
+        let mut groups = vec![Vec::new(); roster.checks.len()];
         for (name, number) in &roster.endpoints {
             if let Some(up) = verdicts.get(name) {
                 before[*number] = Some(*up);
+            }
+            let group = name.group_name();
+            if roster.orders.has(&group) && !groups[*number].contains(&group) {
+                groups[*number].push(group);
             }
         }
         let entry = |(check, before): (&Arc<Check>, Option<bool>)| {
@@ -120,6 +147,9 @@ impl Book {
         let dues = self.entries.iter().enumerate().filter_map(|(number, entry)| Some((entry.due?, number)));
         self.timetable = self.timetable.with(dues);
         self.rate = roster.rate();
+        let mut orders = roster.orders.clone();
+        orders.resume(&self.orders);
+        (self.orders, self.groups) = (orders, groups);
         self.roster = roster;
         self.panic_threshold = panic_threshold;
         self.edition += 1;
@@ -169,6 +199,16 @@ impl Book {
         *due = Some(next);
         self.timetable.add(next, number);
         events.extend(flip.map(Event::Flip));
+        if let Outcome::Passed { connected } = outcome
+            && machine.is_up()
+        {
+            for group in &self.groups[number] {
+                let measured = self.rounds.note(group, check.how.interval, now, *connected);
+                if measured.is_some_and(|round_trip| self.orders.measured(group, round_trip)) {
+                    events.push(Event::Order(group.clone()));
+                }
+            }
+        }
         let many = self.panic_threshold.is_some_and(|limit| ward.suspects * 100 > usize::from(limit) * ward.checks);
         match (many, ward.panic) {
             (true, None) => {
@@ -202,6 +242,7 @@ impl Book {
         Report {
             roster: Arc::clone(&self.roster),
             seen: seen.collect(),
+            orders: self.orders.clone(),
             panics: panics.collect(),
             probes: self.probes.clone(),
             pace: self.pace.clone(),
@@ -213,7 +254,7 @@ impl Book {
 mod tests {
     use super::*;
     use crate::{
-        health::outcome::Reason,
+        health::{Order, outcome::Reason},
         model::{EndpointKind, HealthCheck, NameRule},
     };
 
@@ -241,11 +282,12 @@ mod tests {
         Arc::new(Roster {
             checks: (0..count).map(|last| Arc::new(check(last))).collect(),
             endpoints: (0..count).map(|last| (endpoint(last), usize::from(last))).collect(),
+            orders: Orders::default(),
         })
     }
 
     fn book(count: u8, how: &HealthCheck, panic_threshold: Option<u8>) -> Book {
-        Book::new(roster(count, how), panic_threshold, &Verdicts::new(), Duration::ZERO)
+        Book::new(roster(count, how), panic_threshold, &Kept::default(), Duration::ZERO)
     }
 
     /// Runs until `end`; outcomes by number, at once.
@@ -357,7 +399,34 @@ mod tests {
         assert!(first.report(SECOND).seen.iter().all(|seen| !seen.up), "the check says so");
         run(&mut first, Duration::ZERO, 10 * SECOND, |number| if number == 0 { failed(number) } else { passed(number) });
         let verdicts = first.report(10 * SECOND).verdicts();
-        let second = Book::new(roster(3, &how), None, &verdicts, Duration::ZERO);
+        let kept = Kept { verdicts, ..Kept::default() };
+        let second = Book::new(roster(3, &how), None, &kept, Duration::ZERO);
         assert_eq!(second.report(SECOND).seen.iter().map(|seen| seen.up).collect::<Vec<_>>(), [false, true, true]);
+    }
+
+    // proves: B12
+    #[test]
+    fn round_trips_to_healthy_endpoints_decide_the_order_of_groups_and_outlive_a_restart() {
+        let order = Order::new([(name("far"), None), (name("near"), None)]);
+        let mut roster = Roster::clone(&roster(4, &HealthCheck::default()));
+        roster.orders = Orders::from_iter([(name("shop"), name("web"), order)]);
+        // Half of the endpoints are in the other group.
+        let group = |number: &usize| name(if *number < 2 { "far" } else { "near" });
+        let in_group =
+            |(endpoint, number): (&EndpointName, &usize)| (EndpointName { group: group(number), ..endpoint.clone() }, *number);
+        roster.endpoints = roster.endpoints.iter().map(in_group).collect();
+        let roster = Arc::new(roster);
+        let nearest = |book: &Book| {
+            let priority = book.report(SECOND).beliefs(&roster).priority;
+            priority.into_iter().min_by_key(|(_, place)| *place).map(|(group, _)| group.group.to_string())
+        };
+        let mut book = Book::new(Arc::clone(&roster), None, &Kept::default(), Duration::ZERO);
+        assert_eq!(nearest(&book).as_deref(), Some("far"), "as in the file");
+        let took = |number| Outcome::Passed { connected: Duration::from_millis(if number < 2 { 60 } else { 9 }) };
+        let events = run(&mut book, Duration::ZERO, 9 * SECOND, took);
+        assert!(matches!(&events[..], [Event::Order(_)]), "{events:?}");
+        assert_eq!(nearest(&book).as_deref(), Some("near"));
+        let again = Book::new(Arc::clone(&roster), None, &book.report(9 * SECOND).kept(), Duration::ZERO);
+        assert_eq!(nearest(&again).as_deref(), Some("near"));
     }
 }

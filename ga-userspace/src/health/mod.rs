@@ -1,7 +1,7 @@
 //! What is believed of endpoints and groups: who is up, and how far away they are.
 //!
 //! Reading order: `outcome` (what comes of a probe), `machine` (outcomes to a verdict), `timetable` (who is due), `roster` (who is
-//! probed), `book` (all of it together), `report` (the same as values), `belief` (what the plan is told); up to here nothing reads a
+//! probed), `order` and `orders` (which group is nearest), `book` (all of it together), `report` (the same as values), `belief` (what the plan is told); up to here nothing reads a
 //! clock or opens a socket. `probe` and `http` ask; `prober` runs everything.
 
 mod belief;
@@ -9,6 +9,7 @@ mod book;
 mod http;
 mod machine;
 mod order;
+mod orders;
 mod outcome;
 mod probe;
 mod prober;
@@ -17,8 +18,9 @@ mod roster;
 mod timetable;
 
 pub use belief::{Belief, Beliefs};
-pub use book::{Book, Verdicts};
+pub use book::{Book, Kept, Verdicts};
 pub use order::Order;
+pub use orders::Orders;
 pub use outcome::{Outcome, Reason};
 pub use prober::Prober;
 pub use report::{Pace, Panic, Report, Seen};

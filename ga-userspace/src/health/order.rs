@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::Name;
 
 /// Measurements in a row that must agree.
@@ -15,7 +17,7 @@ const LEAST: Duration = Duration::from_millis(5);
 const SMOOTHING: u32 = 8;
 
 /// What is known of one group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
     name: Name,
     /// Set by the file: measurements do not count.
@@ -24,10 +26,11 @@ struct Known {
 }
 
 /// The groups of one listener, in the order of their priority.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     groups: Vec<Known>,
     /// How often in a row the second was found clearly nearer than the first.
+    #[serde(skip)]
     nearer: BTreeMap<(Name, Name), u8>,
 }
 
@@ -47,8 +50,10 @@ impl Order {
             group.latency = before.and_then(|before| before.latency);
         }
         let place = |name: &Name| old.groups.iter().position(|other| other.name == *name).unwrap_or(usize::MAX);
-        let same =
-            self.groups.iter().all(|group| old.groups.iter().any(|other| other.name == group.name && other.fixed == group.fixed));
+        let stays = |group: &Known, other: &Known| {
+            other.name == group.name && other.fixed == group.fixed && (!group.fixed || other.latency == group.latency)
+        };
+        let same = self.groups.iter().all(|group| old.groups.iter().any(|other| stays(group, other)));
         if same {
             self.groups.sort_by_key(|group| place(&group.name));
         } else {
@@ -209,6 +214,8 @@ mod tests {
         assert_eq!(names(&order(&[("a", None), ("b", None)]).resume(&old)), "b a");
         assert_eq!(names(&order(&[("c", None), ("a", None), ("b", None)]).resume(&old)), "b a c");
         assert_eq!(names(&order(&[("a", Some(1)), ("b", None)]).resume(&old)), "a b");
+        let old = order(&[("a", Some(7)), ("b", Some(80))]);
+        assert_eq!(names(&order(&[("a", Some(90)), ("b", Some(80))]).resume(&old)), "b a", "what the file says is newer");
     }
 
     proptest! {

@@ -212,6 +212,7 @@ fn log(event: &Event, errand: &Errand, outcome: &Outcome) {
                 "too many endpoints fail at once: this host is suspected, and nobody is taken out (node.panic_threshold)"
             );
         }
+        Event::Order(group) => tracing::info!(%group, "the order of the groups changed with the latency to this one"),
         Event::Calm { instance } => tracing::info!(%instance, "few enough endpoints fail: verdicts are made again"),
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Belief, Beliefs, Roster, book::Verdicts, outcome::Reason};
+use super::{
+    Belief, Beliefs, Orders, Roster,
+    book::{Kept, Verdicts},
+    outcome::Reason,
+};
 use crate::model::{EndpointName, GroupName, Name};
 
 /// Everything at one moment. Times are what has passed since the prober's first.
@@ -12,6 +16,8 @@ pub struct Report {
     pub roster: Arc<Roster>,
     /// By the check's number.
     pub seen: Vec<Seen>,
+    /// Which groups are nearest.
+    pub orders: Orders,
     /// Instances of which too many checks fail at once: their verdicts are held.
     pub panics: BTreeMap<Name, Panic>,
     /// Probes by what came of them, since the start.
@@ -101,23 +107,27 @@ impl Report {
                 beliefs.endpoints.insert(name.clone(), belief);
             }
             if let Some(round_trip) = self.of(name).filter(|seen| seen.up).and_then(|seen| seen.round_trip) {
-                let (sum, count) = sums.entry(group(name)).or_default();
+                let (sum, count) = sums.entry(name.group_name()).or_default();
                 (*sum, *count) = (*sum + round_trip, *count + 1);
             }
         }
+        let mut orders = roster.orders.clone();
+        orders.resume(&self.orders);
+        beliefs.priority = orders.priority();
         beliefs.latency = sums.into_iter().map(|(group, (sum, count))| (group, sum / count)).collect();
         beliefs
     }
 
+    /// What outlives a restart.
+    pub fn kept(&self) -> Kept {
+        Kept { verdicts: self.verdicts(), orders: self.orders.clone() }
+    }
+
     /// What is believed of every endpoint that is probed.
-    pub fn verdicts(&self) -> Verdicts {
+    pub(super) fn verdicts(&self) -> Verdicts {
         let known = |(name, number): (&EndpointName, &usize)| Some((name.clone(), self.seen.get(*number)?.up));
         self.roster.endpoints.iter().filter_map(known).collect()
     }
-}
-
-fn group(name: &EndpointName) -> GroupName {
-    GroupName { instance: name.instance.clone(), listener: name.listener.clone(), group: name.group.clone() }
 }
 
 #[cfg(test)]

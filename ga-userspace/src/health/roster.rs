@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::Orders;
 use crate::model::{EndpointName, HealthCheck, HealthProtocol, Instance, Intent, Listener, Name};
 
 /// One check. The same one for several listeners is made once.
@@ -29,6 +30,8 @@ pub struct Roster {
     pub checks: Vec<Arc<Check>>,
     /// The number of an endpoint's check.
     pub endpoints: BTreeMap<EndpointName, usize>,
+    /// The orders of groups that probes can change, as they are before the first.
+    pub orders: Orders,
 }
 
 impl Roster {
@@ -43,7 +46,7 @@ impl Roster {
             *value = number;
         }
         let endpoints = by_endpoint.into_iter().map(|(name, check)| (name, numbers[&check])).collect();
-        Self { checks: numbers.into_keys().collect(), endpoints }
+        Self { checks: numbers.into_keys().collect(), endpoints, orders: Orders::of(intent) }
     }
 
     /// Nobody is probed.

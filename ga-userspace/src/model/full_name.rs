@@ -62,6 +62,11 @@ impl EndpointName {
             address: endpoint.address,
         }
     }
+
+    /// The name of its group.
+    pub fn group_name(&self) -> GroupName {
+        GroupName { instance: self.instance.clone(), listener: self.listener.clone(), group: self.group.clone() }
+    }
 }
 
 impl fmt::Display for EndpointName {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ga_common::wire::vlan::Tags;
 use netlink_packet_route::{
     AddressFamily,
     link::{InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
@@ -61,6 +62,13 @@ pub struct Exit {
     pub ifindex: u32,
     /// Outermost first, [`MAX_TAGS`] at most.
     pub tags: Vec<Tag>,
+}
+
+impl Exit {
+    /// The tags as the packet path has them.
+    pub fn packed(&self) -> Tags {
+        self.tags.iter().fold(Tags::NONE, |tags, tag| tags.with(tag.protocol.to_be_bytes(), tag.id))
+    }
 }
 
 /// Follows `ifindex` down to what carries it; none when a parent is unknown or there are more than [`MAX_TAGS`] tags.

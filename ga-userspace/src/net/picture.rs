@@ -77,9 +77,9 @@ impl Picture {
         let Some(exit) = exit(&self.interfaces, route.ifindex) else { return Way::Through(route.ifindex) };
         let mac = self.neighbours.get(&(route.ifindex, route.via)).and_then(|neighbour| neighbour.mac);
         match (mac, self.interfaces.get(&route.ifindex)) {
-            // A frame for a VLAN would have to be tagged, which packets are not yet.
-            (Some(dst_mac), Some(interface)) if exit.tags.is_empty() => {
-                Way::Known(Hop { dst_mac, src_mac: interface.mac, ifindex: exit.ifindex, tags: 0 })
+            // Neighbours in a VLAN know the MAC address of its interface, which need not be that of what carries it.
+            (Some(dst_mac), Some(interface)) => {
+                Way::Known(Hop { dst_mac, src_mac: interface.mac, ifindex: exit.ifindex, tags: exit.packed().0 })
             }
             _ => Way::Through(exit.ifindex),
         }
@@ -90,9 +90,10 @@ impl Picture {
 mod tests {
     use std::net::IpAddr;
 
+    use ga_common::wire::vlan::{CUSTOMER, SERVICE, Tags};
     use netlink_packet_route::{
         AddressFamily,
-        link::{LinkAttribute, LinkFlags, LinkMessage},
+        link::{InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, VlanProtocol},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     };
 
@@ -149,6 +150,32 @@ mod tests {
             assert_eq!((picture.note(&message), picture.way(route())), (news, way), "step {number}");
         }
         assert!(picture.neighbours.is_empty(), "neighbours go with their link");
+    }
+
+    #[test]
+    fn a_way_over_vlans_leaves_by_what_carries_them_with_their_tags() {
+        let mut picture = Picture::default();
+        let vlan = |index, parent, id, protocol| {
+            let mut message = eth0(index, UP);
+            message.header.index = u32::from(index);
+            let data = InfoData::Vlan(vec![InfoVlan::Id(id), InfoVlan::Protocol(protocol)]);
+            message.attributes.extend([LinkAttribute::Link(parent), LinkAttribute::LinkInfo(vec![LinkInfo::Data(data)])]);
+            RouteNetlinkMessage::NewLink(message)
+        };
+        picture.note(&RouteNetlinkMessage::NewLink(eth0(1, UP)));
+        picture.note(&vlan(3, 2, 100, VlanProtocol::Ieee8021Ad));
+        picture.note(&vlan(4, 3, 7, VlanProtocol::Ieee8021Q));
+        let service = Tags::NONE.with(SERVICE, 100);
+        for (ifindex, src, tags) in [(2, 1, Tags::NONE), (3, 3, service), (4, 4, service.with(CUSTOMER, 7))] {
+            let route = Route { ifindex, ..route() };
+            assert_eq!(picture.way(route), Way::Through(2), "interface {ifindex}: the neighbour is not known yet");
+            let mut message = server(7, NeighbourState::Reachable);
+            message.header.ifindex = ifindex;
+            assert_eq!(picture.note(&RouteNetlinkMessage::NewNeighbour(message)), News::Neighbour);
+            let hop = Hop { dst_mac: [7; 6], src_mac: [src; 6], ifindex: 2, tags: tags.0 };
+            assert_eq!(picture.way(route), Way::Known(hop), "interface {ifindex}");
+        }
+        assert_eq!(picture.note(&vlan(3, 2, 101, VlanProtocol::Ieee8021Ad)), News::Link, "another tag is a change");
     }
 
     #[test]

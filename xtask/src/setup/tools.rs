@@ -8,7 +8,7 @@ use super::{apt, have};
 use crate::shell::{Root, Step, cargo, find_program, read, show};
 
 /// A Debian package and the program by which its presence is seen, so that other distributions can bring their own.
-const PROGRAMS: [(&str, &str); 13] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("iproute2", "ip"),
     ("ethtool", "ethtool"),
     ("nftables", "nft"),
@@ -16,6 +16,7 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("iperf3", "iperf3"),
     ("nginx-light", "nginx"),
     ("haproxy", "haproxy"),
+    ("openssl", "openssl"),
     ("bpftool", "bpftool"),
     ("socat", "socat"),
     ("strace", "strace"),
