@@ -25,7 +25,8 @@ use ga_common::{
     path::{
         self, cross,
         explain::{STAGES, Stage, Trace},
-        tables::{Direction, FlowMemory, Scratch, Tables},
+        flow,
+        tables::{Direction, FlowMemory, Half, Scratch, Tables},
         verdict::{Outcome, Verdict},
     },
     word::Word,
@@ -85,11 +86,36 @@ pub(crate) extern "C" fn ga_trace_open_across(asked: u64) -> u64 {
     cross::open(&TraceTables, Outcome::from_bits(asked)).bits()
 }
 
-/// [`cross::answer`].
+/// As [`crate::apart::ga_claim4`], which nothing is claimed by.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn ga_trace_answer_across(asked: u64) -> u64 {
-    cross::answer(&TraceTables, Outcome::from_bits(asked)).bits()
+pub(crate) extern "C" fn ga_trace_claim4(hash: u64) -> u32 {
+    flow::claim::<1, 6, TraceTables>(&TraceTables, hash, TraceTables.tick())
+}
+
+/// As [`crate::apart::ga_taken4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_taken4(is_reply: u32, hash: u64, mine: u32) -> u32 {
+    let Some(room) = FlowMemory::<1, 6>::room(&TraceTables) else { return mine };
+    let which = if is_reply != 0 { Half::Return } else { Half::Forward };
+    flow::taken::<1, 6, TraceTables>(&TraceTables, room.half(which), hash, TraceTables.tick(), mine)
+}
+
+/// As [`crate::apart::ga_claim6`], which nothing is claimed by.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_claim6(hash: u64) -> u32 {
+    flow::claim::<4, 14, TraceTables>(&TraceTables, hash, TraceTables.tick())
+}
+
+/// As [`crate::apart::ga_taken6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_taken6(is_reply: u32, hash: u64, mine: u32) -> u32 {
+    let Some(room) = FlowMemory::<4, 14>::room(&TraceTables) else { return mine };
+    let which = if is_reply != 0 { Half::Return } else { Half::Forward };
+    flow::taken::<4, 14, TraceTables>(&TraceTables, room.half(which), hash, TraceTables.tick(), mine)
 }
 
 /// As [`crate::apart::ga_pair_across`].
@@ -136,7 +162,7 @@ impl cross::Steps for TraceAcross {
 
     #[inline(always)]
     fn answer(&mut self, asked: Outcome) -> Outcome {
-        Outcome::from_bits(black_box(ga_trace_answer_across(asked.bits())))
+        cross::answer(&TraceTables, asked)
     }
 
     #[inline(always)]
@@ -186,6 +212,16 @@ impl FlowMemory<1, 6> for TraceTables {
     fn mask(&self, settings: &Settings) -> u32 {
         settings.flow4_mask
     }
+
+    #[inline(always)]
+    fn claim(&self, hash: u64) -> u32 {
+        black_box(ga_trace_claim4(hash))
+    }
+
+    #[inline(always)]
+    fn taken(&self, _room: &Scratch<1>, which: Half, hash: u64, mine: u32) -> u32 {
+        black_box(ga_trace_taken4(u32::from(which == Half::Return), hash, mine))
+    }
 }
 
 impl FlowMemory<4, 14> for TraceTables {
@@ -210,6 +246,16 @@ impl FlowMemory<4, 14> for TraceTables {
     #[inline(always)]
     fn mask(&self, settings: &Settings) -> u32 {
         settings.flow6_mask
+    }
+
+    #[inline(always)]
+    fn claim(&self, hash: u64) -> u32 {
+        black_box(ga_trace_claim6(hash))
+    }
+
+    #[inline(always)]
+    fn taken(&self, _room: &Scratch<4>, which: Half, hash: u64, mine: u32) -> u32 {
+        black_box(ga_trace_taken6(u32::from(which == Half::Return), hash, mine))
     }
 }
 
