@@ -46,6 +46,13 @@ pub(crate) extern "C" fn ga_walk(ctx: *mut xdp_md, next: u32, offset: u32, end: 
     extension::walk(&mut FarFrame::new(ctx), next as u8, offset as usize, end as usize).bits()
 }
 
+/// [`path::refuse::packet`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_refuse(ctx: *mut xdp_md, outcome: u64) -> u64 {
+    path::refuse::packet(&mut FarFrame::new(ctx), Outcome::from_bits(outcome)).bits()
+}
+
 /// [`path::icmp::packet`].
 #[unsafe(no_mangle)]
 #[inline(never)]

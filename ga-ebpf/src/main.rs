@@ -26,14 +26,14 @@ use ga_common::{
         reason::{Drop, Pass},
     },
     path::{
-        self, cross,
+        self, cross, refuse,
         verdict::{Outcome, Verdict},
     },
     wire::frame::Frame as _,
 };
 
 use crate::{
-    apart::{Across, ga_icmp},
+    apart::{Across, ga_icmp, ga_refuse},
     frame::XdpFrame,
     tables::KernelTables,
 };
@@ -50,6 +50,7 @@ pub(crate) fn ga(ctx: XdpContext) -> u32 {
 fn decide(ctx: &XdpContext) -> Outcome {
     let outcome = match path::flows(&mut XdpFrame::new(ctx), &KernelTables) {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_icmp(ctx.ctx))),
+        outcome if refuse::is_refused(outcome) => Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))),
         outcome => outcome,
     };
     if outcome.is_across() { cross::decide(&mut Across(ctx.ctx), outcome) } else { outcome }
@@ -65,7 +66,7 @@ fn act(ctx: &XdpContext, outcome: Outcome) -> u32 {
         }
         Verdict::Drop(reason) => {
             count_drop(reason, outcome.listener());
-            XDP_DROP
+            if outcome.is_answered() { XDP_TX } else { XDP_DROP }
         }
         Verdict::Send(ifindex) if ifindex == XdpFrame::new(ctx).ifindex() => XDP_TX,
         // SAFETY: a helper call without pointers; an interface that is gone makes the kernel drop and count the packet.

@@ -25,7 +25,7 @@ use ga_common::{
     path::{
         self, cross,
         explain::{STAGES, Stage, Trace},
-        flow,
+        flow, refuse,
         tables::{Direction, FlowMemory, Half, Scratch, Tables},
         verdict::{Outcome, Verdict},
     },
@@ -33,6 +33,7 @@ use ga_common::{
 };
 
 use crate::{
+    apart::ga_refuse,
     frame::{FarFrame, XdpFrame},
     maps,
     tables::KernelTables,
@@ -51,12 +52,16 @@ static TRACE_ROOM6: Array<Scratch<4>, 1> = Array::new();
 pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
     let outcome = match path::flows(&mut XdpFrame::new(&ctx), &TraceTables) {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_icmp(ctx.ctx))),
+        outcome if refuse::is_refused(outcome) => Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))),
         outcome => outcome,
     };
     let outcome = match outcome.is_across() {
         true => cross::decide(&mut TraceAcross(ctx.ctx), outcome),
         false => outcome,
     };
+    if outcome.is_answered() {
+        TraceTables.explain(Stage::refused);
+    }
     TraceTables.explain(|| Stage::verdict(outcome));
     match outcome.verdict() {
         Verdict::Pass(_) => XDP_PASS,
@@ -93,7 +98,7 @@ pub(crate) extern "C" fn ga_trace_claim4(hash: u64) -> u32 {
     flow::claim::<1, 6, TraceTables>(&TraceTables, hash, TraceTables.tick())
 }
 
-/// As [`crate::apart::ga_taken4`].
+/// As [`crate::apart::ga_taken4`]; that of IPv6 would be one function more on a stack that is small.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_taken4(is_reply: u32, hash: u64, mine: u32) -> u32 {
@@ -107,15 +112,6 @@ pub(crate) extern "C" fn ga_trace_taken4(is_reply: u32, hash: u64, mine: u32) ->
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_claim6(hash: u64) -> u32 {
     flow::claim::<4, 14, TraceTables>(&TraceTables, hash, TraceTables.tick())
-}
-
-/// As [`crate::apart::ga_taken6`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn ga_trace_taken6(is_reply: u32, hash: u64, mine: u32) -> u32 {
-    let Some(room) = FlowMemory::<4, 14>::room(&TraceTables) else { return mine };
-    let which = if is_reply != 0 { Half::Return } else { Half::Forward };
-    flow::taken::<4, 14, TraceTables>(&TraceTables, room.half(which), hash, TraceTables.tick(), mine)
 }
 
 /// As [`crate::apart::ga_pair_across`].
@@ -251,11 +247,6 @@ impl FlowMemory<4, 14> for TraceTables {
     #[inline(always)]
     fn claim(&self, hash: u64) -> u32 {
         black_box(ga_trace_claim6(hash))
-    }
-
-    #[inline(always)]
-    fn taken(&self, _room: &Scratch<4>, which: Half, hash: u64, mine: u32) -> u32 {
-        black_box(ga_trace_taken6(u32::from(which == Half::Return), hash, mine))
     }
 }
 

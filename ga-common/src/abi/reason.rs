@@ -40,7 +40,7 @@ reasons! {
         Malformed = "malformed", "headers contradict each other or the frame is shorter than they say";
         Fragment = "fragment", "IP fragments are not supported on listeners";
         NoFlow = "no_flow", "a TCP segment other than SYN that belongs to no known flow";
-        NoEndpoint = "no_endpoint", "the listener has no endpoint that may receive traffic";
+        NoEndpoint = "no_endpoint", "the listener has no endpoint that may receive traffic; a TCP client is told by a RST";
         NoEgress = "no_egress", "the instance has no egress address of the endpoint's family";
         NoPort = "no_port", "no free NAT port towards the endpoint was found within the retries";
         FlowTableFull = "flow_table_full", "no free or expired slot in the flow table groups of this packet";

@@ -60,6 +60,7 @@ const QUOTED: u8 = 12;
 const TRANSLATED: u8 = 13;
 const ANSWERED: u8 = 14;
 const DENIED: u8 = 15;
+const REFUSED: u8 = 16;
 
 impl Stage {
     #[inline(always)]
@@ -94,6 +95,12 @@ impl Stage {
     #[inline(always)]
     pub fn answered() -> Self {
         Self::of(ANSWERED, 0, 0)
+    }
+
+    /// A SYN was answered by a RST.
+    #[inline(always)]
+    pub fn refused() -> Self {
+        Self::of(REFUSED, 0, 0)
     }
 
     /// The packet that an ICMP error is about, as those look that come the other way.
@@ -258,6 +265,8 @@ mod step {
         },
         /// An echo request was answered.
         Answered,
+        /// A SYN was answered by a RST.
+        Refused,
         /// The packet that an ICMP error is about, as we sent it.
         Quoted(TupleSeen),
         /// The same as it came to us.
@@ -341,6 +350,7 @@ mod step {
                     Step::Icmp { src: src.ip(), dst: dst.ip(), kind, ttl, tags: Tags(self.word), offset: self.half }
                 }
                 ANSWERED => Step::Answered,
+                REFUSED => Step::Refused,
                 QUOTED => Step::Quoted(self.tuple()?.turned()),
                 TRANSLATED => Step::Translated(self.tuple()?.turned()),
                 ROLES => Step::Roles(Address {
@@ -454,6 +464,7 @@ mod tests {
         assert_eq!(Stage::quoted(&v4).read(), Some(Step::Quoted(turned)));
         assert_eq!(Stage::translated(&v4).read(), Some(Step::Translated(turned)));
         assert_eq!(Stage::answered().read(), Some(Step::Answered));
+        assert_eq!(Stage::refused().read(), Some(Step::Refused));
         let service = Service { listener: ListenerId(9), endpoint_port: [0x1f, 0x90] };
         assert_eq!(Stage::service(service).read(), Some(Step::Service { listener: ListenerId(9), endpoint_port: 8080 }));
         assert_eq!(Stage::denied(ListenerId(9)).read(), Some(Step::Denied { listener: ListenerId(9) }));

@@ -11,6 +11,7 @@ pub mod flow;
 pub mod icmp;
 pub mod link;
 pub mod parse;
+pub mod refuse;
 pub mod rewrite;
 pub mod select;
 pub mod tables;
@@ -42,14 +43,15 @@ use crate::{
 pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let outcome = match flows(frame, tables) {
         OTHER_PROTOCOL => icmp::packet(frame, tables),
+        outcome if refuse::is_refused(outcome) => refuse::packet(frame, outcome),
         outcome => outcome,
     };
     if outcome.is_across() { cross::decide(&mut cross::Plain { frame, tables }, outcome) } else { outcome }
 }
 
-/// The first half of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, and what of either
-/// [is across](Outcome::is_across) is [`cross::decide`]'s. The kernel has several programs for its verifier to judge in the place of
-/// one.
+/// The first half of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, what is refused is
+/// [`refuse::packet`]'s to answer, and what [is across](Outcome::is_across) is [`cross::decide`]'s. The kernel has several programs
+/// for its verifier to judge in the place of one.
 #[inline(always)]
 pub fn flows<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let Some(link) = link::read(frame) else { return Outcome::pass(Pass::NotIp) };

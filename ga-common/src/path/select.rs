@@ -272,7 +272,7 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
         let reply_hash = hash(settings, &room.reply);
         let owner = FlowMemory::<K, W>::taken(tables, room, Half::Return, reply_hash, NO_SLOT);
         if T::DRY {
-            tell_candidate(tables, &room.reply, owner == NO_SLOT);
+            tell_candidate(tables, &room.reply, owner);
         }
         if owner == NO_SLOT {
             let back = FlowMemory::<K, W>::claim(tables, reply_hash);
@@ -294,10 +294,10 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     Err(Drop::NoPort)
 }
 
-/// Explains which reply tuple was tried. A function of its own because what it says lies on the stack.
+/// Explains which reply tuple was tried, and whether somebody has it. A function of its own because what it says lies on the stack.
 #[inline(never)]
-fn tell_candidate<const K: usize, T: Tables>(tables: &T, reply: &Tuple<K>, is_free: bool) {
-    tables.explain(|| Stage::candidate(reply, is_free));
+fn tell_candidate<const K: usize, T: Tables>(tables: &T, reply: &Tuple<K>, owner: u32) {
+    tables.explain(|| Stage::candidate(reply, owner == NO_SLOT));
 }
 
 /// The `draw`th port of this CPU: ports are dealt out to CPUs in turn, so that no two CPUs can claim the same one.

@@ -44,6 +44,9 @@ impl Outcome {
     const SEND: u64 = 2 << 48;
     const KIND: u64 = 3 << 48;
 
+    /// A dropped packet made way for an answer in its frame.
+    const ANSWERED: u64 = 1 << 50;
+
     /// Not decided: the packet belongs to no known flow.
     pub(super) const UNKNOWN: Self = Self(Self::KIND);
 
@@ -128,6 +131,18 @@ impl Outcome {
     #[inline(always)]
     pub const fn drop(reason: Drop, listener: ListenerId) -> Self {
         Self::new(Self::DROP, reason as u32, listener)
+    }
+
+    /// The same of a dropped packet whose frame holds an answer by now, to be sent where the packet came from.
+    #[inline(always)]
+    pub const fn answered(self) -> Self {
+        Self(self.0 | Self::ANSWERED)
+    }
+
+    /// Whether it is [`Self::answered`].
+    #[inline(always)]
+    pub const fn is_answered(self) -> bool {
+        self.0 & Self::ANSWERED != 0
     }
 
     /// Sent out of an interface.

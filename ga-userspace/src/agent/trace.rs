@@ -165,6 +165,7 @@ impl Agent {
                     }
                 },
                 Step::Reopened { .. } => trace.known = false,
+                Step::Refused => trace.frame_after = Some(Frame::of(after.len() as u32, after)),
                 Step::Roles(_)
                 | Step::Chosen { .. }
                 | Step::Candidate { .. }
@@ -252,6 +253,7 @@ impl Words {
                 ),
             ),
             Step::Answered => ("echo", "answered, to where it came from".to_owned()),
+            Step::Refused => ("refuse", "answered by a RST, to where it came from".to_owned()),
             Step::Quoted(TupleSeen { src, dst, protocol }) => {
                 ("quote", format!("the message is about a {} packet from {src} to {dst}", protocol_word(*protocol)))
             }

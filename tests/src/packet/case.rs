@@ -126,7 +126,7 @@ pub struct Packet {
     pub cut: usize,
     /// The whole frame, in hex, instead of all this.
     pub raw: Option<String>,
-    /// `pass: reason`, `drop: reason`, `send: tx` or `send: redirect`.
+    /// `pass: reason`, `drop: reason`, `refuse: reason` (dropped, and a RST sent back), `send: tx` or `send: redirect`.
     pub expect: String,
     /// The listener a drop is counted for; not looked at unless given.
     pub listener: Option<u16>,

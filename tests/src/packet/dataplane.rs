@@ -17,6 +17,8 @@ pub enum Action {
     Pass(Pass),
     /// Dropped, for a reason that was counted once, for a listener.
     Drop(Drop, ListenerId),
+    /// The same, and an answer in its place is out by the interface it came in by.
+    Refuse(Drop, ListenerId),
     /// Out by the interface it came in by.
     Tx,
     /// Out by another interface.

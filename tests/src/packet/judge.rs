@@ -18,6 +18,7 @@ use super::{
     case::{Case, Counted, Packet},
     craft::{Bound, Changed, Ends, Socket, frame, frame_between, mac, socket, unbind, with_zero_sum},
     dataplane::{Action, Dataplane, Seen},
+    model::refusal::refusal,
     show::{difference, hex},
     world::{BEHIND, INGRESS, World, is_egress, is_endpoint, macs_to, world},
 };
@@ -70,7 +71,7 @@ impl Coverage {
             Action::Pass(reason) => {
                 *self.passes.entry(reason).or_default() += 1;
             }
-            Action::Drop(reason, _) => {
+            Action::Drop(reason, _) | Action::Refuse(reason, _) => {
                 *self.drops.entry(reason).or_default() += 1;
             }
             Action::Tx | Action::Redirect => {}
@@ -134,11 +135,16 @@ fn one(plane: &mut dyn Dataplane, world: &World, packet: &Packet, bound: &mut Bo
     let action = describe(seen.action);
     ensure!(action == packet.expect, "expected {:?}, got {action:?} for {}", packet.expect, hex(&input));
     match (seen.action, packet.listener) {
-        (Action::Drop(_, listener), Some(want)) => ensure!(listener.0 == want, "counted for listener {listener}, not {want}"),
-        (Action::Pass(_) | Action::Tx | Action::Redirect | Action::Drop(..), _) => {}
+        (Action::Drop(_, listener) | Action::Refuse(_, listener), Some(want)) => {
+            ensure!(listener.0 == want, "counted for listener {listener}, not {want}")
+        }
+        (Action::Pass(_) | Action::Tx | Action::Redirect | Action::Drop(..) | Action::Refuse(..), _) => {}
     }
     if matches!(seen.action, Action::Tx | Action::Redirect) {
         sent(world, packet, &seen, bound)?;
+    } else if matches!(seen.action, Action::Refuse(..)) {
+        let want = refusal(&input).context("this cannot be refused by a RST")?;
+        ensure!(want == seen.bytes, "not the RST that was expected:\n{}", difference(&want, &seen.bytes));
     } else {
         ensure!(seen.bytes == input, "not sent, but changed:\n{}", difference(&input, &seen.bytes));
     }
@@ -152,6 +158,7 @@ fn describe(action: Action) -> String {
     match action {
         Action::Pass(reason) => format!("pass: {}", reason.name()),
         Action::Drop(reason, _) => format!("drop: {}", reason.name()),
+        Action::Refuse(reason, _) => format!("refuse: {}", reason.name()),
         Action::Tx => "send: tx".to_owned(),
         Action::Redirect => "send: redirect".to_owned(),
     }

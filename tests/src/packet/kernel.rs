@@ -143,7 +143,9 @@ impl Reasons {
     fn note(&mut self, action: Action) {
         match action {
             Action::Pass(reason) => *self.passes.entry(reason).or_default() += 1,
-            Action::Drop(reason, listener) => *self.drops.entry((listener, reason)).or_default() += 1,
+            Action::Drop(reason, listener) | Action::Refuse(reason, listener) => {
+                *self.drops.entry((listener, reason)).or_default() += 1
+            }
             Action::Tx | Action::Redirect => {}
         }
     }
@@ -154,7 +156,7 @@ fn code(action: Action) -> u32 {
     match action {
         Action::Drop(..) => 1,
         Action::Pass(_) => 2,
-        Action::Tx => 3,
+        Action::Tx | Action::Refuse(..) => 3,
         Action::Redirect => 4,
     }
 }

@@ -90,7 +90,7 @@ pub fn run(plane: &mut dyn Dataplane, corpus: &BTreeMap<String, Vec<Case>>, seed
         let seen = plane.send(&packet).with_context(|| format!("packet {number} of seed {seed}: {}", hex(&packet)))?;
         match seen.action {
             Action::Pass(_) => fates.passed += 1,
-            Action::Drop(..) => fates.dropped += 1,
+            Action::Drop(..) | Action::Refuse(..) => fates.dropped += 1,
             Action::Tx | Action::Redirect => {
                 fates.sent += 1;
                 let reply = turned(&seen.bytes);

@@ -191,6 +191,7 @@ impl Dataplane for Simulator {
         let outcome = self.sim.run(&mut bytes);
         let (action, ifindex) = match outcome.verdict() {
             Verdict::Pass(reason) => (Action::Pass(reason), None),
+            Verdict::Drop(reason) if outcome.is_answered() => (Action::Refuse(reason, outcome.listener()), Some(INGRESS)),
             Verdict::Drop(reason) => (Action::Drop(reason, outcome.listener()), None),
             Verdict::Send(INGRESS) => (Action::Tx, Some(INGRESS)),
             Verdict::Send(ifindex) => (Action::Redirect, Some(ifindex)),

@@ -11,6 +11,7 @@
 pub mod icmp;
 pub mod link;
 pub mod pair;
+pub mod refusal;
 pub mod segment;
 pub mod sip;
 pub mod site;
@@ -31,6 +32,7 @@ use ga_common::abi::{
 use self::{
     icmp::Message,
     pair::{Alive, Pair, Way},
+    refusal::refusal,
     segment::{Flags, Out, Segment, TCP, ends, read, rewritten},
     sip::sip,
     site::Site,
@@ -350,6 +352,7 @@ impl Model {
             {
                 unchanged(frame, seen)
             }
+            Expected::Not(Fate::Drop(Drop::NoEndpoint, id)) if let Some(bytes) = refusal(frame) => refused(*id, &bytes, seen),
             Expected::Not(fate) | Expected::Noted(_, _, fate) => unsent(*fate, frame, seen),
             Expected::Sent(_, pair, way, away) => {
                 if *way == Way::There && pair.egress.is_none() {
@@ -554,6 +557,13 @@ fn unsent(fate: Fate, frame: &[u8], seen: &Seen) -> anyhow::Result<()> {
     };
     ensure!(seen.action == want, "the model says {want:?}, the data path {:?}", seen.action);
     unchanged(frame, seen)
+}
+
+fn refused(id: ListenerId, bytes: &[u8], seen: &Seen) -> anyhow::Result<()> {
+    let want = Action::Refuse(Drop::NoEndpoint, id);
+    ensure!(seen.action == want, "the model says {want:?}, the data path {:?}", seen.action);
+    ensure!(seen.bytes == bytes, "not the RST of the model:\n{}", difference(bytes, &seen.bytes));
+    Ok(())
 }
 
 fn unchanged(frame: &[u8], seen: &Seen) -> anyhow::Result<()> {
