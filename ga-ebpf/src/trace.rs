@@ -98,13 +98,13 @@ pub(crate) extern "C" fn ga_trace_claim4(hash: u64) -> u32 {
     flow::claim::<1, 6, TraceTables>(&TraceTables, hash, TraceTables.tick())
 }
 
-/// As [`crate::apart::ga_taken4`]; that of IPv6 would be one function more on a stack that is small.
+/// As [`crate::apart::ga_taken6`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn ga_trace_taken4(is_reply: u32, hash: u64, mine: u32) -> u32 {
-    let Some(room) = FlowMemory::<1, 6>::room(&TraceTables) else { return mine };
+pub(crate) extern "C" fn ga_trace_taken6(is_reply: u32, hash: u64, mine: u32) -> u32 {
+    let Some(room) = FlowMemory::<4, 14>::room(&TraceTables) else { return mine };
     let which = if is_reply != 0 { Half::Return } else { Half::Forward };
-    flow::taken::<1, 6, TraceTables>(&TraceTables, room.half(which), hash, TraceTables.tick(), mine)
+    flow::taken::<4, 14, TraceTables>(&TraceTables, room.half(which), hash, TraceTables.tick(), mine)
 }
 
 /// As [`crate::apart::ga_claim6`], which nothing is claimed by.
@@ -112,6 +112,15 @@ pub(crate) extern "C" fn ga_trace_taken4(is_reply: u32, hash: u64, mine: u32) ->
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_claim6(hash: u64) -> u32 {
     flow::claim::<4, 14, TraceTables>(&TraceTables, hash, TraceTables.tick())
+}
+
+/// As [`crate::apart::ga_taken4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_taken4(is_reply: u32, hash: u64, mine: u32) -> u32 {
+    let Some(room) = FlowMemory::<1, 6>::room(&TraceTables) else { return mine };
+    let which = if is_reply != 0 { Half::Return } else { Half::Forward };
+    flow::taken::<1, 6, TraceTables>(&TraceTables, room.half(which), hash, TraceTables.tick(), mine)
 }
 
 /// As [`crate::apart::ga_pair_across`].
@@ -247,6 +256,11 @@ impl FlowMemory<4, 14> for TraceTables {
     #[inline(always)]
     fn claim(&self, hash: u64) -> u32 {
         black_box(ga_trace_claim6(hash))
+    }
+
+    #[inline(always)]
+    fn taken(&self, _room: &Scratch<4>, which: Half, hash: u64, mine: u32) -> u32 {
+        black_box(ga_trace_taken6(u32::from(which == Half::Return), hash, mine))
     }
 }
 

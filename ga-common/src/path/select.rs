@@ -259,7 +259,6 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     let (Some(to), Some(egress)) = (tables.endpoint(room.endpoint), tables.egress(room.instance)) else {
         return Err(Drop::NoEgress);
     };
-    let [e0, e1] = room.service.endpoint_port;
     let [c0, c1, ..] = room.packet.tuple.ports;
     let mut draw = room.hash as u32;
     // The client's own port first (RFC 4787 section 4.2.1): a client that comes again and again meets itself.
@@ -268,6 +267,7 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     for attempt in 0..u64::from(NAT_RETRIES) {
         let Some(addrs) = A::reply(&to.addr, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
         let [p0, p1] = port.unwrap_or_else(|| nat_port(settings, tables.cpu(), draw)).to_be_bytes();
+        let [e0, e1] = room.service.endpoint_port;
         room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.packet.tuple.protocol };
         let reply_hash = hash(settings, &room.reply);
         let owner = FlowMemory::<K, W>::taken(tables, room, Half::Return, reply_hash, NO_SLOT);
