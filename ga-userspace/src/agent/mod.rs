@@ -9,6 +9,7 @@ mod gate;
 mod health;
 mod next_hops;
 mod overrides;
+mod ports;
 mod report;
 mod reset;
 mod trace;
@@ -38,6 +39,7 @@ use self::{
     data_path::DataPath,
     health::{Begun, Health},
     overrides::OverrideFile,
+    ports::Ports,
     reset::Resets,
     trace::{Asked, Tracer},
     watch::{Ending, Order, Watching},
@@ -88,6 +90,7 @@ struct Agent {
     config_hash: String,
     overrides: Overrides,
     override_file: OverrideFile,
+    ports: Ports,
     beliefs: Beliefs,
     health: Health,
     plan: Plan,
@@ -217,14 +220,17 @@ fn parse(file: &str, text: String) -> Result<Read, Error> {
 impl Agent {
     async fn start(options: Options, notify: mpsc::Sender<Notice>) -> Result<Self, Error> {
         program::check_capabilities()?;
-        let Read { loaded, hash, .. } = read(&options.config)?;
+        let Read { mut loaded, hash, text } = read(&options.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{}: {}", options.config.display(), warning.message);
         }
-        let intent = loaded.intent;
         let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
+        let mut ports = Ports::open(&options.state_dir)?;
+        let given = ports.settle(&mut loaded, &text)?;
+        ports.keep(given)?;
+        let intent = loaded.intent;
         let begun = Begun::read(&options.state_dir, &intent)?;
         let beliefs = begun.beliefs();
         let resets = Resets::open().map_err(|source| Error::System { what: "raw socket (CAP_NET_RAW)", source })?;
@@ -250,6 +256,7 @@ impl Agent {
             config_hash: hash,
             overrides,
             override_file,
+            ports,
             beliefs,
             health,
             plan,
@@ -316,10 +323,19 @@ impl Agent {
     }
 
     async fn try_reload(&mut self) -> Result<Reloaded, Error> {
-        let Read { loaded, text, hash } = read(&self.options.config)?;
+        let Read { mut loaded, text, hash } = read(&self.options.config)?;
+        let given = self.ports.settle(&mut loaded, &text)?;
         self.check_change(&loaded, text)?;
         let overrides = self.overrides.clone();
-        let changes = self.apply(loaded.intent, overrides).await?;
+        // Kept first: a restart must give away the same.
+        let before = self.ports.keep(given)?;
+        let changes = match self.apply(loaded.intent, overrides).await {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.ports.keep(before)?;
+                return Err(error);
+            }
+        };
         self.config_hash = hash;
         Ok(Reloaded {
             schema_version: status::SCHEMA_VERSION,
@@ -377,7 +393,8 @@ impl Agent {
     }
 
     fn preview(&self, file: &str, text: String) -> Result<Planned, Error> {
-        let Read { loaded, text, .. } = parse(file, text)?;
+        let Read { mut loaded, text, .. } = parse(file, text)?;
+        self.ports.settle(&mut loaded, &text)?;
         self.check_change(&loaded, text)?;
         let beliefs = self.health.beliefs(&Roster::of(&loaded.intent));
         let plan = self.planned(&loaded.intent, &self.overrides, &beliefs)?;

@@ -28,17 +28,20 @@ impl OverrideFile {
     }
 
     pub(super) fn write(&self, overrides: &Overrides) -> Result<(), Error> {
-        let new = self.0.with_extension("new");
-        let write = || -> io::Result<()> {
-            let mut file = fs::File::create(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(overrides)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &self.0)
-        };
-        write().map_err(|source| self.error(source))
+        let bytes = serde_json::to_vec_pretty(overrides).map_err(|error| self.error(error.into()))?;
+        write_whole(&self.0, &bytes).map_err(|source| self.error(source))
     }
 
     fn error(&self, source: io::Error) -> Error {
         Error::State { path: self.0.clone(), source }
     }
+}
+
+/// Puts `bytes` in the place of what `path` holds, all of them or none.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = fs::File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
 }

@@ -41,7 +41,7 @@ fn why_not_an_address(text: &str) -> &'static str {
 }
 
 /// Why packets cannot have this address.
-fn unusable(address: IpAddr) -> Option<&'static str> {
+pub(super) fn unusable(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(v4) => unusable_v4(v4),
         IpAddr::V6(v6) => unusable_v6(v6),

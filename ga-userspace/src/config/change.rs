@@ -16,6 +16,10 @@ pub(super) fn check(old: &Intent, new: &Loaded) -> Vec<Problem> {
     for (instance, running) in old.listeners() {
         let Some(next) = counterpart(instance, running, &new.intent) else { continue };
         let Some(places) = new.places.get(&(instance.id.to_string(), running.name.to_string())) else { continue };
+        if running.is_custom() != next.is_custom() {
+            routing_stays(running, places, &mut problems);
+            continue;
+        }
         mapped_ports_stay(running, next, places, &mut problems);
         protocol_stays(running, next, places, &mut problems);
     }
@@ -35,6 +39,13 @@ fn mapped_ports_stay(running: &Listener, next: &Listener, places: &ListenerPlace
             .help(format!("first remove the mapping of port {port} and reload, then remove the port; or keep the port"));
         problems.push(draft.at(Severity::Error, places.ports.clone()));
     }
+}
+
+fn routing_stays(running: &Listener, places: &ListenerPlaces, problems: &mut Vec<Problem>) {
+    let kind = if running.is_custom() { "custom_routing" } else { "standard" };
+    let draft = Fault::new(Kind::Change, format!("the type cannot change: the running listener is of type {kind}"))
+        .help("remove the listener and reload, then add it again; or give the new one another name");
+    problems.push(draft.at(Severity::Error, places.routing.clone()));
 }
 
 fn protocol_stays(running: &Listener, next: &Listener, places: &ListenerPlaces, problems: &mut Vec<Problem>) {

@@ -37,17 +37,17 @@ pub(super) const LIMITS: Keys = Keys {
         "acl_entries_per_listener",
         "acl_entries_per_instance",
         "listeners_per_acl",
+        "custom_groups_per_listener",
+        "custom_destinations_per_group",
+        "custom_endpoints_per_group",
+        "custom_policy_addresses_per_endpoint",
+        "custom_policy_ranges_per_address",
     ],
     later: &[
         "virtual_groups_per_listener",
         "rules_per_listener",
         "rule_condition_items_per_listener",
         "http_idle_timeout_max",
-        "custom_groups_per_listener",
-        "custom_destinations_per_group",
-        "custom_endpoints_per_group",
-        "custom_policy_addresses_per_endpoint",
-        "custom_policy_ranges_per_address",
         "additional_certs_per_listener",
         "vsg_servers_total",
         "vsg_server_attachments",
@@ -72,6 +72,7 @@ pub(super) const LISTENER: Keys = Keys {
         "all_unhealthy",
         "failover_to_zero_ratio",
         "endpoint_group",
+        "custom_group",
     ],
     later: &[
         "request_timeout",
@@ -85,7 +86,6 @@ pub(super) const LISTENER: Keys = Keys {
         "rule",
         "rule_matching",
         "http_sniff",
-        "custom_group",
         "vserver_group",
         "proxy_protocol",
     ],
@@ -143,8 +143,21 @@ pub(super) const HEALTH_CHECK: Keys = Keys {
 pub(super) const ENDPOINT: Keys = Keys {
     table: "`[[instance.listener.endpoint_group.endpoint]]`",
     known: &["type", "address", "weight"],
-    later: &["sub_address", "vserver_group", "via", "cidr", "policy", "allow", "path_prefix", "name"],
+    later: &["sub_address", "vserver_group", "via", "path_prefix", "name"],
 };
+
+pub(super) const CUSTOM_GROUP: Keys = Keys {
+    table: "`[[instance.listener.custom_group]]`",
+    known: &["name", "description", "region", "destinations", "preserve_client_ip", "endpoint"],
+    later: &["return"],
+};
+
+pub(super) const DESTINATION: Keys = Keys { table: "a destination", known: &["ports", "protocols"], later: &[] };
+
+pub(super) const CUSTOM_ENDPOINT: Keys =
+    Keys { table: "`[[instance.listener.custom_group.endpoint]]`", known: &["type", "cidr", "policy", "allow"], later: &[] };
+
+pub(super) const ALLOWED: Keys = Keys { table: "an entry of `allow`", known: &["address", "ports"], later: &[] };
 
 impl Keys {
     /// Why `key` cannot be set, where the product documents it as fixed.
@@ -200,6 +213,7 @@ mod tests {
             ACL,
             ACL_ENTRY,
             LISTENER_ACL,
+            CUSTOM_GROUP,
         ] {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)), "{}", keys.table);
         }

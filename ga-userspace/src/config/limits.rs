@@ -31,6 +31,16 @@ pub(super) const ACL_ENTRIES_PER_LISTENER: RangeInclusive<u32> = 0..=2 * acl::MA
 pub(super) const ACL_ENTRIES_PER_INSTANCE: RangeInclusive<u32> = 0..=100_000_000;
 /// Documented: 10. No ceiling but that of listeners.
 pub(super) const LISTENERS_PER_ACL: RangeInclusive<u32> = 1..=MAX_LISTENERS;
+/// Documented ceiling 5.
+pub(super) const CUSTOM_GROUPS_PER_LISTENER: RangeInclusive<u32> = 1..=5;
+/// No documented ceiling.
+pub(super) const CUSTOM_DESTINATIONS_PER_GROUP: RangeInclusive<u32> = 1..=64;
+/// Documented ceiling 20.
+pub(super) const CUSTOM_ENDPOINTS_PER_GROUP: RangeInclusive<u32> = 1..=20;
+/// No documented ceiling.
+pub(super) const CUSTOM_POLICY_ADDRESSES_PER_ENDPOINT: RangeInclusive<u32> = 1..=1_000;
+/// No documented ceiling.
+pub(super) const CUSTOM_POLICY_RANGES_PER_ADDRESS: RangeInclusive<u32> = 1..=100;
 
 const _: () = assert!(*INSTANCES.end() <= MAX_INSTANCES, "a documented number of instances must fit");
 const _: () = assert!(*ENDPOINTS_PER_GROUP.end() <= MAX_ENDPOINTS, "a documented number of endpoints must fit");
@@ -69,6 +79,31 @@ pub(super) fn read(document: &Table<'_>, cx: &mut Context<'_>) -> Limits {
         acl_entries_per_listener: number("acl_entries_per_listener", ACL_ENTRIES_PER_LISTENER, default.acl_entries_per_listener),
         acl_entries_per_instance: number("acl_entries_per_instance", ACL_ENTRIES_PER_INSTANCE, default.acl_entries_per_instance),
         listeners_per_acl: number("listeners_per_acl", LISTENERS_PER_ACL, default.listeners_per_acl),
+        custom_groups_per_listener: number(
+            "custom_groups_per_listener",
+            CUSTOM_GROUPS_PER_LISTENER,
+            default.custom_groups_per_listener,
+        ),
+        custom_destinations_per_group: number(
+            "custom_destinations_per_group",
+            CUSTOM_DESTINATIONS_PER_GROUP,
+            default.custom_destinations_per_group,
+        ),
+        custom_endpoints_per_group: number(
+            "custom_endpoints_per_group",
+            CUSTOM_ENDPOINTS_PER_GROUP,
+            default.custom_endpoints_per_group,
+        ),
+        custom_policy_addresses_per_endpoint: number(
+            "custom_policy_addresses_per_endpoint",
+            CUSTOM_POLICY_ADDRESSES_PER_ENDPOINT,
+            default.custom_policy_addresses_per_endpoint,
+        ),
+        custom_policy_ranges_per_address: number(
+            "custom_policy_ranges_per_address",
+            CUSTOM_POLICY_RANGES_PER_ADDRESS,
+            default.custom_policy_ranges_per_address,
+        ),
     }
 }
 

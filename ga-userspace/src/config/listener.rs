@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use ga_common::abi::limits::{MAX_LISTENERS, MAX_SERVICES};
 
 use super::{
-    ListenerPlaces, acl,
+    ListenerPlaces, acl, custom,
     document::Context,
     group,
     instance::Surroundings,
@@ -26,6 +26,12 @@ pub(super) const AFFINITIES: [(&str, Affinity); 2] = [("none", Affinity::None), 
 pub(super) const ALL_UNHEALTHY: [(&str, AllUnhealthy); 2] =
     [("fail_closed", AllUnhealthy::FailClosed), ("fail_open", AllUnhealthy::FailOpen)];
 
+/// What `max_new_flows_per_second` may be.
+pub(super) const NEW_FLOWS: RangeInclusive<u32> = 1..=100_000_000;
+
+/// Words of `type`.
+pub(super) const ROUTINGS: [(&str, Routing); 2] = [("standard", Routing::Standard), ("custom_routing", Routing::Custom)];
+
 /// Documented bounds of `idle_timeout` in seconds; the upper one is the default.
 pub(super) const fn idle_timeout_s(protocol: Protocol) -> RangeInclusive<u32> {
     match protocol {
@@ -43,12 +49,14 @@ struct PortOwners(BTreeMap<(Protocol, Port), (String, usize)>);
 pub(super) struct Before {
     ports: PortOwners,
     acl_entries: acl::Quota,
+    routing: Option<(Routing, usize)>,
 }
 
+/// Type of a listener.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Routing {
+pub(super) enum Routing {
     Standard,
-    NotYet,
+    Custom,
 }
 
 /// Reads one listener; `names` are those before it in the instance, with their lines.
@@ -63,21 +71,41 @@ pub(super) fn read(
     let name_value = table.required("name", "give the listener a name: `name = \"game-tcp\"`", &mut cx.problems);
     let name = name_value.as_ref().and_then(|value| name(value, names, cx));
     let description = text::description(table.optional("description"), cx);
-    let routing = table.optional("type").map_or(Some(Routing::Standard), |value| routing(&value, cx));
+    let routing_value = table.optional("type");
+    let routing = routing(table, routing_value.as_ref(), &mut before.routing, cx);
+    let is_custom = routing == Some(Routing::Custom);
     let protocol_value = table.optional("protocol");
     let protocol = protocol_value.as_ref().map_or(Some(Protocol::Tcp), |value| protocol(value, cx));
     let ports_value = table.required("ports", "say where clients connect: `ports = \"80,90~92\"`", &mut cx.problems);
-    let ports = ports_value.as_ref().and_then(|value| ports::read(value, cx));
+    let ports = ports_value.as_ref().and_then(|value| ports::read(value, !is_custom, cx));
     if let (Some(value), Some(ports), Some(protocol)) = (&ports_value, &ports, protocol) {
-        services(value, ports, around, cx);
+        if !is_custom {
+            services(value, ports, around, cx);
+        }
         let label = name_value.as_ref().and_then(Value::as_string).unwrap_or_default();
         conflicts(value, ports, protocol, label, &mut before.ports, cx);
+    }
+    let place = |value: &Option<Value<'_>>, key: &str| match value {
+        Some(value) => cx.problems.place(value.span.clone(), &value.path),
+        None => cx.problems.place(table.span.clone(), &format!("{}.{key}", table.path)),
+    };
+    if let Some(name) = &name {
+        let (ports, protocol) = (place(&ports_value, "ports"), place(&protocol_value, "protocol"));
+        let places = ListenerPlaces { ports, protocol, routing: place(&routing_value, "type") };
+        cx.places.insert((around.id.clone(), name.to_string()), places);
+    }
+    if is_custom {
+        return custom::read(table, around, name, description, ports_value.as_ref().zip(ports.as_ref()), cx);
+    }
+    if let Some(value) = table.optional("custom_group") {
+        let draft = Fault::new(Kind::NotAllowed, "a standard listener has no `custom_group`");
+        value.problem(draft.help("set `type = \"custom_routing\"`, or use `endpoint_group`"), &mut cx.problems);
     }
     let affinity =
         table.optional("client_affinity").map_or(Some(Affinity::None), |value| value.word(&AFFINITIES, &mut cx.problems));
     let idle_timeout = idle_timeout(table.optional("idle_timeout"), protocol, cx);
     let max_new_flows = match table.optional("max_new_flows_per_second") {
-        Some(value) => value.integer(1..=100_000_000, &mut cx.problems),
+        Some(value) => value.integer(NEW_FLOWS, &mut cx.problems),
         None => Some(0),
     };
     let port_items = ports.as_ref().map(PortList::items);
@@ -90,19 +118,7 @@ pub(super) fn read(
         .map_or(Some(AllUnhealthy::FailClosed), |value| value.word(&ALL_UNHEALTHY, &mut cx.problems));
     let failover_to_zero_ratio =
         table.optional("failover_to_zero_ratio").map_or(Some(true), |value| value.boolean(&mut cx.problems));
-    let place = |value: &Option<Value<'_>>, key: &str| match value {
-        Some(value) => cx.problems.place(value.span.clone(), &value.path),
-        None => cx.problems.place(table.span.clone(), &format!("{}.{key}", table.path)),
-    };
-    if let Some(name) = &name {
-        let places = ListenerPlaces { ports: place(&ports_value, "ports"), protocol: place(&protocol_value, "protocol") };
-        cx.places.insert((around.id.clone(), name.to_string()), places);
-    }
-    let groups = match routing {
-        // A listener of another type has no endpoint groups: asking for one would only mislead.
-        Some(Routing::NotYet) => None,
-        Some(Routing::Standard) | None => group::read_all(table, around, protocol, ports.as_ref().map(|list| &list.ports), cx),
-    };
+    let groups = group::read_all(table, around, protocol, ports.as_ref().map(|list| &list.ports), cx);
     Some(Listener {
         name: name?,
         description,
@@ -115,6 +131,8 @@ pub(super) fn read(
         all_unhealthy: all_unhealthy?,
         failover_to_zero_ratio: failover_to_zero_ratio?,
         groups: groups?,
+        custom: Vec::new(),
+        blocks: Vec::new(),
     })
 }
 
@@ -143,20 +161,22 @@ fn name(value: &Value<'_>, names: &mut BTreeMap<Name, usize>, cx: &mut Context<'
     }
 }
 
-fn routing(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Routing> {
-    match value.string(&mut cx.problems)? {
-        "standard" => Some(Routing::Standard),
-        "custom_routing" => {
-            let draft = Fault::new(Kind::NotSupportedYet, "custom routing listeners are not supported yet in this version")
-                .help("a standard listener balances the traffic over its endpoints");
-            value.problem(draft, &mut cx.problems);
-            Some(Routing::NotYet)
-        }
-        other => {
-            value.problem(not_a_word(other, ["standard", "custom_routing"].into_iter()), &mut cx.problems);
-            None
-        }
+/// The type; one that differs from that of the listeners before is a problem.
+fn routing(
+    table: &Table<'_>,
+    value: Option<&Value<'_>>,
+    before: &mut Option<(Routing, usize)>,
+    cx: &mut Context<'_>,
+) -> Option<Routing> {
+    let routing = value.map_or(Some(Routing::Standard), |value| value.word(&ROUTINGS, &mut cx.problems))?;
+    let span = value.map_or(table.span.clone(), |value| value.span.clone());
+    let (first, line) = *before.get_or_insert((routing, cx.problems.line(span.start)));
+    if routing != first {
+        let message = format!("the instance has listeners of both types: the one on line {line} is of the other");
+        let draft = Fault::new(Kind::Conflict, message).help("give the listeners of one type an instance of their own");
+        cx.problems.push(span, &format!("{}.type", table.path), draft);
     }
+    Some(routing)
 }
 
 fn protocol(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Protocol> {

@@ -13,6 +13,7 @@ mod acl;
 mod across;
 mod address;
 mod change;
+mod custom;
 mod document;
 mod endpoint;
 mod group;
@@ -48,11 +49,18 @@ pub struct Loaded {
 struct ListenerPlaces {
     ports: Place,
     protocol: Place,
+    routing: Place,
 }
 
 /// Reads the text of a file; `file_name` is only repeated in the problems.
 pub fn parse(file_name: &str, text: &str) -> Result<Loaded, Report> {
     document::read(file_name, text)
+}
+
+/// The problem of a listener that cannot have the ports it names, for a reason outside the file; none of a listener that it has not.
+pub fn problem_of_ports(loaded: &Loaded, instance: &str, listener: &str, why: &str, help: &str) -> Option<Problem> {
+    let places = loaded.places.get(&(instance.to_owned(), listener.to_owned()))?;
+    Some(problem::Fault::new(problem::Kind::Change, why).help(help).at(problem::Severity::Error, places.ports.clone()))
 }
 
 /// What forbids replacing the running intent `old` by `new`; empty when nothing does.

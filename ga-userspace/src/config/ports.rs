@@ -34,8 +34,8 @@ impl PortList {
     }
 }
 
-/// The ports of a TCP or UDP listener.
-pub(super) fn read(value: &Value<'_>, cx: &mut Context<'_>) -> Option<PortList> {
+/// The ports of a listener, no more than the limit for listeners that balance when `is_limited`.
+pub(super) fn read(value: &Value<'_>, is_limited: bool, cx: &mut Context<'_>) -> Option<PortList> {
     let text = value.string(&mut cx.problems)?;
     let before = cx.problems.count();
     let parts = value.parts(&cx.problems);
@@ -52,7 +52,7 @@ pub(super) fn read(value: &Value<'_>, cx: &mut Context<'_>) -> Option<PortList> 
     twice(&items, &value.path, &mut cx.problems);
     let count: u64 = items.iter().map(|item| u64::from(item.last.get() - item.first.get()) + 1).sum();
     let limit = cx.limits.ports_per_l4_listener;
-    if count > u64::from(limit) {
+    if is_limited && count > u64::from(limit) {
         let draft = Fault::new(Kind::Quota, format!("{count} ports; `limits.ports_per_l4_listener` allows {limit}"))
             .help(format!("use several listeners, or raise the limit, up to {}", limits::PORTS_PER_L4_LISTENER.end()))
             .code(Code::QuotaExceededListenerPort);

@@ -151,6 +151,21 @@ pub struct Limits {
     /// Listeners that may name one access list.
     #[schemars(range(min = 1, max = 2_048))]
     pub listeners_per_acl: u32,
+    /// Groups of a custom routing listener.
+    #[schemars(range(min = 1, max = 5))]
+    pub custom_groups_per_listener: u32,
+    /// Destinations of a group of a custom routing listener.
+    #[schemars(range(min = 1, max = 64))]
+    pub custom_destinations_per_group: u32,
+    /// Subnets of a group of a custom routing listener.
+    #[schemars(range(min = 1, max = 20))]
+    pub custom_endpoints_per_group: u32,
+    /// Hosts that the allow list of a subnet may name.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub custom_policy_addresses_per_endpoint: u32,
+    /// Port ranges that an allow list may give a host.
+    #[schemars(range(min = 1, max = 100))]
+    pub custom_policy_ranges_per_address: u32,
 }
 
 /// Which generation of documented defaults applies.
@@ -204,7 +219,8 @@ pub struct Listener {
     /// Free text of at most 200 characters that is not a link.
     #[schemars(default = "empty", length(max = 200))]
     pub description: String,
-    /// `standard`: traffic is balanced over endpoints.
+    /// `standard`: traffic is balanced over endpoints. `custom_routing`: every port leads to one port of one host. All listeners of
+    /// an instance are of one type.
     #[schemars(default = "standard")]
     pub r#type: ListenerType,
     /// `tcp` or `udp`, in any case.
@@ -233,9 +249,13 @@ pub struct Listener {
     /// Groups with a traffic ratio of 0 take over when all others fail.
     #[schemars(default = "yes")]
     pub failover_to_zero_ratio: bool,
-    /// The default endpoint groups, at most `limits.default_groups_per_listener`, each in a region of its own.
-    #[schemars(length(min = 1, max = 10))]
+    /// The default endpoint groups, at most `limits.default_groups_per_listener`, each in a region of its own. At least one of a
+    /// standard listener.
+    #[schemars(default = "no_groups", length(min = 1, max = 10))]
     pub endpoint_group: Vec<EndpointGroup>,
+    /// The groups of a custom routing listener, at most `limits.custom_groups_per_listener`.
+    #[schemars(default = "no_custom_groups", length(min = 1, max = 5))]
+    pub custom_group: Vec<CustomGroup>,
 }
 
 /// Who may open flows of a listener.
@@ -268,6 +288,8 @@ pub enum AclMode {
 pub enum ListenerType {
     /// Traffic is balanced over endpoints.
     Standard,
+    /// Every port leads to one port of one host.
+    CustomRouting,
 }
 
 /// Whether clients stick to an endpoint.
@@ -288,6 +310,101 @@ pub enum AllUnhealthy {
     FailClosed,
     /// They go to the group of the highest priority.
     FailOpen,
+}
+
+/// Subnets, and the ports of their hosts.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct CustomGroup {
+    /// Its name, unique in the listener; the second group without one is `default-2`.
+    #[schemars(default = "default_name", regex(pattern = r"^[A-Za-z][A-Za-z0-9._-]{0,127}$"))]
+    pub name: String,
+    /// Free text of at most 200 characters that is not a link.
+    #[schemars(default = "empty", length(max = 200))]
+    pub description: String,
+    /// Where the hosts are; a label.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,64}$"))]
+    pub region: String,
+    /// Ports of the hosts, at most `limits.custom_destinations_per_group`. Every port of every address has a listener port.
+    #[schemars(length(min = 1, max = 64))]
+    pub destinations: Vec<Destination>,
+    /// Whether hosts see the client's address. `none`: they see the egress address.
+    #[schemars(default = "preserve_none")]
+    pub preserve_client_ip: PreserveClientIp,
+    /// Subnets, at most `limits.custom_endpoints_per_group`.
+    #[schemars(length(min = 1, max = 20))]
+    pub endpoint: Vec<CustomEndpoint>,
+}
+
+/// Ports of hosts behind custom routing.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct Destination {
+    /// A port or a range: `81~85`.
+    #[schemars(regex(pattern = r"^\s*[0-9]{1,5}\s*([~-]\s*[0-9]{1,5}\s*)?$"))]
+    pub ports: String,
+    /// What is forwarded there. Both use one listener port.
+    #[schemars(length(min = 1, max = 2))]
+    pub protocols: Vec<TransportProtocol>,
+}
+
+/// A transport protocol.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransportProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A subnet behind custom routing.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct CustomEndpoint {
+    /// Always `vswitch`.
+    #[schemars(default = "vswitch")]
+    pub r#type: CustomEndpointType,
+    /// An IPv4 network, /17 to /28.
+    pub cidr: String,
+    /// Which hosts packets may reach.
+    #[schemars(default = "deny_all")]
+    pub policy: Policy,
+    /// The hosts that `allow_custom` allows, at most `limits.custom_policy_addresses_per_endpoint`.
+    #[schemars(default = "nobody")]
+    pub allow: Vec<Allowed>,
+}
+
+/// Type of an endpoint of custom routing.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CustomEndpointType {
+    /// A subnet.
+    Vswitch,
+}
+
+/// Which hosts packets may reach.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// None.
+    DenyAll,
+    /// All.
+    AllowAll,
+    /// Those of `allow`.
+    AllowCustom,
+}
+
+/// A host that packets may reach.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct Allowed {
+    /// An address of the subnet.
+    pub address: String,
+    /// Ports of the group's destinations: `81~82,90`; without the key all of them. At most
+    /// `limits.custom_policy_ranges_per_address` items.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String")]
+    pub ports: Option<String>,
 }
 
 /// A time: seconds, or text with a unit.
@@ -486,6 +603,11 @@ impl Default for Limits {
             acl_entries_per_listener: limits.acl_entries_per_listener,
             acl_entries_per_instance: limits.acl_entries_per_instance,
             listeners_per_acl: limits.listeners_per_acl,
+            custom_groups_per_listener: limits.custom_groups_per_listener,
+            custom_destinations_per_group: limits.custom_destinations_per_group,
+            custom_endpoints_per_group: limits.custom_endpoints_per_group,
+            custom_policy_addresses_per_endpoint: limits.custom_policy_addresses_per_endpoint,
+            custom_policy_ranges_per_address: limits.custom_policy_ranges_per_address,
         }
     }
 }
@@ -520,6 +642,26 @@ fn no_acls() -> Vec<Acl> {
 
 fn empty() -> String {
     String::new()
+}
+
+fn no_groups() -> [(); 0] {
+    []
+}
+
+fn no_custom_groups() -> Vec<CustomGroup> {
+    Vec::new()
+}
+
+fn vswitch() -> CustomEndpointType {
+    CustomEndpointType::Vswitch
+}
+
+fn deny_all() -> Policy {
+    Policy::DenyAll
+}
+
+fn nobody() -> Vec<Allowed> {
+    Vec::new()
 }
 
 fn standard() -> ListenerType {
@@ -631,6 +773,10 @@ mod tests {
             ("PortMapping", &keys::PORT_MAPPING),
             ("HealthCheck", &keys::HEALTH_CHECK),
             ("Endpoint", &keys::ENDPOINT),
+            ("CustomGroup", &keys::CUSTOM_GROUP),
+            ("Destination", &keys::DESTINATION),
+            ("CustomEndpoint", &keys::CUSTOM_ENDPOINT),
+            ("Allowed", &keys::ALLOWED),
         ] {
             let known: BTreeSet<String> = keys.known.iter().map(|key| (*key).to_owned()).collect();
             assert_eq!(of(name), known, "{}", keys.table);
@@ -650,7 +796,7 @@ mod tests {
 
     #[test]
     fn ranges_and_words_of_the_schema_are_the_parsers() {
-        use super::super::{acl, endpoint, health_check, limits, listener};
+        use super::super::{acl, custom, endpoint, health_check, limits, listener};
         let schema = serde_json::to_value(generate()).unwrap();
         let range = |table: &str, key: &str| {
             let property = &schema["definitions"][table]["properties"][key];
@@ -666,6 +812,11 @@ mod tests {
             ("acl_entries_per_listener", limits::ACL_ENTRIES_PER_LISTENER),
             ("acl_entries_per_instance", limits::ACL_ENTRIES_PER_INSTANCE),
             ("listeners_per_acl", limits::LISTENERS_PER_ACL),
+            ("custom_groups_per_listener", limits::CUSTOM_GROUPS_PER_LISTENER),
+            ("custom_destinations_per_group", limits::CUSTOM_DESTINATIONS_PER_GROUP),
+            ("custom_endpoints_per_group", limits::CUSTOM_ENDPOINTS_PER_GROUP),
+            ("custom_policy_addresses_per_endpoint", limits::CUSTOM_POLICY_ADDRESSES_PER_ENDPOINT),
+            ("custom_policy_ranges_per_address", limits::CUSTOM_POLICY_RANGES_PER_ADDRESS),
         ] {
             assert_eq!(range("Limits", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }
@@ -690,6 +841,8 @@ mod tests {
         assert_eq!(words("Affinity"), listener::AFFINITIES.map(|(word, _)| word.to_owned()));
         assert_eq!(words("AclMode"), acl::MODES.map(|(word, _)| word.to_owned()));
         assert_eq!(words("AllUnhealthy"), listener::ALL_UNHEALTHY.map(|(word, _)| word.to_owned()));
+        assert_eq!(words("ListenerType"), listener::ROUTINGS.map(|(word, _)| word.to_owned()));
+        assert_eq!(words("Policy"), custom::POLICIES.map(|(word, _)| word.to_owned()));
         assert_eq!(words("BackendIpVersion"), group::BACKEND_IP_VERSIONS.map(|(word, _)| word.to_owned()));
         assert_eq!(words("Initial"), health_check::INITIAL.map(|(word, _)| word.to_owned()));
         assert_eq!(words("EndpointType"), endpoint::KINDS.map(|(word, _)| word.to_owned()));

@@ -45,6 +45,8 @@ pub enum EndpointKind {
     PublicIp,
     /// `private_ip`: any address, treated as private.
     PrivateIp,
+    /// `vswitch`: the hosts of a subnet, of custom routing only; its address is the lowest.
+    Vswitch,
 }
 
 impl EndpointKind {
@@ -54,6 +56,7 @@ impl EndpointKind {
             Self::Ip => "ip",
             Self::PublicIp => "public_ip",
             Self::PrivateIp => "private_ip",
+            Self::Vswitch => "vswitch",
         }
     }
 }

@@ -89,7 +89,7 @@ fn parse(text: &str) -> Option<EndpointName> {
     let mut name = || Name::parse(parts.next()?, NameRule::Extended).ok();
     let (instance, listener, group) = (name()?, name()?, name()?);
     let word = parts.next()?;
-    let kinds = [EndpointKind::Ip, EndpointKind::PublicIp, EndpointKind::PrivateIp];
+    let kinds = [EndpointKind::Ip, EndpointKind::PublicIp, EndpointKind::PrivateIp, EndpointKind::Vswitch];
     let kind = kinds.into_iter().find(|kind| kind.word() == word)?;
     Some(EndpointName { instance, listener, group, kind, address: parts.next()?.parse().ok()? })
 }

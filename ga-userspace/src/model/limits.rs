@@ -47,6 +47,16 @@ pub struct Limits {
     pub acl_entries_per_instance: u32,
     /// Listeners that may name one access list.
     pub listeners_per_acl: u32,
+    /// Groups of a custom routing listener.
+    pub custom_groups_per_listener: u32,
+    /// Destinations of a group of a custom routing listener.
+    pub custom_destinations_per_group: u32,
+    /// Subnets of a group of a custom routing listener.
+    pub custom_endpoints_per_group: u32,
+    /// Hosts that the allow list of a subnet may name.
+    pub custom_policy_addresses_per_endpoint: u32,
+    /// Port ranges that an allow list may give a host.
+    pub custom_policy_ranges_per_address: u32,
 }
 
 impl Limits {
@@ -64,6 +74,11 @@ impl Limits {
             acl_entries_per_listener: 200,
             acl_entries_per_instance: 600,
             listeners_per_acl: 10,
+            custom_groups_per_listener: 2,
+            custom_destinations_per_group: 20,
+            custom_endpoints_per_group: 10,
+            custom_policy_addresses_per_endpoint: 20,
+            custom_policy_ranges_per_address: 20,
         };
         match profile {
             Profile::Payg | Profile::Subscription => payg,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{EndpointGroup, ListenerAcl, Name, PortMapping, Ports};
+use super::{Block, CustomGroup, EndpointGroup, ListenerAcl, Name, PortMapping, Ports};
 
 /// What clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,11 +74,21 @@ pub struct Listener {
     pub all_unhealthy: AllUnhealthy,
     /// Groups with a traffic ratio of 0 take over when all others fail (true).
     pub failover_to_zero_ratio: bool,
-    /// The default endpoint groups, at least one, in file order; each is in a region of its own and has a name of its own.
+    /// The default endpoint groups, at least one, in file order; each is in a region of its own and has a name of its own. None of
+    /// a custom routing listener.
     pub groups: Vec<EndpointGroup>,
+    /// The groups of a custom routing listener, in file order; none of any other listener.
+    pub custom: Vec<CustomGroup>,
+    /// Which ports of a custom routing listener lead where; none before they are given away, which is the agent's to do.
+    pub blocks: Vec<Block>,
 }
 
 impl Listener {
+    /// Whether its ports lead to hosts each of its own: nothing is balanced, and the destinations say which protocols.
+    pub fn is_custom(&self) -> bool {
+        !self.custom.is_empty()
+    }
+
     /// Listener port to endpoint port: all groups of a listener map alike.
     pub fn port_mapping(&self) -> &PortMapping {
         static NONE: PortMapping = PortMapping::NONE;

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, a file or a socket, and nothing here knows TOML.
 
 mod acl;
+mod custom;
 mod endpoint;
 mod full_name;
 mod health_check;
@@ -14,6 +15,7 @@ mod node;
 mod port;
 
 pub use acl::{Acl, AclEntry, AclMode, ListenerAcl};
+pub use custom::{Allowed, Block, CustomGroup, Destination, Policy, Protocols, RESERVED_PORTS, Subnet, addresses, usable};
 pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, TrafficRatio, Weight};
 pub use full_name::{EndpointName, EndpointNameError, GroupName};
 pub use health_check::{HEALTH_TIMEOUT, HealthCheck, HealthProtocol, PROBE_PORTS, StatusRange};

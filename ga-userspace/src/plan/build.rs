@@ -15,13 +15,15 @@ use ga_common::abi::{
     sheet::AclWord,
 };
 
+use ipnet::Ipv4Net;
+
 use super::{
-    EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State, TableInfo, TableView,
-    acl, address_key, entries,
+    CustomView, EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State, TableInfo,
+    TableView, acl, address_key, entries,
     error::within,
     groups, identity,
     ids::Pool,
-    numbers::{Numbers, Sorted},
+    numbers::{Numbers, Sorted, subnet_name},
     shares,
     sheets::Numbering,
 };
@@ -109,8 +111,20 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
         group.endpoints.iter().map(|e| endpoint_view(name(e), e.weight, serves(e.address), known, numbers)).collect()
     };
     let mut endpoints: Vec<_> = listener.groups.iter().flat_map(of_group).collect();
+    let subnets = listener.custom.iter().flat_map(|group| group.subnets.iter().map(move |subnet| (group, subnet)));
+    endpoints.extend(subnets.map(|(group, subnet)| {
+        let name = subnet_name(instance, listener, group, subnet);
+        endpoint_view(name, Weight::default(), [Family::V4].into(), known, numbers)
+    }));
     endpoints.sort_by(|a, b| a.name.cmp(&b.name));
     groups::claim(&mut endpoints);
+    let id_of = |group: &str, net: Ipv4Net| {
+        let is_it = |endpoint: &&EndpointView| {
+            endpoint.name.group.as_str() == group && endpoint.name.address == IpAddr::V4(net.network())
+        };
+        endpoints.iter().find(is_it).map(|endpoint| endpoint.id)
+    };
+    let custom = listener.is_custom().then(|| CustomView::new(listener, id_of));
     ListenerView {
         instance: instance.id.clone(),
         name: listener.name.clone(),
@@ -126,6 +140,7 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
         failover_to_zero_ratio: listener.failover_to_zero_ratio,
         port_mapping: listener.port_mapping().clone(),
         groups: groups::views(instance, listener, known.beliefs),
+        custom,
         endpoints,
         tables: BTreeMap::new(),
     }
@@ -246,7 +261,8 @@ fn notes(sorted: &Sorted<'_>, overrides: &Overrides, listeners: &[ListenerView])
     for family in Family::ALL {
         let has = |ips: &[IpAddr]| ips.iter().any(|ip| Family::of(*ip) == family);
         for instance in &sorted.instances {
-            let of_instance = || listeners.iter().filter(|listener| listener.instance == instance.id);
+            let balances = |listener: &&ListenerView| listener.instance == instance.id && listener.custom.is_none();
+            let of_instance = || listeners.iter().filter(balances);
             let empty = |listener: &&ListenerView| listener.tables.get(&family).is_none_or(|table| table.selection.is_empty());
             if has(&instance.vips) {
                 notes.extend(of_instance().filter(empty).map(|listener| Note::NoEndpoint { listener: listener.path(), family }));

@@ -144,7 +144,7 @@ fn instances(old: &[InstanceView], new: &[InstanceView], changes: &mut Vec<Chang
 fn listeners(old: &[ListenerView], new: &[ListenerView], changes: &mut Vec<Change>) {
     pairs(old, new, ListenerView::path, |old, new| {
         let about = |listener: &ListenerView| {
-            format!("{} {}, {} endpoints", listener.protocol.word(), listener.ports, listener.endpoints.len())
+            format!("{} {}, {} endpoints", listener.protocol_word(), listener.ports, listener.endpoints.len())
         };
         match (old, new) {
             (None, Some(new)) => changes.push(whole(Action::Added, Object::Listener, new.path(), about(new))),
@@ -164,12 +164,13 @@ fn listener_fields(old: &ListenerView, new: &ListenerView) -> Vec<Change> {
             Affinity::SourceIp => "source_ip",
         };
         [
-            ("protocol", listener.protocol.word().to_owned()),
+            ("protocol", listener.protocol_word().to_owned()),
             ("ports", listener.ports.to_string()),
             ("client_affinity", affinity.to_owned()),
             ("idle_timeout", format!("{} s", listener.idle_timeout_s)),
             ("max_new_flows_per_second", allowance(listener.max_new_flows_per_second)),
             ("acl", listener.acl.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
+            ("custom", listener.custom.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
             ("endpoint_group", words(listener, |group| group.name.to_string())),
             ("region", words(listener, |group| group.region.clone())),
             ("port_mapping", if mapping.is_empty() { "none".to_owned() } else { mapping.join(",") }),

@@ -25,7 +25,11 @@ pub(super) fn addresses(sorted: &Sorted<'_>, numbers: &Numbers) -> BTreeMap<Addr
     };
     for instance in &sorted.instances {
         let id = numbers.instances[&instance.id];
-        let protocols = instance.listeners.iter().fold(0, |bits, listener| bits | protocol_bit(listener.protocol.number()));
+        let of_listener = |listener: &Listener| match listener.is_custom() {
+            true => Address::TCP | Address::UDP,
+            false => protocol_bit(listener.protocol.number()),
+        };
+        let protocols = instance.listeners.iter().fold(0, |bits, listener| bits | of_listener(listener));
         instance.vips.iter().for_each(|ip| add(*ip, Address::VIP, protocols, id));
         instance.egress_ips.iter().for_each(|ip| add(*ip, Address::EGRESS, 0, id));
     }
@@ -68,7 +72,8 @@ fn egress_of(instance: &Instance) -> Result<Egress, PlanError> {
 pub(super) fn services(sorted: &Sorted<'_>, numbers: &Numbers) -> Result<BTreeMap<ServiceKey, Service>, PlanError> {
     let mut services = BTreeMap::new();
     let mut owners: BTreeMap<ServiceKey, String> = BTreeMap::new();
-    for (instance, listener) in &sorted.listeners {
+    // Of a custom routing listener no port has an entry of its own.
+    for (instance, listener) in sorted.listeners.iter().filter(|(_, listener)| !listener.is_custom()) {
         let path = format!("{}/{}", instance.id, listener.name);
         let id = numbers.listeners[&identity::of_listener(instance.id.as_str(), listener.name.as_str())];
         for (vip, port, key) in keys(instance, listener) {

@@ -3,7 +3,7 @@
 //! Reading order: `identity` (names to stable numbers), `maglev` (shares to slots), `shares` (ratios, weights
 //! and health to shares), `state` (the content of the maps as
 //! a value), `check` (what must hold at every moment), `overrides` (what an operator set by hand), `ids` (dense numbers
-//! that survive reloads), `numbers` (who gets which), `acl` (who may open flows), `sheets` (contents that are named by number),
+//! that survive reloads), `numbers` (who gets which), `acl` (who may open flows), `custom` (which port leads to which host), `sheets` (contents that are named by number),
 //! `view` (the plan with names), `entries` (addresses and services), `groups` (who takes part),
 //! `build` (intent to plan), `steps` (one change of the maps), `diff` (two states to steps), `change` (two plans to what
 //! people want to know), `moved` (which part of the flows goes elsewhere), `text` (the same as lines).
@@ -14,6 +14,7 @@ mod acl;
 mod build;
 mod change;
 mod check;
+mod custom;
 mod diff;
 mod entries;
 mod error;
@@ -38,6 +39,7 @@ pub use acl::AclView;
 pub use build::build;
 pub use change::{Action, Change, Changes, Object, compare};
 pub use check::Violation;
+pub use custom::{Allocation, CustomView, Refused, Row, settle};
 pub use diff::steps;
 pub use error::PlanError;
 pub use identity::fingerprint;

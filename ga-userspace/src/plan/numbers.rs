@@ -9,7 +9,7 @@ use ga_common::abi::{
 };
 
 use super::{PlanError, State, address_key, identity, ids::Pool};
-use crate::model::{EndpointGroup, EndpointName, Instance, Listener, Name};
+use crate::model::{CustomGroup, EndpointGroup, EndpointKind, EndpointName, Instance, Listener, Name, Subnet};
 
 /// The parts of an intent in the order of their names, whatever the order in the file.
 pub(super) struct Sorted<'a> {
@@ -34,8 +34,25 @@ impl<'a> Sorted<'a> {
     pub(super) fn endpoints(instance: &'a Instance, listener: &'a Listener) -> Vec<EndpointName> {
         let names_of = |group: &'a EndpointGroup| group.endpoints.iter().map(|e| EndpointName::new(instance, listener, group, e));
         let mut names: Vec<_> = listener.groups.iter().flat_map(names_of).collect();
+        names.extend(
+            listener
+                .custom
+                .iter()
+                .flat_map(|group| group.subnets.iter().map(|subnet| subnet_name(instance, listener, group, subnet))),
+        );
         names.sort_unstable();
         names
+    }
+}
+
+/// What a subnet is called as an endpoint.
+pub(super) fn subnet_name(instance: &Instance, listener: &Listener, group: &CustomGroup, subnet: &Subnet) -> EndpointName {
+    EndpointName {
+        instance: instance.id.clone(),
+        listener: listener.name.clone(),
+        group: group.name.clone(),
+        kind: EndpointKind::Vswitch,
+        address: subnet.net.network().into(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
-use super::{AclView, Family, Selection, Sheet, SheetId, State};
+use super::{AclView, CustomView, Family, Selection, Sheet, SheetId, State};
 use crate::{
     health::Belief,
     model::{Affinity, AllUnhealthy, EndpointName, Name, PortMapping, Ports, Protocol, TrafficRatio, Weight},
@@ -101,6 +101,8 @@ pub struct ListenerView {
     pub port_mapping: PortMapping,
     /// In the order of their scheduling priority.
     pub groups: Vec<GroupView>,
+    /// Which port leads where, of a custom routing listener.
+    pub custom: Option<CustomView>,
     /// Of all groups, in the order of their names.
     pub endpoints: Vec<EndpointView>,
     /// What new flows of each family choose from.
@@ -108,6 +110,11 @@ pub struct ListenerView {
 }
 
 impl ListenerView {
+    /// What clients speak, as a word.
+    pub fn protocol_word(&self) -> &'static str {
+        if self.custom.is_some() { "custom" } else { self.protocol.word() }
+    }
+
     /// `instance/listener`.
     pub fn path(&self) -> String {
         format!("{}/{}", self.instance, self.name)

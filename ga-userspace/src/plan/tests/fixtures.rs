@@ -78,6 +78,8 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         all_unhealthy: AllUnhealthy::FailClosed,
         failover_to_zero_ratio: true,
         groups: vec![group],
+        custom: Vec::new(),
+        blocks: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod acl;
 mod build;
 mod change;
+mod custom;
 mod fixtures;
 mod groups;
 mod properties;

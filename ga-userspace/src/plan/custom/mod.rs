@@ -1,0 +1,10 @@
+//! Custom routing: which listener port leads where (specification §1.17).
+//!
+//! Reading order: `allocate` (ports to subnets, once and for good), `mapping` (the two ways to ask for it), `table` (what the data
+//! path is told).
+
+mod allocate;
+mod mapping;
+
+pub use allocate::{Allocation, Refused, settle};
+pub use mapping::{CustomView, Row};
