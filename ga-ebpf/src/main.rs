@@ -33,7 +33,7 @@ use ga_common::{
 };
 
 use crate::{
-    apart::{Across, ga_icmp, ga_refuse},
+    apart::{Across, ga_direct, ga_icmp, ga_refuse},
     frame::XdpFrame,
     tables::KernelTables,
 };
@@ -50,10 +50,11 @@ pub(crate) fn ga(ctx: XdpContext) -> u32 {
 fn decide(ctx: &XdpContext) -> Outcome {
     let outcome = match path::flows(&mut XdpFrame::new(ctx), &KernelTables) {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_icmp(ctx.ctx))),
-        outcome if refuse::is_refused(outcome) => Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))),
         outcome => outcome,
     };
-    if outcome.is_across() { cross::decide(&mut Across(ctx.ctx), outcome) } else { outcome }
+    let outcome = if outcome.is_across() { cross::decide(&mut Across(ctx.ctx), outcome) } else { outcome };
+    let outcome = if outcome.is_direct() { Outcome::from_bits(black_box(ga_direct(ctx.ctx, outcome.bits()))) } else { outcome };
+    if refuse::is_refused(outcome) { Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))) } else { outcome }
 }
 
 /// Verdict to XDP action and counter.

@@ -38,6 +38,8 @@ pub trait Addresses<const K: usize> {
     fn source(addrs: [u64; K]) -> AddressKey;
     /// The destination as map key.
     fn destination(addrs: [u64; K]) -> AddressKey;
+    /// The destination as map key, in [words].
+    fn destination_words(addrs: &[u64; K]) -> [u64; 2];
     /// Whether an answer may go there: not to "this network", loopback, multicast, reserved and broadcast addresses (RFC 1122
     /// section 3.2.1.3) nor to their like in IPv6 (RFC 4291 sections 2.5 and 2.7).
     fn is_host(addrs: [u64; K]) -> bool;
@@ -87,6 +89,12 @@ impl Addresses<1> for V4 {
     }
 
     #[inline(always)]
+    fn destination_words(addrs: &[u64; 1]) -> [u64; 2] {
+        let [.., a, b, c, d] = addrs[0].to_ne_bytes();
+        [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
+    }
+
+    #[inline(always)]
     fn is_host(addrs: [u64; 1]) -> bool {
         !matches!(unpack4(addrs).0[0], 0 | 127 | 224..)
     }
@@ -128,6 +136,11 @@ impl Addresses<4> for V6 {
     #[inline(always)]
     fn destination(addrs: [u64; 4]) -> AddressKey {
         unpack6(addrs).1
+    }
+
+    #[inline(always)]
+    fn destination_words(addrs: &[u64; 4]) -> [u64; 2] {
+        [addrs[2], addrs[3]]
     }
 
     #[inline(always)]

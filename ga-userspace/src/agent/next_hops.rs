@@ -8,7 +8,10 @@ use std::{
     net::IpAddr,
 };
 
-use ga_common::abi::{entry::Hop, id::EndpointId};
+use ga_common::abi::{
+    entry::{Hop, Listener},
+    id::EndpointId,
+};
 
 use super::Error;
 use crate::{
@@ -23,6 +26,8 @@ pub(super) struct NextHops {
     hops: Hops,
     /// Endpoints whose way is used although it is not known any more.
     doubtful: BTreeSet<EndpointId>,
+    /// Endpoints that packets with the VIP cannot reach, because a router is between.
+    off_link: BTreeSet<EndpointId>,
     /// Endpoints that packets cannot be sent to.
     unknown: usize,
     changes: u64,
@@ -30,12 +35,13 @@ pub(super) struct NextHops {
 
 impl NextHops {
     pub(super) fn new(hops: Hops) -> Self {
-        Self { hops, doubtful: BTreeSet::new(), unknown: 0, changes: 0 }
+        Self { hops, doubtful: BTreeSet::new(), off_link: BTreeSet::new(), unknown: 0, changes: 0 }
     }
 
     /// What is known of the way to an endpoint.
     pub(super) fn of(&self, endpoint: EndpointId) -> NextHop {
         match self.hops.of(endpoint) {
+            None if self.off_link.contains(&endpoint) => NextHop::OffLink,
             None => NextHop::Unresolved,
             Some(_) if self.doubtful.contains(&endpoint) => NextHop::Stale,
             Some(_) => NextHop::Resolved,
@@ -69,10 +75,20 @@ impl NextHops {
         let ways = net.ways(&wanted.values().copied().collect()).await?;
         self.doubtful.clear();
         self.unknown = 0;
+        let is_l2 = |id: &EndpointId| {
+            let listener = state.endpoints.get(id).and_then(|endpoint| state.listeners.get(&endpoint.listener));
+            listener.is_some_and(|listener| listener.flags & Listener::L2 != 0)
+        };
+        let off_link = wanted.iter().filter(|(id, address)| is_l2(id) && net.is_off_link(**address));
+        let before = std::mem::replace(&mut self.off_link, off_link.map(|(id, _)| *id).collect());
+        for id in self.off_link.difference(&before) {
+            tracing::warn!(endpoint = %wanted[id], "not on a link of this edge: a listener with return = \"l2\" cannot reach it");
+        }
         for (id, address) in wanted {
             let way = ways.get(&address).copied().unwrap_or(Way::Nowhere);
             let old = self.hops.of(id);
             let new = match way {
+                _ if self.off_link.contains(&id) => None,
                 Way::Known(hop) => Some(hop),
                 Way::Through(_) | Way::Nowhere => old.filter(|hop| stays(*hop, way, net)),
             };

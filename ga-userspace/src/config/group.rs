@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::Duratio
 use ga_common::abi::family::Family;
 
 use super::{
+    client_ip,
     document::Context,
     endpoint, health_check,
     instance::Surroundings,
@@ -44,6 +45,7 @@ pub(super) fn read_all(
         tables.iter().enumerate().map(|(index, table)| read(index, table, around, protocol, ports, cx)).collect::<Vec<_>>();
     unique_names(&tables, &groups, cx);
     same_mappings(&tables, &groups, cx);
+    client_ip::all_agree(&tables, &groups, cx);
     // With none, what stands here are no tables, which is a problem already.
     if groups.is_empty() { None } else { groups.into_iter().collect() }
 }
@@ -144,12 +146,16 @@ fn read(
     let version =
         version_value.as_ref().map_or(Some(BackendIpVersion::Ipv4), |value| value.word(&BACKEND_IP_VERSIONS, &mut cx.problems));
     pop(table, version_value.as_ref(), cx);
-    preserve_client_ip(table.optional("preserve_client_ip"), protocol, cx);
+    let client_ip = client_ip::read(table, protocol, cx);
     let port_mapping = table.optional("port_mapping").map_or(Some(PortMapping::default()), |value| mappings(&value, ports, cx));
+    if let (Some(client_ip), Some(mapping)) = (client_ip, &port_mapping) {
+        client_ip::no_mapping(table, client_ip, mapping, cx);
+    }
     let health_check = health_check::read(table.optional("health_check"), cx);
     let endpoints = endpoint::read_all(table, around, protocol, version, cx);
-    if let (Some(version), Some(endpoints)) = (version, &endpoints) {
-        every_family_served(table, version_value.as_ref(), version, endpoints, around, cx);
+    if let (Some(version), Some(endpoints), Some(client_ip)) = (version, &endpoints, client_ip) {
+        let is_translated = version != BackendIpVersion::Affinity && !client_ip.is_direct();
+        every_family_served(table, version_value.as_ref(), is_translated, endpoints, around, cx);
     }
     Some(EndpointGroup {
         name: name?,
@@ -159,6 +165,7 @@ fn read(
         latency: latency?,
         health_check: health_check.ok()?,
         backend_ip_version: version?,
+        client_ip: client_ip?,
         port_mapping: port_mapping?,
         endpoints: endpoints?,
     })
@@ -179,24 +186,6 @@ fn kind(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'
                 .help("put their endpoints into the default group, or into a listener of their own")
         }
         _ => not_a_word(word, ["default", "virtual"].into_iter()),
-    };
-    value.problem(draft, &mut cx.problems);
-}
-
-fn preserve_client_ip(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'_>) {
-    let Some(value) = value else { return };
-    let Some(word) = value.string(&mut cx.problems) else { return };
-    let draft = match (word, protocol) {
-        ("none", _) => return,
-        ("proxy_v1" | "proxy_v2" | "toa", Some(Protocol::Udp)) => {
-            Fault::new(Kind::NotAllowed, format!("`{word}` is for TCP listeners only"))
-                .help("with \"none\", endpoints see the egress address")
-        }
-        ("transparent" | "proxy_v1" | "proxy_v2" | "toa", _) => {
-            Fault::new(Kind::NotSupportedYet, format!("`{word}` is not supported yet in this version"))
-                .help("with \"none\", endpoints see the egress address")
-        }
-        _ => not_a_word(word, ["none", "transparent", "proxy_v1", "proxy_v2", "toa"].into_iter()),
     };
     value.problem(draft, &mut cx.problems);
 }
@@ -235,12 +224,12 @@ fn mappings(value: &Value<'_>, ports: Option<&Ports>, cx: &mut Context<'_>) -> O
     (cx.problems.count() == before).then_some(mapping)
 }
 
-/// The families that clients of a group with this version meet endpoints of: with `affinity` the endpoints of each family are for the
-/// clients of that family, else all are for all (specification §1.11).
+/// Where headers are translated, all endpoints are for all clients; with `affinity`, and where endpoints answer clients themselves,
+/// those of each family are for the clients of that family (specification §1.11).
 fn every_family_served(
     table: &Table<'_>,
     version_value: Option<&Value<'_>>,
-    version: BackendIpVersion,
+    is_translated: bool,
     endpoints: &[Endpoint],
     around: &Surroundings,
     cx: &mut Context<'_>,
@@ -250,7 +239,7 @@ fn every_family_served(
         let draft = Fault::new(Kind::NoEffect, message).help("give one of them a weight of 1 to 255");
         cx.problems.warn(table.span.clone(), &table.path, draft);
     };
-    if version != BackendIpVersion::Affinity {
+    if is_translated {
         if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.weight == Weight(0)) {
             no_weight("", cx);
         }
@@ -267,7 +256,7 @@ fn every_family_served(
                 let message = format!("clients of VIP {vip} need an {family} endpoint, and this group has none");
                 let only = if family == Family::V4 { "ipv6" } else { "ipv4" };
                 let help = format!(
-                    "add an {family} endpoint, remove the {family} VIPs, or set `backend_ip_version = \"{only}\"`: headers are \
+                    "add an {family} endpoint, remove the {family} VIPs, or hide the clients' address and set `backend_ip_version = \"{only}\"`: headers are \
                      translated then"
                 );
                 cx.problems.push(span.clone(), path, Fault::new(Kind::Family, message).help(help));

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     health::Beliefs,
-    model::{AclMode, Affinity, BackendIpVersion, EndpointGroup, EndpointName, Instance, Intent, Listener, Weight},
+    model::{AclMode, Affinity, BackendIpVersion, ClientIp, EndpointGroup, EndpointName, Instance, Intent, Listener, Weight},
 };
 
 /// Plans `intent` with what was set by hand and what is believed of endpoints, given what the maps hold. `seed` is the key of the
@@ -107,7 +107,7 @@ fn instance_view(instance: &Instance, numbers: &Numbers) -> InstanceView {
 fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Numbers) -> ListenerView {
     let of_group = |group: &EndpointGroup| -> Vec<_> {
         let name = |endpoint| EndpointName::new(instance, listener, group, endpoint);
-        let serves = |address| families(instance, group.backend_ip_version, address);
+        let serves = |address| families(instance, group, address);
         group.endpoints.iter().map(|e| endpoint_view(name(e), e.weight, serves(e.address), known, numbers)).collect()
     };
     let mut endpoints: Vec<_> = listener.groups.iter().flat_map(of_group).collect();
@@ -135,6 +135,7 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
         // The model allows 900 seconds at most.
         idle_timeout_s: u16::try_from(listener.idle_timeout.as_secs()).unwrap_or(u16::MAX),
         max_new_flows_per_second: listener.max_new_flows_per_second,
+        client_ip: listener.client_ip(),
         acl: acl::view(instance, listener),
         all_unhealthy: listener.all_unhealthy,
         failover_to_zero_ratio: listener.failover_to_zero_ratio,
@@ -146,9 +147,10 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
     }
 }
 
-/// The families whose clients an endpoint is for: its own with affinity, else all that have a VIP.
-fn families(instance: &Instance, version: BackendIpVersion, address: IpAddr) -> BTreeSet<Family> {
-    match version {
+/// The families whose clients an endpoint is for: its own with affinity and where it answers clients itself, else all that have a VIP.
+fn families(instance: &Instance, group: &EndpointGroup, address: IpAddr) -> BTreeSet<Family> {
+    match group.backend_ip_version {
+        _ if group.client_ip.is_direct() => [Family::of(address)].into(),
         BackendIpVersion::Affinity => [Family::of(address)].into(),
         BackendIpVersion::Ipv4 | BackendIpVersion::Ipv6 => instance.vips.iter().map(|vip| Family::of(*vip)).collect(),
     }
@@ -173,10 +175,16 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         Affinity::None => 0,
         Affinity::SourceIp => ListenerEntry::SOURCE_IP,
     };
+    let client_ip = match view.client_ip {
+        ClientIp::Hidden => 0,
+        ClientIp::L2 => ListenerEntry::L2,
+        ClientIp::Ipip => ListenerEntry::IPIP,
+    };
+    let strict = if view.acl.as_ref().is_some_and(|acl| acl.kill_established) { ListenerEntry::STRICT } else { 0 };
     ListenerEntry {
         instance: numbers.instances[&view.instance],
         idle_timeout_s: view.idle_timeout_s,
-        flags: ListenerEntry::IN_USE | affinity,
+        flags: ListenerEntry::IN_USE | affinity | client_ip | strict,
         identity: identity::of_listener(view.instance.as_str(), view.name.as_str()),
         admission: view.max_new_flows_per_second,
         acl: AclWord::NONE.0,

@@ -117,7 +117,7 @@ pub trait Steps {
 /// Decides what another stage left undecided because two families are concerned, and translates the packet when it is to be sent.
 #[inline(always)]
 pub fn decide<S: Steps>(steps: &mut S, asked: Outcome) -> Outcome {
-    let outcome = match asked.asked().0 {
+    let outcome = match asked.wanted().0 {
         Asked::Crosses(_) => steps.known(asked),
         Asked::Opens => match steps.open(asked) {
             Outcome::UNKNOWN => {
@@ -183,7 +183,7 @@ impl<F: Frame, T: Tables> Steps for Plain<'_, F, T> {
 /// A packet of a known flow: to be translated, if nothing speaks against it.
 #[inline(always)]
 pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
-    match asked.asked() {
+    match asked.wanted() {
         (Asked::Crosses(index), Family::V4) => of_flow::<1, 6, 4, 14, V4, F, T>(frame, tables, index),
         (Asked::Crosses(index), Family::V6) => of_flow::<4, 14, 1, 6, V6, F, T>(frame, tables, index),
         _ => TRUNCATED,
@@ -193,7 +193,7 @@ pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> 
 /// Lends a packet that opens a flow to the other family; [`Outcome::UNKNOWN`] if nothing speaks against it.
 #[inline(always)]
 pub fn open<T: Tables>(tables: &T, asked: Outcome) -> Outcome {
-    match asked.asked().1 {
+    match asked.wanted().1 {
         Family::V4 => open::lend::<1, 6, 4, 14, T>(tables),
         Family::V6 => open::lend::<4, 14, 1, 6, T>(tables),
     }
@@ -202,7 +202,7 @@ pub fn open<T: Tables>(tables: &T, asked: Outcome) -> Outcome {
 /// Draws a NAT port of the other family; [`Outcome::UNKNOWN`] if there was one.
 #[inline(always)]
 pub fn answer<T: Tables>(tables: &T, asked: Outcome) -> Outcome {
-    match asked.asked().1 {
+    match asked.wanted().1 {
         Family::V4 => super::answer::<4, 14, V6, T>(tables),
         Family::V6 => super::answer::<1, 6, V4, T>(tables),
     }
@@ -211,7 +211,7 @@ pub fn answer<T: Tables>(tables: &T, asked: Outcome) -> Outcome {
 /// Makes the pair for a packet that opens a flow and was [answered](answer): to be translated, if there is one now.
 #[inline(always)]
 pub fn pair<T: Tables>(tables: &T, asked: Outcome, answered: Outcome) -> Outcome {
-    match asked.asked().1 {
+    match asked.wanted().1 {
         Family::V4 => open::pair::<1, 6, 4, 14, V4, T>(tables, answered),
         Family::V6 => open::pair::<4, 14, 1, 6, V6, T>(tables, answered),
     }
@@ -221,7 +221,7 @@ pub fn pair<T: Tables>(tables: &T, asked: Outcome, answered: Outcome) -> Outcome
 #[inline(always)]
 pub fn tell<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
     let Some(link) = link::read(frame) else { return TRUNCATED };
-    let told = match asked.asked().1 {
+    let told = match asked.wanted().1 {
         Family::V4 => icmp::of_flow::<1, 6, 4, 14, V4, F, T>(frame, tables, link.tags),
         Family::V6 => icmp::of_flow::<4, 14, 1, 6, V6, F, T>(frame, tables, link.tags),
     };
@@ -234,7 +234,7 @@ pub fn tell<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> O
 #[inline(always)]
 pub fn report<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
     let Some(link) = link::read(frame) else { return TRUNCATED };
-    match asked.asked() {
+    match asked.wanted() {
         (Asked::Reports(direction), Family::V4) => icmp::sent::<1, 6, 4, 14, V4, F, T>(frame, tables, link.tags, direction),
         (Asked::Reports(direction), Family::V6) => icmp::sent::<4, 14, 1, 6, V6, F, T>(frame, tables, link.tags, direction),
         _ => TRUNCATED,
@@ -244,7 +244,7 @@ pub fn report<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) ->
 /// New headers, the endpoint's counters, and out.
 #[inline(always)]
 pub fn translate<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
-    match asked.asked() {
+    match asked.wanted() {
         (Asked::Becomes(direction), Family::V4) => sent::<1, 6, 4, 14, V4, F, T>(frame, tables, direction),
         (Asked::Becomes(direction), Family::V6) => sent::<4, 14, 1, 6, V6, F, T>(frame, tables, direction),
         _ => TRUNCATED,

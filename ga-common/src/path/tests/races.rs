@@ -121,6 +121,9 @@ impl Tables for Meddled<'_> {
     fn turn(&self, cell: &Word, bits: u64) {
         self.sim.turn(cell, bits);
     }
+    fn direct(&self, word: u32) -> u64 {
+        self.sim.direct(word)
+    }
     fn address(&self, key: &AddressKey) -> Option<Address> {
         self.sim.address(key)
     }
