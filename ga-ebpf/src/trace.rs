@@ -16,7 +16,7 @@ use ga_common::{
     abi::{
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
-        flow::{FlowSlot4, FlowSlot6},
+        flow::{FlowSlot4, FlowSlot6, State},
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::ADMISSION_TICKS,
         reason::Event,
@@ -33,7 +33,7 @@ use ga_common::{
 };
 
 use crate::{
-    apart::ga_refuse,
+    apart::{ga_elsewhere, ga_refuse},
     frame::{FarFrame, XdpFrame},
     maps,
     tables::KernelTables,
@@ -194,6 +194,20 @@ impl cross::Steps for TraceAcross {
     }
 }
 
+/// [`flow::gives_up`](path::flow::gives_up) of an IPv4 half, were it asked again now.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_give_up4(index: u32, state: u64, opens: u32) -> u32 {
+    flow::gives_up::<1, 6, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
+}
+
+/// The same of an IPv6 half.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_give_up6(index: u32, state: u64, opens: u32) -> u32 {
+    flow::gives_up::<4, 14, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
+}
+
 /// The same for [`path::direct::packet`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -237,6 +251,11 @@ impl FlowMemory<1, 6> for TraceTables {
     fn taken(&self, _room: &Scratch<1>, which: Half, hash: u64, mine: u32) -> u32 {
         black_box(ga_trace_taken4(u32::from(which == Half::Return), hash, mine))
     }
+
+    #[inline(always)]
+    fn gives_up(&self, index: u32, state: State, opens: bool) -> bool {
+        black_box(ga_trace_give_up4(index, state.0, opens.into())) != 0
+    }
 }
 
 impl FlowMemory<4, 14> for TraceTables {
@@ -271,6 +290,11 @@ impl FlowMemory<4, 14> for TraceTables {
     #[inline(always)]
     fn taken(&self, _room: &Scratch<4>, which: Half, hash: u64, mine: u32) -> u32 {
         black_box(ga_trace_taken6(u32::from(which == Half::Return), hash, mine))
+    }
+
+    #[inline(always)]
+    fn gives_up(&self, index: u32, state: State, opens: bool) -> bool {
+        black_box(ga_trace_give_up6(index, state.0, opens.into())) != 0
     }
 }
 
@@ -394,6 +418,14 @@ impl Tables for TraceTables {
 
     #[inline(always)]
     fn count_flow(&self, _id: EndpointId) {}
+
+    #[inline(always)]
+    fn elsewhere(&self, table: TableId, hash: u64, avoid: EndpointId) -> u32 {
+        black_box(ga_elsewhere(table.0, hash, avoid.0.into()))
+    }
+
+    #[inline(always)]
+    fn count_failure(&self, _id: EndpointId) {}
 
     #[inline(always)]
     fn count_event(&self, _event: Event) {}

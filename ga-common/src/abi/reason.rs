@@ -49,6 +49,7 @@ reasons! {
         UdpChecksumMissing = "udp_checksum_missing", "UDP over IPv6 without a checksum (RFC 8200 section 8.1)";
         Admission = "admission", "the listener's allowance of new flows is used up (max_new_flows_per_second)";
         ExtHeaders = "ext_headers", "more or longer IPv6 extension headers than are walked over";
+        Unreachable = "unreachable", "says that an endpoint cannot be reached, of a connection that is tried with another one";
         Acl = "acl", "the listener's access lists do not let this source in";
         NotReady = "not_ready", "the settings map is not filled yet";
     }
@@ -73,6 +74,7 @@ reasons! {
         PortRetry = "port_retry", "a drawn NAT port was taken, and another one was tried";
         PortReused = "port_reused", "the NAT port of a closed or never answered flow was given to a new one";
         Evicted = "evicted", "a closed or never answered flow made room for a new one";
+        EndpointFailed = "endpoint_failed", "an endpoint did not answer a flow or could not be reached";
         ClientMoved = "client_moved", "a client's packets came from another router or interface: replies follow";
     }
 }
