@@ -591,7 +591,7 @@ fn every_family_of_the_vips_needs_an_endpoint_and_the_refusal_says_how() {
     let file = file().dual_stack().endpoints(&["type = \"ip\"\naddress = \"192.0.2.11\""]);
     let report = config::parse("test.toml", &file.text()).unwrap_err();
     let help = &report.problems[0].help;
-    assert!(help.contains("translation between families is not supported yet"), "{help}");
+    assert!(help.contains("headers are translated then"), "{help}");
     assert!(help.contains("add an IPv6 endpoint"), "{help}");
 }
 

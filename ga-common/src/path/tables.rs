@@ -14,6 +14,7 @@ use crate::word::Word;
 
 use super::{
     acl,
+    cross::icmp::Report,
     explain::Stage,
     flow::{self, NO_SLOT, News},
     parse::{Parsed, Place},
@@ -61,6 +62,8 @@ pub struct Scratch<const K: usize> {
     pub timeout_s: u16,
     /// What the packet says of its flow.
     pub news: News,
+    /// What an ICMP error of the other family becomes.
+    pub report: Report,
 }
 
 /// A half of the pair that is being made.
@@ -100,6 +103,7 @@ impl<const K: usize> Scratch<K> {
             back: NO_SLOT,
             timeout_s: 0,
             news: News { flags: 0, seq: 0 },
+            report: Report::NONE,
         }
     }
 }

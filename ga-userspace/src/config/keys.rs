@@ -99,6 +99,7 @@ pub(super) const GROUP: Keys = Keys {
         "description",
         "kind",
         "region",
+        "pop",
         "traffic_ratio",
         "latency_ms",
         "backend_ip_version",
@@ -108,7 +109,7 @@ pub(super) const GROUP: Keys = Keys {
         "health_check",
         "endpoint",
     ],
-    later: &["backend_protocol", "backend_protocol_version", "verify", "pop", "failover"],
+    later: &["backend_protocol", "backend_protocol_version", "verify", "failover"],
 };
 
 pub(super) const VSERVER_GROUP: Keys =

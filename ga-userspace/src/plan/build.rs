@@ -3,7 +3,10 @@
 //! A pure function. From an empty state the same intent gives the same plan, whatever the order in the file; from a running
 //! one, everything that is known by its identity keeps its number, and a table whose shares did not change is not touched.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ga_common::abi::{
     entry::{Endpoint, Listener as ListenerEntry},
@@ -26,7 +29,10 @@ use super::{
 };
 use crate::{
     health::Beliefs,
-    model::{self, AclMode, Affinity, ClientIp, EndpointGroup, EndpointName, Instance, Intent, Listener, Part, Weight},
+    model::{
+        self, AclMode, Affinity, BackendIpVersion, ClientIp, EndpointGroup, EndpointName, Instance, Intent, Listener, Part,
+        Weight,
+    },
 };
 
 /// Plans `intent` with what was set by hand and what is believed of endpoints, given what the maps hold. `seed` is the key of the
@@ -105,15 +111,19 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
     let of_group = |group: &EndpointGroup| -> Vec<_> {
         let view = |e: &model::Endpoint| EndpointView {
             found_by: e.found_by.clone(),
-            ..endpoint_view(EndpointName::new(instance, listener, group, e), e.weight, e.part, known, numbers)
+            part: e.part,
+            serves: families(instance, group, e.address),
+            ..endpoint_view(EndpointName::new(instance, listener, group, e), e.weight, known, numbers)
         };
         group.endpoints.iter().map(view).collect()
     };
     let mut endpoints: Vec<_> = listener.groups.iter().flat_map(of_group).collect();
     let subnets = listener.custom.iter().flat_map(|group| group.subnets.iter().map(move |subnet| (group, subnet)));
-    endpoints.extend(subnets.map(|(group, subnet)| {
-        endpoint_view(subnet_name(instance, listener, group, subnet), Weight::default(), Part::WHOLE, known, numbers)
-    }));
+    endpoints.extend(
+        subnets.map(|(group, subnet)| {
+            endpoint_view(subnet_name(instance, listener, group, subnet), Weight::default(), known, numbers)
+        }),
+    );
     endpoints.sort_by(|a, b| a.name.cmp(&b.name));
     groups::claim(&mut endpoints);
     let id_of = |group: &str, net: Ipv4Net| {
@@ -145,7 +155,17 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
     }
 }
 
-fn endpoint_view(name: EndpointName, configured: Weight, part: Part, known: Known<'_>, numbers: &Numbers) -> EndpointView {
+/// The families whose clients an endpoint is for: its own with affinity and where it answers clients itself, else all that have a VIP.
+fn families(instance: &Instance, group: &EndpointGroup, address: IpAddr) -> BTreeSet<Family> {
+    match group.backend_ip_version {
+        _ if group.client_ip.is_direct() => [Family::of(address)].into(),
+        BackendIpVersion::Affinity => [Family::of(address)].into(),
+        BackendIpVersion::Ipv4 | BackendIpVersion::Ipv6 => instance.vips.iter().map(|vip| Family::of(*vip)).collect(),
+    }
+}
+
+/// One that is whole and serves IPv4 clients.
+fn endpoint_view(name: EndpointName, configured: Weight, known: Known<'_>, numbers: &Numbers) -> EndpointView {
     let set = known.overrides.endpoints.get(&name).copied().unwrap_or_default();
     let (identity, belief) = (identity::of(&name), known.beliefs.of(&name));
     let (id, weight) = (numbers.endpoints[&identity], set.effective(configured));
@@ -157,10 +177,11 @@ fn endpoint_view(name: EndpointName, configured: Weight, part: Part, known: Know
         claim: 0,
         configured,
         weight,
-        part,
+        part: Part::WHOLE,
         found_by: None,
         drained: set.drained,
         belief,
+        serves: [Family::V4].into(),
         share: 0.0,
     }
 }
@@ -271,7 +292,8 @@ fn notes(sorted: &Sorted<'_>, overrides: &Overrides, listeners: &[ListenerView])
             if has(&instance.vips) {
                 notes.extend(of_instance().filter(empty).map(|listener| Note::NoEndpoint { listener: listener.path(), family }));
             }
-            if !has(&instance.egress_ips) && !of_instance().all(|listener| empty(&listener)) {
+            let reached = |endpoint: &EndpointView| Family::of(endpoint.name.address) == family && endpoint.weight != Weight(0);
+            if !has(&instance.egress_ips) && of_instance().any(|listener| listener.endpoints.iter().any(reached)) {
                 notes.push(Note::NoEgress { instance: instance.id.clone(), family });
             }
         }

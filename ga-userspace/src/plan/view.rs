@@ -1,6 +1,12 @@
 //! The plan: the maps' target content, and the same with names.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
@@ -166,14 +172,16 @@ pub struct EndpointView {
     pub drained: bool,
     /// What is believed of it.
     pub belief: Belief,
-    /// Its part of the new flows of its family, 0 to 1.
+    /// The families whose clients it is for.
+    pub serves: BTreeSet<Family>,
+    /// Its part of the new flows of those, 0 to 1.
     pub share: f64,
 }
 
 impl EndpointView {
     /// Whether new flows of `family` may be given to it.
     pub fn is_of(&self, family: Family) -> bool {
-        Family::of(self.name.address) == family
+        self.serves.contains(&family)
     }
 }
 

@@ -285,6 +285,9 @@ pub struct EndpointGroup {
     /// Where the endpoints are; a label.
     #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,64}$"))]
     pub region: String,
+    /// Whether the region is a point of presence: `backend_ip_version` may not be set then.
+    #[schemars(default = "no")]
+    pub pop: bool,
     /// Percent of the traffic that reaches the group in the order of priority; what no group takes goes to the last one. 0: no
     /// traffic.
     #[schemars(default = "all_traffic", range(min = 0, max = 100))]
@@ -293,7 +296,7 @@ pub struct EndpointGroup {
     /// latency follow in file order.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u32", range(min = 0, max = 60_000))]
     pub latency_ms: Option<u32>,
-    /// Which family the edge speaks to endpoints; `affinity`: that of the client.
+    /// Which family the edge speaks to endpoints, whatever the client speaks; `affinity`: that of the client.
     #[schemars(default = "ipv4")]
     pub backend_ip_version: BackendIpVersion,
     /// Whether endpoints see the client's address. `none`: they see the egress address.
@@ -459,6 +462,10 @@ fn default_name() -> String {
 
 fn default_kind() -> GroupKind {
     GroupKind::Default
+}
+
+fn no() -> bool {
+    false
 }
 
 fn ipv4() -> BackendIpVersion {
