@@ -61,10 +61,10 @@ impl Outcome {
     const ACROSS: u64 = 1 << 52;
     const WHAT: u64 = 7 * Self::ACROSS;
     const CROSSES: u64 = Self::KIND | Self::ACROSS;
-    const OPENS: u64 = Self::KIND | 2 * Self::ACROSS;
-    const TELLS: u64 = Self::KIND | 3 * Self::ACROSS;
-    const BECOMES: u64 = Self::KIND | 4 * Self::ACROSS;
-    const REPORTS: u64 = Self::KIND | 5 * Self::ACROSS;
+    const OPENS: u64 = Self::KIND | (2 * Self::ACROSS);
+    const TELLS: u64 = Self::KIND | (3 * Self::ACROSS);
+    const BECOMES: u64 = Self::KIND | (4 * Self::ACROSS);
+    const REPORTS: u64 = Self::KIND | (5 * Self::ACROSS);
 
     /// Not decided: the packet, of `family`, is one of the flow in slot `index`, whose other half is in the other family's table.
     pub(super) const fn crosses(family: Family, index: u32) -> Self {
