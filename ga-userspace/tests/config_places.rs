@@ -63,7 +63,6 @@ fn every_type_that_takes_an_address_takes_any_unicast_one() {
     }
 }
 
-// proves: C12, C14, C15
 #[test]
 fn load_balancers_object_stores_and_domains_may_be_named_and_ip_types_may_not() {
     for word in ["clb", "alb", "nlb", "oss", "domain"] {

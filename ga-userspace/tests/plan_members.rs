@@ -57,7 +57,6 @@ fn shares(intent: &Intent, addresses: &Addresses) -> Vec<String> {
     plan.listeners.iter().flat_map(|listener| &listener.endpoints).map(of).collect()
 }
 
-// proves: C17
 #[test]
 fn all_addresses_of_a_domain_share_its_weight_exactly() {
     let file = group(
@@ -95,7 +94,6 @@ fn a_name_of_the_inventory_is_its_primary_address_and_a_sub_address_another_one(
     assert_eq!(Note::Missing(missing[0].clone()).to_string(), sentence);
 }
 
-// proves: K01, K04
 #[test]
 fn servers_of_a_pool_have_their_own_ports_and_shares_and_weight_0_gets_none() {
     let file = intent("vserver_group = \"pool-a\"");
@@ -106,7 +104,6 @@ fn servers_of_a_pool_have_their_own_ports_and_shares_and_weight_0_gets_none() {
     assert_eq!(ports, [8080, 8081, 9090], "the maps have the servers' ports");
 }
 
-// proves: C12
 #[test]
 fn behind_a_clb_endpoint_the_two_weights_are_multiplied() {
     let file = group(

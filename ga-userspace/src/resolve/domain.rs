@@ -160,7 +160,6 @@ mod tests {
         (domain, now)
     }
 
-    // proves: C17
     #[test]
     fn an_answer_is_asked_for_again_when_its_ttl_is_over_within_bounds() {
         for (ttl_s, expected_s) in [(0, 5), (4, 5), (5, 5), (60, 60), (300, 300), (86_400, 300)] {
@@ -172,7 +171,6 @@ mod tests {
         assert_eq!(both.next - now, Duration::from_secs(30), "the shorter one counts");
     }
 
-    // proves: C17
     #[test]
     fn the_last_good_answer_stays_whatever_goes_wrong() {
         let good = || (found(&["192.0.2.2", "192.0.2.1"], 60), None);
