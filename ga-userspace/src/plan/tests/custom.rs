@@ -130,7 +130,6 @@ fn policy() -> impl Strategy<Value = Policy> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
-    // proves: J07
     #[test]
     fn the_two_ways_to_ask_are_inverse_for_every_row(
         wanted in proptest::collection::vec((destinations(), proptest::collection::btree_set(0u8..4, 1..3), policy()), 1..3),
