@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray, PerCpuValues},
@@ -318,7 +318,16 @@ impl Dataplane for Twin {
             }
             now += 1;
         };
-        ensure!(code(expected.action) == action, "{}: simulator {:?}, kernel XDP action {action}", what(), expected.action);
+        if code(expected.action) != action {
+            let reasons = self.machine().advance()?;
+            bail!(
+                "{}: simulator {:?}, kernel XDP action {action} between ticks {before} and {after}; since they last agreed \
+                 the simulator counted {:?}, the kernel {reasons:?}",
+                what(),
+                expected.action,
+                self.reasons
+            );
+        }
         ensure!(expected.bytes == bytes, "{}:\n{}", what(), difference(&expected.bytes, &bytes));
         self.reasons.note(expected.action);
         self.unsettled += 1;
