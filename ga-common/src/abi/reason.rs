@@ -50,6 +50,7 @@ reasons! {
         Admission = "admission", "the listener's allowance of new flows is used up (max_new_flows_per_second)";
         ExtHeaders = "ext_headers", "more or longer IPv6 extension headers than are walked over";
         Acl = "acl", "the listener's access lists do not let this source in";
+        CustomDenied = "custom_denied", "the policy of the subnet behind this port does not let packets reach the host";
         NotReady = "not_ready", "the settings map is not filled yet";
     }
 }
@@ -73,6 +74,7 @@ reasons! {
         PortRetry = "port_retry", "a drawn NAT port was taken, and another one was tried";
         PortReused = "port_reused", "the NAT port of a closed or never answered flow was given to a new one";
         Evicted = "evicted", "a closed or never answered flow made room for a new one";
+        HostWanted = "host_wanted", "a packet for a host behind custom routing waits for its next hop to be found";
         ClientMoved = "client_moved", "a client's packets came from another router or interface: replies follow";
     }
 }

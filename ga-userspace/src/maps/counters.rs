@@ -83,6 +83,11 @@ impl Counters {
         Pass::ALL.iter().copied().map(count).collect()
     }
 
+    /// How often `event` happened.
+    pub fn event(&self, event: Event) -> Result<u64, Error> {
+        Ok(on("EVENTS", self.events.get(&(event as u32), 0))?.iter().sum())
+    }
+
     /// Everything that happened in flow memory.
     pub fn events(&self) -> Result<Vec<(Event, u64)>, Error> {
         let count = |event: Event| {

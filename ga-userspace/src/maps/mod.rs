@@ -7,6 +7,7 @@
 mod counters;
 mod flows;
 mod hops;
+mod hosts;
 mod repair;
 mod sheets;
 mod tables;
@@ -28,6 +29,7 @@ use ga_common::abi::{
 pub use counters::{Counters, DropCount, PassCount};
 pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
+pub use hosts::Hosts;
 pub use repair::{REPAIRED, Repairs, TABLES_A_PASS};
 use sheets::Sheets;
 use tables::{Fill, SelectionTables};

@@ -28,14 +28,15 @@ use super::{Cells, Error, Fixed, Maps, on, tables::Fill};
 use crate::plan::{Family, Sheet, SheetId, State};
 
 /// The maps that are compared.
-pub const REPAIRED: [&str; 15] = [
+pub const REPAIRED: [&str; 17] = [
     "SETTINGS",
     "FILTER",
     "ADDRESSES",
     "EGRESS",
     "ACLS4",
     "ACLS6",
-    "ACL_DIGESTS",
+    "MAPPINGS",
+    "SHEET_DIGESTS",
     "LISTENERS",
     "ENDPOINTS",
     "TABLES",
@@ -44,6 +45,7 @@ pub const REPAIRED: [&str; 15] = [
     "SERVICES",
     "HOPS",
     "ENDPOINT_HOPS",
+    "HOSTS",
 ];
 /// Selection tables whose content is read in one pass.
 pub const TABLES_A_PASS: usize = 64;

@@ -3,7 +3,7 @@
 //! A pure function. From an empty state the same intent gives the same plan, whatever the order in the file; from a running
 //! one, everything that is known by its identity keeps its number, and a table whose shares did not change is not touched.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ga_common::abi::{
     entry::{Endpoint, Listener as ListenerEntry},
@@ -15,18 +15,18 @@ use ga_common::abi::{
 use ipnet::Ipv4Net;
 
 use super::{
-    CustomView, EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State, TableInfo,
-    TableView, acl, address_key, entries,
+    CustomTable, CustomView, EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection,
+    State, TableInfo, TableView, acl, address_key, entries,
     error::within,
     groups, identity,
     ids::Pool,
     numbers::{Numbers, Sorted, subnet_name},
     shares,
-    sheets::Numbering,
+    sheets::{Numbering, Sheet},
 };
 use crate::{
     health::Beliefs,
-    model::{AclMode, Affinity, EndpointGroup, EndpointName, Instance, Intent, Listener, Weight},
+    model::{AclMode, Affinity, EndpointGroup, EndpointKind, EndpointName, Instance, Intent, Listener, Weight},
 };
 
 /// Plans `intent` with what was set by hand and what is believed of endpoints, given what the maps hold. `seed` is the key of the
@@ -74,6 +74,7 @@ pub(super) fn build_sized(
         target.listeners.insert(view.id, ListenerEntry { acl: acl_word(view, &mut sheets)?.0, ..listener_entry(view, &numbers) });
         target.endpoints.extend(view.endpoints.iter().map(|endpoint| (endpoint.id, endpoint_entry(view.id, endpoint))));
     }
+    custom(&listeners, &mut target, &mut sheets)?;
     retire(running, &mut target);
     tables(&mut listeners, running, &mut target, table_size)?;
     target.sheets = sheets.infos;
@@ -159,7 +160,7 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
     ListenerEntry {
         instance: numbers.instances[&view.instance],
         idle_timeout_s: view.idle_timeout_s,
-        flags: ListenerEntry::IN_USE | affinity,
+        flags: ListenerEntry::IN_USE | affinity | if view.custom.is_some() { ListenerEntry::CUSTOM } else { 0 },
         identity: identity::of_listener(view.instance.as_str(), view.name.as_str()),
         admission: view.max_new_flows_per_second,
         acl: AclWord::NONE.0,
@@ -173,8 +174,22 @@ fn acl_word(view: &ListenerView, sheets: &mut Numbering<'_>) -> Result<AclWord, 
     Ok(AclWord::new(number(Family::V4)?, number(Family::V6)?, acl.mode == AclMode::White))
 }
 
+/// How instances name their custom routing.
+fn custom(listeners: &[ListenerView], target: &mut State, sheets: &mut Numbering<'_>) -> Result<(), PlanError> {
+    for (id, egress) in &mut target.egress {
+        let is_of = |view: &&ListenerView| target.listeners.get(&view.id).is_some_and(|entry| entry.instance == *id);
+        let views: Vec<&CustomView> = listeners.iter().filter(is_of).filter_map(|view| view.custom.as_ref()).collect();
+        if !views.is_empty() {
+            egress.custom = sheets.number(&Sheet::Custom(Arc::new(CustomTable::new(views.into_iter())?)))?.into();
+        }
+    }
+    Ok(())
+}
+
 fn endpoint_entry(listener: ListenerId, view: &EndpointView) -> Endpoint {
-    Endpoint { addr: address_key(view.name.address), listener, port: [0; 2], flags: Endpoint::IN_USE, identity: view.identity }
+    // The hosts of a subnet are elsewhere each.
+    let addr = if view.name.kind == EndpointKind::Vswitch { [0; 16] } else { address_key(view.name.address) };
+    Endpoint { addr, listener, port: [0; 2], flags: Endpoint::IN_USE, identity: view.identity }
 }
 
 /// What the maps have and the plan has not stays as a retired entry: flows may name it.
