@@ -29,6 +29,8 @@ pub mod order {
     pub const NUMBERS: u32 = 1;
     /// The list holds tuples; it is walked round and round.
     pub const TUPLES: u32 = 2;
+    /// Always the same frame.
+    pub const FIXED: u32 = 3;
 }
 
 /// The load of one run.

@@ -248,6 +248,11 @@ impl Tables for Sim {
         self.addresses.keys().map(place).filter(|(at, _)| *at == word).fold(0, |bits, (_, bit)| bits | bit)
     }
 
+    fn direct(&self, word: u32) -> u64 {
+        let direct = self.services.iter().filter(|(_, service)| service.is_direct()).map(|(key, _)| filter::direct_place(key));
+        direct.filter(|(at, _)| *at == word).fold(0, |bits, (_, bit)| bits | bit)
+    }
+
     fn address(&self, key: &AddressKey) -> Option<Address> {
         self.addresses.get(key).copied()
     }

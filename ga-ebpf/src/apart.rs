@@ -53,6 +53,13 @@ pub(crate) extern "C" fn ga_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &KernelTables).bits()
 }
 
+/// [`path::direct::packet`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_direct(ctx: *mut xdp_md, asked: u64) -> u64 {
+    path::direct::packet(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
 /// [`flow::claim`] among the IPv4 slots.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -5,7 +5,7 @@
 use aya_ebpf::{
     bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX},
     btf_maps::{Array, HashMap, PerCpuArray, ProgramArray},
-    helpers::bpf_redirect,
+    helpers::{bpf_redirect, bpf_xdp_adjust_head},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -84,6 +84,31 @@ fn hand_on<const N: usize>(ctx: &XdpContext) -> u32 {
     unsafe { *(start as *mut [u64; N]) = words };
     // SAFETY: nothing is to be dropped.
     unsafe { TARGETS.tail_call(ctx, load.target) };
+    load.misses += 1;
+    XDP_ABORTED
+}
+
+/// Puts the whole frame back, where it began, and hands it on: for frames that get longer or shorter, and such that have no ports to
+/// draw.
+#[xdp]
+pub(crate) fn same(ctx: XdpContext) -> u32 {
+    let Some(load) = LOAD.get_ptr_mut(0) else { return XDP_ABORTED };
+    // SAFETY: one run at a time, on one CPU.
+    let load = unsafe { &mut *load };
+    load.count += 1;
+    let grown = ctx.data_end() as i32 - ctx.data() as i32 - (WORDS * 8) as i32;
+    // SAFETY: a helper call on our own context; what was found in the packet before is not used again.
+    if grown != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) } != 0 {
+        return XDP_ABORTED;
+    }
+    let start = ctx.data();
+    if start + WORDS * 8 > ctx.data_end() {
+        return XDP_ABORTED;
+    }
+    // SAFETY: the words end before `data_end`; a frame of a test run begins at a multiple of eight, and so does one put back.
+    unsafe { *(start as *mut [u64; WORDS]) = load.frame };
+    // SAFETY: nothing is to be dropped.
+    unsafe { TARGETS.tail_call(&ctx, load.target) };
     load.misses += 1;
     XDP_ABORTED
 }

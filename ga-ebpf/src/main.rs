@@ -33,7 +33,7 @@ use ga_common::{
 };
 
 use crate::{
-    apart::{ga_icmp, ga_refuse},
+    apart::{ga_direct, ga_icmp, ga_refuse},
     frame::XdpFrame,
     tables::KernelTables,
 };
@@ -48,11 +48,12 @@ pub(crate) fn ga(ctx: XdpContext) -> u32 {
 /// What becomes of a packet, which is rewritten if it is to be sent.
 #[inline(always)]
 fn decide(ctx: &XdpContext) -> Outcome {
-    match path::flows(&mut XdpFrame::new(ctx), &KernelTables) {
+    let outcome = match path::flows(&mut XdpFrame::new(ctx), &KernelTables) {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_icmp(ctx.ctx))),
-        outcome if refuse::is_refused(outcome) => Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))),
         outcome => outcome,
-    }
+    };
+    let outcome = if outcome.is_direct() { Outcome::from_bits(black_box(ga_direct(ctx.ctx, outcome.bits()))) } else { outcome };
+    if refuse::is_refused(outcome) { Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))) } else { outcome }
 }
 
 /// Verdict to XDP action and counter.

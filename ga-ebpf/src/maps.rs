@@ -13,7 +13,7 @@ use ga_common::{
         },
         flow::{FlowSlot4, FlowSlot6},
         limits::{
-            FILTER_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_CUSTOM, MAX_ENDPOINTS, MAX_HOPS, MAX_HOSTS, MAX_INSTANCES, MAX_LISTENERS,
+            DIRECT_WORDS, FILTER_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_CUSTOM, MAX_ENDPOINTS, MAX_HOPS, MAX_HOSTS, MAX_INSTANCES, MAX_LISTENERS,
             MAX_SERVICES, MAX_TABLES,
         },
         reason::{Drop, Event, Pass},
@@ -29,6 +29,9 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 pub(crate) static FILTER: Array<u64, { FILTER_WORDS as usize }> = Array::new();
+/// The services whose endpoints answer clients themselves, and some others that look like them.
+#[btf_map]
+pub(crate) static DIRECT: Array<u64, { DIRECT_WORDS as usize }> = Array::new();
 #[btf_map]
 pub(crate) static ADDRESSES: HashMap<AddressKey, Address, { MAX_ADDRESSES as usize }> = HashMap::new();
 #[btf_map]

@@ -139,6 +139,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn direct(&self, word: u32) -> u64 {
+        maps::DIRECT.get(word).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
     fn address(&self, key: &AddressKey) -> Option<Address> {
         // SAFETY: the value is copied at once; the map is preallocated and an entry is never reused for another address while
         // this program runs (removal waits for a grace period).

@@ -53,9 +53,12 @@ static TRACE_ROOM6: Array<Scratch<4>, 1> = Array::new();
 pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
     let outcome = match path::flows(&mut XdpFrame::new(&ctx), &TraceTables) {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_icmp(ctx.ctx))),
-        outcome if refuse::is_refused(outcome) => Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))),
         outcome => outcome,
     };
+    let outcome =
+        if outcome.is_direct() { Outcome::from_bits(black_box(ga_trace_direct(ctx.ctx, outcome.bits()))) } else { outcome };
+    let outcome =
+        if refuse::is_refused(outcome) { Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))) } else { outcome };
     if outcome.is_answered() {
         TraceTables.explain(Stage::refused);
     }
@@ -72,6 +75,13 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &TraceTables).bits()
+}
+
+/// The same for [`path::direct::packet`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_direct(ctx: *mut xdp_md, asked: u64) -> u64 {
+    path::direct::packet(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
 }
 
 /// All maps, to be looked at only.
@@ -162,6 +172,11 @@ impl Tables for TraceTables {
     #[inline(always)]
     fn filter(&self, word: u32) -> u64 {
         KernelTables.filter(word)
+    }
+
+    #[inline(always)]
+    fn direct(&self, word: u32) -> u64 {
+        KernelTables.direct(word)
     }
 
     #[inline(always)]

@@ -7,8 +7,8 @@ use std::{net::IpAddr, time::Duration};
 use ga::{
     config::{self, Loaded, problem::Severity},
     model::{
-        Affinity, AllUnhealthy, BackendIpVersion, EndpointKind, HealthCheck, HealthProtocol, Listener, Profile, Protocol, Seed,
-        TrafficRatio, XdpMode,
+        Affinity, AllUnhealthy, BackendIpVersion, ClientIp, EndpointKind, HealthCheck, HealthProtocol, Listener, Profile,
+        Protocol, Seed, TrafficRatio, XdpMode,
     },
 };
 
@@ -348,6 +348,32 @@ fn a_virtual_group_on_udp_is_refused_for_good() {
     assert!(file().group("region = \"eu\"\nkind = \"default\"").first().groups[0].name.as_str() == "default");
 }
 
+// proves: F05
+#[test]
+fn there_is_one_way_of_telling_endpoints_the_clients_address_and_proxy_headers_are_for_tcp() {
+    let group = |text: &str| file().group(&format!("region = \"eu\"\n{text}"));
+    group("preserve_client_ip = \"transparent,proxy_v2\"").refused("conflict");
+    group("preserve_client_ip = [\"transparent\", \"proxy_v2\"]").refused("wrong_type");
+    let udp = || file().listener("name = \"dns\"\nprotocol = \"udp\"\nports = \"53\"");
+    for word in ["proxy_v1", "proxy_v2"] {
+        udp().group(&format!("region = \"eu\"\npreserve_client_ip = \"{word}\"")).refused("not_allowed");
+    }
+}
+
+#[test]
+fn the_clients_address_is_kept_where_answers_have_a_way() {
+    let client_ip = |text: &str| file().group(&format!("region = \"eu\"\n{text}")).first().client_ip();
+    assert_eq!(client_ip(""), ClientIp::Hidden);
+    assert_eq!(client_ip("preserve_client_ip = \"none\""), ClientIp::Hidden);
+    assert_eq!(client_ip("preserve_client_ip = \"transparent\"\nreturn = \"l2\""), ClientIp::L2);
+    assert_eq!(client_ip("preserve_client_ip = \"transparent\"\nreturn = \"ipip\""), ClientIp::Ipip);
+    let refused = |text: &str, kind: &str| file().group(&format!("region = \"eu\"\n{text}")).refused(kind);
+    refused("preserve_client_ip = \"transparent\"", "missing_key");
+    refused("return = \"l2\"", "conflict");
+    let mapping = "port_mapping = [{ listener = 80, endpoint = 8080 }]";
+    refused(&format!("preserve_client_ip = \"transparent\"\nreturn = \"ipip\"\n{mapping}"), "conflict");
+}
+
 // proves: L04
 #[test]
 fn profiles_bring_their_documented_limits_and_keys_override_them() {
@@ -586,7 +612,7 @@ fn endpoints_need_an_egress_address_of_their_family() {
 #[test]
 fn preserving_the_client_address_is_off_and_may_be_said_so() {
     assert_eq!(file().group("region = \"eu\"\npreserve_client_ip = \"none\"").loaded().warnings.len(), 0);
-    file().group("region = \"eu\"\npreserve_client_ip = \"transparent\"").refused("not_supported_yet");
+    file().group("region = \"eu\"\npreserve_client_ip = \"transparent\"").refused("missing_key");
 }
 
 #[test]

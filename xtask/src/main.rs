@@ -95,7 +95,7 @@ enum Chore {
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
-    /// Measure; without a name everything, which takes about six minutes once built
+    /// Measure; without a name everything, which takes about eleven minutes once built
     ///
     /// Every figure comes with a floor or a peer of the same run, and where a value is wanted, with that and whether it holds. Needs
     /// root or sudo. Progress goes to standard error.
@@ -141,6 +141,10 @@ enum Bench {
     Packet,
     /// Throughput and latency of a whole path between namespaces (two minutes)
     Path,
+    /// Probes: what ten thousand endpoints cost, and how soon a verdict counts (two minutes)
+    Health,
+    /// What the death of an endpoint does to clients, beside HAProxy (three minutes)
+    Failover,
 }
 
 /// A failure whose reason has been printed already.
@@ -205,6 +209,8 @@ fn run(chore: Chore) -> Result<()> {
                 Bench::Plan => "plan",
                 Bench::Packet => "packet",
                 Bench::Path => "path",
+                Bench::Health => "health",
+                Bench::Failover => "failover",
             });
             programs::run("bench", &flags(what.as_slice(), &[("--json", json)]))
         }

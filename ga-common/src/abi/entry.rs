@@ -76,8 +76,17 @@ pub struct ServiceKey {
 pub struct Service {
     /// The listener.
     pub listener: ListenerId,
-    /// Port at the endpoint (port mapping applied), network byte order.
+    /// Port at the endpoint (port mapping applied), network byte order; zero where packets keep the port they came to, because
+    /// endpoints answer clients themselves ([`Listener::L2`], [`Listener::IPIP`]).
     pub endpoint_port: [u8; 2],
+}
+
+impl Service {
+    /// Whether the listener's endpoints answer clients themselves.
+    #[inline(always)]
+    pub const fn is_direct(self) -> bool {
+        u16::from_ne_bytes(self.endpoint_port) == 0
+    }
 }
 
 /// What packets must know of a listener.
@@ -88,7 +97,7 @@ pub struct Listener {
     pub instance: InstanceId,
     /// Idle timeout in seconds (RFC 5382 calls it the idle-timeout of the mapping).
     pub idle_timeout_s: u16,
-    /// [`Listener::SOURCE_IP`], [`Listener::IN_USE`].
+    /// [`Listener::SOURCE_IP`], [`Listener::IN_USE`], [`Listener::L2`], [`Listener::IPIP`], [`Listener::STRICT`].
     pub flags: u32,
     /// Stable hash of (instance, listener name): survives restarts and reordering.
     pub identity: u64,
@@ -105,6 +114,12 @@ impl Listener {
     pub const IN_USE: u32 = 2;
     /// Custom routing: the port says which host, and hosts have their own next hops.
     pub const CUSTOM: u32 = 1 << 31;
+    /// Packets go to the endpoint's MAC address as they came, and endpoints, which have the VIP too, answer clients themselves.
+    pub const L2: u32 = 1 << 16;
+    /// Packets go to the endpoint within an IP packet (RFC 2003, RFC 2473, RFC 4213); it answers clients itself.
+    pub const IPIP: u32 = 1 << 17;
+    /// Sources that the access lists keep out lose their flows too, where flows are not remembered.
+    pub const STRICT: u32 = 1 << 18;
 }
 
 /// What packets must know of an endpoint.
@@ -188,6 +203,13 @@ pub struct Settings {
     pub nat_span: u16,
     /// New flows a second of a listener that says nothing of its own; 0 is no bound.
     pub admission: u32,
+    /// [`Settings::DIRECT`].
+    pub features: u64,
+}
+
+impl Settings {
+    /// Some service is in the filter of those whose endpoints answer clients themselves.
+    pub const DIRECT: u64 = 1;
 }
 
 /// What is counted for an endpoint, on one CPU.
@@ -217,6 +239,6 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 32);
     assert!(size_of::<Egress>() == 168);
     assert!(size_of::<Hop>() == 20);
-    assert!(size_of::<Settings>() == 48);
+    assert!(size_of::<Settings>() == 56);
     assert!(size_of::<EndpointCounters>() == 40);
 };

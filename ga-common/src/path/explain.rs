@@ -8,7 +8,7 @@ use super::{
 };
 use crate::abi::{
     entry::{Address, Service},
-    flow::{Meta, State, Tuple, Way},
+    flow::{Meta, State, Tuple, Way, pack4, pack6},
     id::{EndpointId, ListenerId, TableId},
 };
 use crate::wire::vlan::Tags;
@@ -61,6 +61,7 @@ const TRANSLATED: u8 = 13;
 const ANSWERED: u8 = 14;
 const DENIED: u8 = 15;
 const REFUSED: u8 = 16;
+const ENCAPSULATED: u8 = 17;
 
 impl Stage {
     #[inline(always)]
@@ -173,6 +174,18 @@ impl Stage {
     #[inline(always)]
     pub fn rewritten<const K: usize>(to: &Tuple<K>) -> Self {
         Self::of(REWRITTEN, 0, 0).with_tuple(&to.addrs, tail(to))
+    }
+
+    /// It is in an outer IPv4 packet now; `protocol` is that of what is within.
+    #[inline(always)]
+    pub fn encapsulated4(src: [u8; 4], dst: [u8; 4], protocol: u8) -> Self {
+        Self::of(ENCAPSULATED, 0, u32::from(protocol)).with_tuple(&pack4(src, dst), 0)
+    }
+
+    /// It is in an outer IPv6 packet now.
+    #[inline(always)]
+    pub fn encapsulated6(src: &[u8; 16], dst: &[u8; 16], protocol: u8) -> Self {
+        Self::of(ENCAPSULATED, 0, u32::from(protocol)).with_tuple(&pack6(*src, *dst), 0)
     }
 
     /// The listener's access lists keep the source out.
@@ -332,6 +345,15 @@ mod step {
             /// Destination.
             dst: SocketAddr,
         },
+        /// It is in an outer IP packet now.
+        Encapsulated {
+            /// Source of the outer packet.
+            src: IpAddr,
+            /// Its destination.
+            dst: IpAddr,
+            /// IANA number of what is within: 4 or 41.
+            protocol: u8,
+        },
         /// What becomes of it.
         Verdict(Verdict, ListenerId),
     }
@@ -380,6 +402,10 @@ mod step {
                 REWRITTEN => {
                     let TupleSeen { src, dst, .. } = self.tuple()?;
                     Step::Rewritten { src, dst }
+                }
+                ENCAPSULATED => {
+                    let TupleSeen { src, dst, .. } = self.tuple()?;
+                    Step::Encapsulated { src: src.ip(), dst: dst.ip(), protocol: self.word as u8 }
                 }
                 VERDICT => {
                     let number = self.word as usize;
@@ -467,6 +493,11 @@ mod tests {
         assert_eq!(Stage::refused().read(), Some(Step::Refused));
         let service = Service { listener: ListenerId(9), endpoint_port: [0x1f, 0x90] };
         assert_eq!(Stage::service(service).read(), Some(Step::Service { listener: ListenerId(9), endpoint_port: 8080 }));
+        let outer = Stage::encapsulated4([192, 0, 2, 7], [198, 51, 100, 10], 41).read();
+        assert_eq!(outer, Some(Step::Encapsulated { src, dst, protocol: 41 }));
+        let outer = Stage::encapsulated6(&[1; 16], &[2; 16], 4).read();
+        let (src, dst) = (tuple.src.ip(), tuple.dst.ip());
+        assert_eq!(outer, Some(Step::Encapsulated { src, dst, protocol: 4 }));
         assert_eq!(Stage::denied(ListenerId(9)).read(), Some(Step::Denied { listener: ListenerId(9) }));
         assert_eq!(Stage::reopened(7).read(), Some(Step::Reopened { index: 7 }));
         assert_eq!(Stage::default().read(), None);

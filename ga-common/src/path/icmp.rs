@@ -3,18 +3,19 @@
 //! `K` says which IP version it is, as it does for flows.
 
 use super::{
-    Leave, NOT_READY, OTHER_PROTOCOL, TRUNCATED, depart,
+    Leave, NOT_READY, OTHER_PROTOCOL, TRUNCATED, depart, direct,
     explain::Stage,
     flow,
     link::{self, Link},
     owner,
+    parse::flag,
     select::{Addresses, V4, V6},
     tables::{Direction, FlowMemory, Tables},
     verdict::Outcome,
 };
 use crate::{
     abi::{
-        entry::{Address, AddressKey},
+        entry::{Address, AddressKey, ServiceKey, Settings},
         flow::{Flow, Tuple, Way},
         reason::{Drop, Pass},
     },
@@ -104,6 +105,16 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     }
     let settings = tables.settings().ok_or(NOT_READY)?;
     let hash = flow::hash(settings, &room.packet.tuple);
+    if settings.features & Settings::DIRECT != 0 {
+        let Tuple { addrs, ports: [_, _, p0, p1], protocol } = room.packet.tuple;
+        room.key = ServiceKey { addr: A::destination(addrs), port: [p0, p1], protocol, pad: 0 };
+        (room.hash, room.packet.flags) = (hash, flag::ACK);
+        // It goes where the packets of the flow go, as they do.
+        let outcome = direct::look::<K, A, T>(tables, &room.key, tags);
+        if outcome != Outcome::UNKNOWN {
+            return Ok(outcome);
+        }
+    }
     let found = flow::find::<K, W, T>(tables, settings, hash, &room.packet.tuple, tables.tick()).ok_or(UNKNOWN)?;
     let slot = FlowMemory::<K, W>::slot(tables, found.index).ok_or(UNKNOWN)?;
     let meta = slot.meta();

@@ -1,11 +1,14 @@
 //! The way of one packet. The order of the stages stands here and nowhere else:
 //! parse → flow → (listener → select → open) → rewrite → emit.
+//! A packet for a listener whose endpoints answer clients themselves takes another way right after parsing: `direct`.
 //!
 //! A packet that is not ours costs one look at the addresses; a packet of a known flow one look at flow memory; only a new
 //! flow asks for listener, table and endpoint.
 
 pub mod acl;
 pub mod custom;
+pub mod direct;
+pub mod encap;
 pub mod explain;
 pub mod flow;
 pub mod icmp;
@@ -29,7 +32,7 @@ use self::{
 };
 use crate::{
     abi::{
-        entry::{Address, Listener, ServiceKey},
+        entry::{Address, Listener, ServiceKey, Settings},
         flow::{Flow, Tuple, Way, mac, unpack_mac},
         id::{EndpointId, ListenerId},
         reason::{Drop, Pass},
@@ -41,15 +44,16 @@ use crate::{
 /// Decides about one packet, and rewrites it when it is to be sent.
 #[inline(always)]
 pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
-    match flows(frame, tables) {
+    let outcome = match flows(frame, tables) {
         OTHER_PROTOCOL => icmp::packet(frame, tables),
-        outcome if refuse::is_refused(outcome) => refuse::packet(frame, outcome),
         outcome => outcome,
-    }
+    };
+    let outcome = if outcome.is_direct() { direct::packet(frame, tables, outcome) } else { outcome };
+    if refuse::is_refused(outcome) { refuse::packet(frame, outcome) } else { outcome }
 }
 
-/// The first half of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, and what is refused is
-/// [`refuse::packet`]'s to answer. The kernel has two programs for
+/// The first part of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, what [`Outcome::is_direct`] here
+/// or there is [`direct::packet`]'s, and what is refused is [`refuse::packet`]'s to answer. The kernel has programs for
 /// its verifier to judge in the place of one.
 #[inline(always)]
 pub fn flows<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
@@ -116,6 +120,13 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     }
     let now = tables.tick();
     let hash = flow::hash(settings, &packet.tuple);
+    if settings.features & Settings::DIRECT != 0 && direct::is_maybe::<K, A, T>(tables, &packet.tuple) {
+        keep::<K, W, T>(tables, &packet, hash);
+        let outcome = direct::ask::<K, W, A, T>(tables, tags);
+        if outcome != Outcome::UNKNOWN {
+            return outcome;
+        }
+    }
     let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else {
         return keep::<K, W, T>(tables, &packet, hash);
     };
@@ -236,6 +247,10 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     };
     tables.explain(|| Stage::service(service));
     let id = service.listener;
+    if service.is_direct() {
+        // The filter knows of it from before the service is there.
+        return Outcome::drop(Drop::NotReady, id);
+    }
     let Some(listener) = tables.listener(id) else { return Outcome::pass(Pass::NoListener) };
     // From ourselves, a flow would be answered to ourselves: two packets of such a kind go round for ever.
     room.key.addr = A::source(addrs);

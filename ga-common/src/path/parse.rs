@@ -131,7 +131,7 @@ fn upper<F: Frame, T: Tables>(
 }
 
 #[inline(always)]
-fn is_mapped(k: &AddressKey) -> bool {
+pub(super) fn is_mapped(k: &AddressKey) -> bool {
     let [high, low] = [[k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7]], [k[8], k[9], k[10], k[11], 0, 0, 0, 0]];
     u64::from_ne_bytes(high) == 0 && u64::from_ne_bytes(low) == u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0])
 }

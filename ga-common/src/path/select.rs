@@ -44,6 +44,8 @@ pub trait Addresses<const K: usize> {
     fn host<T: Tables>(tables: &T, addrs: [u64; K]) -> Option<&Hop>;
     /// Asks how to get there.
     fn want<T: Tables>(tables: &T, addrs: [u64; K]);
+    /// The destination as map key, in [words].
+    fn destination_words(addrs: &[u64; K]) -> [u64; 2];
     /// Whether an answer may go there: not to "this network", loopback, multicast, reserved and broadcast addresses (RFC 1122
     /// section 3.2.1.3) nor to their like in IPv6 (RFC 4291 sections 2.5 and 2.7).
     fn is_host(addrs: [u64; K]) -> bool;
@@ -103,6 +105,12 @@ impl Addresses<1> for V4 {
     }
 
     #[inline(always)]
+    fn destination_words(addrs: &[u64; 1]) -> [u64; 2] {
+        let [.., a, b, c, d] = addrs[0].to_ne_bytes();
+        [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
+    }
+
+    #[inline(always)]
     fn is_host(addrs: [u64; 1]) -> bool {
         !matches!(unpack4(addrs).0[0], 0 | 127 | 224..)
     }
@@ -153,6 +161,11 @@ impl Addresses<4> for V6 {
 
     #[inline(always)]
     fn want<T: Tables>(_tables: &T, _addrs: [u64; 4]) {}
+
+    #[inline(always)]
+    fn destination_words(addrs: &[u64; 4]) -> [u64; 2] {
+        [addrs[2], addrs[3]]
+    }
 
     #[inline(always)]
     fn is_host(addrs: [u64; 4]) -> bool {
@@ -297,8 +310,9 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     let [e0, e1] = room.service.endpoint_port;
     let [c0, c1, ..] = room.packet.tuple.ports;
     let mut draw = room.hash as u32;
-    // The client's own port first (RFC 4787 section 4.2.1): a client that comes again and again meets itself.
-    let mut port = own_port(settings, tables.cpu(), u16::from_be_bytes([c0, c1]));
+    // The client's own port first (RFC 4787 section 4.2.1), whatever CPU this is: a client that comes again from a port meets what
+    // the endpoint remembers of itself, and not another client's connection whose timestamps may be ahead of its own (RFC 6191).
+    let mut port = own_port(settings, u16::from_be_bytes([c0, c1]));
     // Counted in 64 bits: the verifier loses sight of a narrower counter that waits on the stack.
     for attempt in 0..u64::from(NAT_RETRIES) {
         let Some(addrs) = A::reply(&room.target, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
@@ -309,15 +323,22 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
         if T::DRY {
             tell_candidate(tables, &room.reply, owner == NO_SLOT);
         }
-        if owner == NO_SLOT {
-            let back = FlowMemory::<K, W>::claim(tables, reply_hash);
-            return if back == NO_SLOT { Err(Drop::FlowTableFull) } else { Ok(back) };
-        }
-        if attempt >= u64::from(NAT_RETRIES - NAT_REUSING_RETRIES) {
-            let back = FlowMemory::<K, W>::reuse(tables, owner, reply_hash);
-            if back != NO_SLOT {
+        let back = if owner == NO_SLOT {
+            FlowMemory::<K, W>::claim(tables, reply_hash)
+        } else if attempt >= u64::from(NAT_RETRIES - NAT_REUSING_RETRIES) {
+            FlowMemory::<K, W>::reuse(tables, owner, reply_hash)
+        } else {
+            NO_SLOT
+        };
+        if back != NO_SLOT {
+            // Another CPU may want the same port at the same time. Whoever has claimed a slot looks once more: of two that did so at
+            // once at least one sees the other, and gives way.
+            if T::DRY || FlowMemory::<K, W>::taken(tables, room, Half::Return, reply_hash, back) == NO_SLOT {
                 return Ok(back);
             }
+            release::<K, W, T>(tables, back);
+        } else if owner == NO_SLOT {
+            return Err(Drop::FlowTableFull);
         }
         if !T::DRY {
             tables.count_event(Event::PortRetry);
@@ -335,17 +356,16 @@ fn tell_candidate<const K: usize, T: Tables>(tables: &T, reply: &Tuple<K>, is_fr
     tables.explain(|| Stage::candidate(reply, is_free));
 }
 
-/// The `draw`th port of this CPU: ports are dealt out to CPUs in turn, so that no two CPUs can claim the same one.
+/// The `draw`th port of this CPU: ports are dealt out to CPUs in turn, so that two of them seldom want the same one.
 #[inline(always)]
 fn nat_port(settings: &Settings, cpu: u32, draw: u32) -> u16 {
     let nth = scale(draw, u32::from(settings.nat_span)) * settings.cpus;
     settings.nat_first.wrapping_add((nth + cpu) as u16)
 }
 
-/// `port`, if it is one of this CPU's.
+/// `port`, if it is a NAT port of any CPU.
 #[inline(always)]
-fn own_port(settings: &Settings, cpu: u32, port: u16) -> Option<u16> {
+fn own_port(settings: &Settings, port: u16) -> Option<u16> {
     let offset = u32::from(port).checked_sub(u32::from(settings.nat_first))?;
-    let nth = offset.checked_div(settings.cpus)?;
-    (nth < u32::from(settings.nat_span) && offset - nth * settings.cpus == cpu).then_some(port)
+    (offset < u32::from(settings.nat_span) * settings.cpus).then_some(port)
 }

@@ -175,6 +175,8 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     fn cpu(&self) -> u32;
     /// One word of the filter of our addresses.
     fn filter(&self, word: u32) -> u64;
+    /// One word of the filter of services whose endpoints answer clients themselves.
+    fn direct(&self, word: u32) -> u64;
     /// What `key` is to us.
     fn address(&self, key: &AddressKey) -> Option<Address>;
     /// Who serves `key`.

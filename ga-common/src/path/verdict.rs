@@ -2,9 +2,13 @@
 
 use core::fmt;
 
-use crate::abi::{
-    id::ListenerId,
-    reason::{Drop, Pass},
+use crate::{
+    abi::{
+        family::Family,
+        id::ListenerId,
+        reason::{Drop, Pass},
+    },
+    wire::vlan::Tags,
 };
 
 /// The decision; the kernel program turns it into an XDP action and a counter in one exhaustive match.
@@ -32,6 +36,10 @@ impl Outcome {
 
     /// Not decided: the packet belongs to no known flow.
     pub(super) const UNKNOWN: Self = Self(Self::KIND);
+
+    /// Not decided: for a listener whose endpoints answer clients themselves. The number is the packet's VLAN tags.
+    const DIRECT: u64 = 1 << 63;
+    const SIX: u64 = 1 << 62;
 
     const fn new(kind: u64, number: u32, listener: ListenerId) -> Self {
         Self(kind | (listener.0 as u64) << 32 | number as u64)
@@ -77,6 +85,26 @@ impl Outcome {
     #[inline(always)]
     pub const fn send(ifindex: u32) -> Self {
         Self::new(Self::SEND, ifindex, ListenerId::NONE)
+    }
+
+    /// Not decided: [`direct::packet`](super::direct::packet) does, for a packet with these tags.
+    #[inline(always)]
+    pub(super) const fn direct(listener: ListenerId, family: Family, tags: Tags) -> Self {
+        let six = if matches!(family, Family::V6) { Self::SIX } else { 0 };
+        Self(Self::DIRECT | six | Self::new(0, tags.0, listener).0)
+    }
+
+    /// Whether [`direct::packet`](super::direct::packet) decides.
+    #[inline(always)]
+    pub const fn is_direct(self) -> bool {
+        self.0 & Self::DIRECT != 0
+    }
+
+    /// Family and VLAN tags of a packet that is not decided yet.
+    #[inline(always)]
+    pub(super) const fn asked(self) -> (Family, Tags) {
+        let family = if self.0 & Self::SIX != 0 { Family::V6 } else { Family::V4 };
+        (family, Tags(self.0 as u32))
     }
 
     /// What becomes of the packet.

@@ -52,6 +52,19 @@ impl Delta {
     }
 }
 
+/// The checksum of a header of `N` words as the CPU loads them, its checksum field zero.
+#[inline(always)]
+pub fn of_words<const N: usize>(words: [u32; N]) -> [u8; 2] {
+    let mut sum = 0u64;
+    for word in words {
+        sum += u64::from(word);
+    }
+    sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    (!(sum as u16)).to_ne_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -82,6 +95,12 @@ mod tests {
             data[20..22].copy_from_slice(&port);
             let delta = Delta::default().words(words(old_addrs), words(new)).bytes2(old_port, port);
             prop_assert!(same(u16::from_be_bytes(delta.apply(before)), full(&data)));
+        }
+
+        #[test]
+        fn a_header_is_summed_as_the_letter_says(words in any::<[u32; 5]>()) {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            prop_assert_eq!(of_words(words), full(&bytes).to_be_bytes());
         }
 
         #[test]

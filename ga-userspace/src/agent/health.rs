@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     fs, io,
     io::Write as _,
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,6 +15,7 @@ use super::{Agent, Error};
 use crate::{
     health::{Beliefs, Book, Kept, Prober, Report, Roster},
     model::{EndpointName, Intent, Name},
+    net::Net,
     plan, status,
 };
 
@@ -60,12 +60,27 @@ impl Begun {
         self.book.report(Duration::ZERO).beliefs(&self.roster)
     }
 
-    /// Begins to probe.
-    pub(super) fn start(self) -> Result<Health, Error> {
+    /// Begins to probe, with the addresses that probes leave with.
+    pub(super) async fn start(self, net: &mut Net) -> Result<Health, Error> {
         let Self { book, roster, file, kept } = self;
+        let homeless = house(net, &roster).await;
         let prober = Prober::start(book).map_err(|source| Error::System { what: "the prober's thread", source })?;
-        Ok(Health { latest: prober.latest(), prober, roster, file, saved: kept, saving: None, homeless: Vec::new() })
+        Ok(Health { latest: prober.latest(), prober, roster, file, saved: kept, saving: None, homeless })
     }
+}
+
+/// Makes the addresses that probes leave with this host's own, so that answers arrive; gives back those that none leaves with.
+/// What could not be done.
+async fn house(net: &mut Net, roster: &Roster) -> Vec<String> {
+    let failed = net.own(&roster.sources()).await;
+    let troubles = failed
+        .into_iter()
+        .map(|(address, why)| format!("probes cannot leave with {address}, which this host does not have: {why}"))
+        .collect::<Vec<_>>();
+    for trouble in &troubles {
+        tracing::error!("{trouble}");
+    }
+    troubles
 }
 
 impl Health {
@@ -178,20 +193,7 @@ impl Agent {
         if *self.health.roster != roster {
             self.health.roster = Arc::new(roster);
         }
+        self.health.homeless = house(&mut self.net, &self.health.roster).await;
         self.health.prober.want(Arc::clone(&self.health.roster), self.intent.node.panic_threshold);
-        self.house_probes().await;
-    }
-
-    /// Makes the addresses that probes leave with this host's own, so that answers arrive; gives back those that none leaves with.
-    pub(super) async fn house_probes(&mut self) {
-        let sources: BTreeSet<IpAddr> = self.health.roster.sources();
-        let failed = self.net.own(&sources).await;
-        self.health.homeless = failed
-            .into_iter()
-            .map(|(address, why)| format!("probes cannot leave with {address}, which this host does not have: {why}"))
-            .collect();
-        for trouble in &self.health.homeless {
-            tracing::error!("{trouble}");
-        }
     }
 }

@@ -249,10 +249,10 @@ impl Agent {
         data_path.keep_or_undo(resolved)?;
         let attached = data_path.attach(&intent.node, &net).await;
         data_path.keep_or_undo(attached)?;
-        let health = data_path.keep_or_undo(begun.start())?;
+        let health = data_path.keep_or_undo(begun.start(&mut net).await)?;
 
         let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
-        let mut agent = Self {
+        Ok(Self {
             options,
             started: Instant::now(),
             started_at: clock::unix(),
@@ -274,9 +274,7 @@ impl Agent {
             watching: None,
             is_gate_new: true,
             tracer: None,
-        };
-        agent.house_probes().await;
-        Ok(agent)
+        })
     }
 
     async fn answer(&mut self, request: Request) {

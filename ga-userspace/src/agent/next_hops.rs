@@ -10,7 +10,7 @@ use std::{
 };
 
 use ga_common::abi::{
-    entry::{Endpoint, Hop},
+    entry::{Endpoint, Hop, Listener},
     id::EndpointId,
 };
 
@@ -33,6 +33,8 @@ pub(super) struct NextHops {
     missing: BTreeMap<Ipv4Addr, Instant>,
     /// Endpoints whose way is used although it is not known any more.
     doubtful: BTreeSet<EndpointId>,
+    /// Endpoints that packets with the VIP cannot reach, because a router is between.
+    off_link: BTreeSet<EndpointId>,
     /// Endpoints that packets cannot be sent to.
     unknown: usize,
     changes: u64,
@@ -40,12 +42,14 @@ pub(super) struct NextHops {
 
 impl NextHops {
     pub(super) fn new(hops: Hops, hosts: Hosts) -> Self {
-        Self { hops, hosts, missing: BTreeMap::new(), doubtful: BTreeSet::new(), unknown: 0, changes: 0 }
+        let (doubtful, off_link) = (BTreeSet::new(), BTreeSet::new());
+        Self { hops, hosts, missing: BTreeMap::new(), doubtful, off_link, unknown: 0, changes: 0 }
     }
 
     /// What is known of the way to an endpoint.
     pub(super) fn of(&self, endpoint: EndpointId) -> NextHop {
         match self.hops.of(endpoint) {
+            None if self.off_link.contains(&endpoint) => NextHop::OffLink,
             None => NextHop::Unresolved,
             Some(_) if self.doubtful.contains(&endpoint) => NextHop::Stale,
             Some(_) => NextHop::Resolved,
@@ -88,10 +92,20 @@ impl NextHops {
         self.follow_hosts(&ways, net)?;
         self.doubtful.clear();
         self.unknown = 0;
+        let is_l2 = |id: &EndpointId| {
+            let listener = state.endpoints.get(id).and_then(|endpoint| state.listeners.get(&endpoint.listener));
+            listener.is_some_and(|listener| listener.flags & Listener::L2 != 0)
+        };
+        let off_link = wanted.iter().filter(|(id, address)| is_l2(id) && net.is_off_link(**address));
+        let before = std::mem::replace(&mut self.off_link, off_link.map(|(id, _)| *id).collect());
+        for id in self.off_link.difference(&before) {
+            tracing::warn!(endpoint = %wanted[id], "not on a link of this edge: a listener with return = \"l2\" cannot reach it");
+        }
         for (id, address) in wanted {
             let way = ways.get(&address).copied().unwrap_or(Way::Nowhere);
             let old = self.hops.of(id);
             let new = match way {
+                _ if self.off_link.contains(&id) => None,
                 Way::Known(hop) => Some(hop),
                 Way::Through(_) | Way::Nowhere => old.filter(|hop| stays(*hop, way, net)),
             };

@@ -173,6 +173,7 @@ impl Agent {
                 | Step::Icmp { .. }
                 | Step::Answered
                 | Step::Quoted(_)
+                | Step::Encapsulated { .. }
                 | Step::Translated(_) => {}
             }
         }
@@ -274,6 +275,14 @@ impl Words {
                 )
             }
             Step::Reopened { index } => ("flow", format!("the one in slot {index} is over, and a SYN opens another")),
+            Step::Service { listener, endpoint_port: 0 } => (
+                "listener",
+                format!("{} has this address and port; endpoints answer clients themselves", self.listener(*listener)),
+            ),
+            Step::Encapsulated { src, dst, protocol } => (
+                "encapsulate",
+                format!("within an IP packet from {src} to {dst}, protocol {protocol}; the packet stays as it is"),
+            ),
             Step::Service { listener, endpoint_port } => (
                 "listener",
                 format!("{} has this address and port; endpoints are reached at port {endpoint_port}", self.listener(*listener)),

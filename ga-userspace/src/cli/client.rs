@@ -270,7 +270,11 @@ mod tests {
                         summary: vec![file],
                         report: Value::Null,
                     })),
-                    Question::Endpoint { .. } | Question::Flows { .. } | Question::Trace { .. } | Question::Watch { .. } => {}
+                    Question::Endpoint { .. }
+                    | Question::Flows { .. }
+                    | Question::Mappings { .. }
+                    | Question::Trace { .. }
+                    | Question::Watch { .. } => {}
                 }
             }
         });

@@ -202,6 +202,7 @@ pub(super) fn note(endpoint: &Endpoint) -> Option<String> {
     let hop = match endpoint.next_hop {
         NextHop::Resolved => None,
         NextHop::Unresolved => Some("no next hop".to_owned()),
+        NextHop::OffLink => Some("not on a link of this edge".to_owned()),
         NextHop::Stale => Some("next hop does not answer".to_owned()),
     };
     let health = endpoint.health.as_ref().and_then(health);

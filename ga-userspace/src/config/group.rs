@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::Duratio
 use ga_common::abi::family::Family;
 
 use super::{
+    client_ip,
     document::Context,
     endpoint, health_check,
     instance::Surroundings,
@@ -44,6 +45,7 @@ pub(super) fn read_all(
         tables.iter().enumerate().map(|(index, table)| read(index, table, around, protocol, ports, cx)).collect::<Vec<_>>();
     unique_names(&tables, &groups, cx);
     same_mappings(&tables, &groups, cx);
+    client_ip::all_agree(&tables, &groups, cx);
     // With none, what stands here are no tables, which is a problem already.
     if groups.is_empty() { None } else { groups.into_iter().collect() }
 }
@@ -143,8 +145,11 @@ fn read(
     let version_value = table.optional("backend_ip_version");
     let version =
         version_value.as_ref().map_or(Some(BackendIpVersion::Ipv4), |value| value.word(&BACKEND_IP_VERSIONS, &mut cx.problems));
-    preserve_client_ip(table.optional("preserve_client_ip"), protocol, cx);
+    let client_ip = client_ip::read(table, protocol, cx);
     let port_mapping = table.optional("port_mapping").map_or(Some(PortMapping::default()), |value| mappings(&value, ports, cx));
+    if let (Some(client_ip), Some(mapping)) = (client_ip, &port_mapping) {
+        client_ip::no_mapping(table, client_ip, mapping, cx);
+    }
     let health_check = health_check::read(table.optional("health_check"), cx);
     let endpoints = endpoint::read_all(table, around, protocol, version, cx);
     if let (Some(version), Some(endpoints)) = (version, &endpoints) {
@@ -158,6 +163,7 @@ fn read(
         latency: latency?,
         health_check: health_check.ok()?,
         backend_ip_version: version?,
+        client_ip: client_ip?,
         port_mapping: port_mapping?,
         endpoints: endpoints?,
     })
@@ -178,24 +184,6 @@ fn kind(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'
                 .help("put their endpoints into the default group, or into a listener of their own")
         }
         _ => not_a_word(word, ["default", "virtual"].into_iter()),
-    };
-    value.problem(draft, &mut cx.problems);
-}
-
-fn preserve_client_ip(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'_>) {
-    let Some(value) = value else { return };
-    let Some(word) = value.string(&mut cx.problems) else { return };
-    let draft = match (word, protocol) {
-        ("none", _) => return,
-        ("proxy_v1" | "proxy_v2" | "toa", Some(Protocol::Udp)) => {
-            Fault::new(Kind::NotAllowed, format!("`{word}` is for TCP listeners only"))
-                .help("with \"none\", endpoints see the egress address")
-        }
-        ("transparent" | "proxy_v1" | "proxy_v2" | "toa", _) => {
-            Fault::new(Kind::NotSupportedYet, format!("`{word}` is not supported yet in this version"))
-                .help("with \"none\", endpoints see the egress address")
-        }
-        _ => not_a_word(word, ["none", "transparent", "proxy_v1", "proxy_v2", "toa"].into_iter()),
     };
     value.problem(draft, &mut cx.problems);
 }

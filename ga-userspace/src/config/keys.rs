@@ -102,11 +102,12 @@ pub(super) const GROUP: Keys = Keys {
         "latency_ms",
         "backend_ip_version",
         "preserve_client_ip",
+        "return",
         "port_mapping",
         "health_check",
         "endpoint",
     ],
-    later: &["backend_protocol", "backend_protocol_version", "verify", "pop", "failover", "return"],
+    later: &["backend_protocol", "backend_protocol_version", "verify", "pop", "failover"],
 };
 
 pub(super) const ACL: Keys = Keys { table: "`[[acl]]`", known: &["name", "entries"], later: &[] };

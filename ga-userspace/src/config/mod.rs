@@ -13,6 +13,7 @@ mod acl;
 mod across;
 mod address;
 mod change;
+mod client_ip;
 mod custom;
 mod document;
 mod endpoint;

@@ -4,6 +4,7 @@
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
 
+pub use super::client_ip::{PreserveClientIp, Return};
 use super::{group, node};
 use crate::model;
 
@@ -447,6 +448,10 @@ pub struct EndpointGroup {
     /// Whether endpoints see the client's address. `none`: they see the egress address.
     #[schemars(default = "preserve_none")]
     pub preserve_client_ip: PreserveClientIp,
+    /// How answers come back when endpoints see the client's address; only with `preserve_client_ip = "transparent"`, which needs
+    /// it.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "Return")]
+    pub r#return: Option<Return>,
     /// Ports that endpoints serve under another number; a port without mapping keeps its number.
     #[schemars(default = "no_mappings")]
     pub port_mapping: Vec<PortMapping>,
@@ -476,14 +481,6 @@ pub enum BackendIpVersion {
     Ipv6,
     /// The family of the client.
     Affinity,
-}
-
-/// Whether endpoints see the client's address.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PreserveClientIp {
-    /// They see the egress address.
-    None,
 }
 
 /// A listener port that endpoints serve under another number.

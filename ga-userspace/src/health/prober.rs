@@ -56,7 +56,18 @@ impl Prober {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let work = move || {
             let (ended, outcomes) = mpsc::unbounded_channel();
-            let worker = Worker { start, book, room, on_their_way: 0, ended, tell, told: start, looked: start, dirty: false };
+            let worker = Worker {
+                start,
+                book,
+                room,
+                on_their_way: 0,
+                ended,
+                tell,
+                told: start,
+                looked: start,
+                dirty: false,
+                unable: None,
+            };
             runtime.block_on(worker.run(new, outcomes));
         };
         thread::Builder::new().name("ga-health".to_owned()).spawn(work)?;
@@ -119,6 +130,8 @@ struct Worker {
     looked: Instant,
     /// A verdict changed that was not told yet.
     dirty: bool,
+    /// Why the latest probe that could not be made was not.
+    unable: Option<String>,
 }
 
 impl Worker {
@@ -183,6 +196,12 @@ impl Worker {
         for event in self.book.note(errand, outcome, now) {
             self.dirty = true;
             log(&event, errand, outcome);
+        }
+        if let Outcome::Unable(why) = outcome
+            && self.unable.as_ref() != Some(why)
+        {
+            tracing::warn!(target = %errand.check.target, "probes cannot be made: {why}");
+            self.unable = Some(why.clone());
         }
         if self.dirty && self.told.elapsed() >= TOGETHER {
             self.tell();

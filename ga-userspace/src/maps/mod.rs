@@ -5,6 +5,7 @@
 //! `trace` (of the programs beside the usual one), and here all else that a plan describes.
 
 mod counters;
+mod direct;
 mod flows;
 mod hops;
 mod hosts;
@@ -37,7 +38,10 @@ pub use trace::TraceMap;
 pub use walk::{Pair, Stage};
 pub use watch::{Told, WatchMaps, WatchRing};
 
-use self::repair::{Contents, settings};
+use self::{
+    direct::DirectFilter,
+    repair::{Contents, settings},
+};
 use crate::plan::{Family, SheetId, State, Step, TableInfo};
 
 /// What can go wrong.
@@ -161,6 +165,7 @@ pub struct Maps {
     addresses: HashMap<MapData, AddressKey, Address>,
     filter: Cells<u64>,
     services: HashMap<MapData, ServiceKey, Service>,
+    direct: DirectFilter,
     contents: Contents,
     /// What was set last.
     fixed: Option<Fixed>,
@@ -182,6 +187,7 @@ impl Maps {
             addresses: take(ebpf, "ADDRESSES")?,
             filter: Cells::take(ebpf, "FILTER")?,
             services: take(ebpf, "SERVICES")?,
+            direct: DirectFilter::open(ebpf)?,
             contents,
             fixed: None,
         })
@@ -191,7 +197,7 @@ impl Maps {
     pub fn set_fixed(&mut self, fixed: Fixed) -> Result<(), Error> {
         let old = self.settings.get(0)?;
         let kept = State { generation: Generation(old.generation), seed: old.seed, ..State::default() };
-        let new = settings(fixed, &kept);
+        let new = Settings { features: old.features, ..settings(fixed, &kept) };
         if new != old {
             self.settings.set(0, new)?;
         }
@@ -240,8 +246,19 @@ impl Maps {
                 let bits = self.filter_word(word)?;
                 self.filter.set(word, bits)
             }
-            Step::PutService(key, service) => on("SERVICES", self.services.insert(key, service, 0)),
-            Step::RemoveService(key) => on("SERVICES", self.services.remove(key)),
+            Step::PutService(key, service) if service.is_direct() => {
+                self.direct.add(key)?;
+                self.change_settings(|settings| settings.features |= Settings::DIRECT)?;
+                on("SERVICES", self.services.insert(key, service, 0))
+            }
+            Step::PutService(key, service) => {
+                on("SERVICES", self.services.insert(key, service, 0))?;
+                self.close_direct(key)
+            }
+            Step::RemoveService(key) => {
+                on("SERVICES", self.services.remove(key))?;
+                self.close_direct(key)
+            }
             Step::PutEgress(InstanceId(id), egress) => self.egress.set(u32::from(*id), *egress),
             Step::RemoveEgress(InstanceId(id)) => self.egress.set(u32::from(*id), Egress::default()),
             Step::PutListener(ListenerId(id), listener) => self.listeners.set(u32::from(*id), *listener),
@@ -267,6 +284,18 @@ impl Maps {
         self.contents.put(table.id, table.slots)
     }
 
+    /// Packets need not ask for a service any more that they had to ask for, if it was one.
+    fn close_direct(&mut self, key: &ServiceKey) -> Result<(), Error> {
+        if self.direct.is_empty() {
+            return Ok(());
+        }
+        self.direct.remove(key)?;
+        if !self.direct.is_empty() {
+            return Ok(());
+        }
+        self.change_settings(|settings| settings.features &= !Settings::DIRECT)
+    }
+
     /// What the filter should say in one of its words.
     fn filter_word(&self, word: u32) -> Result<u64, Error> {
         let mut bits = 0;
@@ -286,7 +315,7 @@ impl Maps {
     }
 
     /// What the maps hold: the running state that a plan starts from. Tables are known by their digests only.
-    pub fn read(&self) -> Result<State, Error> {
+    pub fn read(&mut self) -> Result<State, Error> {
         let settings = self.settings.get(0)?;
         let mut state = State { generation: Generation(settings.generation), seed: settings.seed, ..State::default() };
         for id in 0..MAX_LISTENERS as u16 {
@@ -324,6 +353,9 @@ impl Maps {
         }
         for entry in self.services.iter() {
             let (key, service) = on("SERVICES", entry)?;
+            if service.is_direct() {
+                self.direct.know(&key);
+            }
             state.services.insert(key, service);
         }
         Ok(state)

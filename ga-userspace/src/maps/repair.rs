@@ -28,9 +28,10 @@ use super::{Cells, Error, Fixed, Maps, on, tables::Fill};
 use crate::plan::{Family, Sheet, SheetId, State};
 
 /// The maps that are compared.
-pub const REPAIRED: [&str; 17] = [
+pub const REPAIRED: [&str; 18] = [
     "SETTINGS",
     "FILTER",
+    "DIRECT",
     "ADDRESSES",
     "EGRESS",
     "ACLS4",
@@ -217,6 +218,7 @@ impl Maps {
             repairs.note("SETTINGS", self.settings.restore([(0, right)]));
         }
         repairs.note("FILTER", self.filter.restore(filter_words(state)));
+        repairs.note("DIRECT", self.direct.restore(&state.services));
         repairs.note("ADDRESSES", restore("ADDRESSES", &mut self.addresses, &state.addresses, MAX_ADDRESSES));
         let egress = |id: u32| (id, state.egress.get(&InstanceId(id as u16)).copied().unwrap_or_default());
         repairs.note("EGRESS", self.egress.restore((0..MAX_INSTANCES).map(egress)));
@@ -316,6 +318,7 @@ pub(super) fn settings(fixed: Fixed, state: &State) -> Settings {
         nat_first: fixed.nat_first,
         nat_span: u16::try_from(ports / fixed.cpus.max(1)).unwrap_or(u16::MAX),
         // Flows are safe from eviction for about 0.1 s: those of one listener then take a quarter of the slots at most.
+        features: if state.services.values().any(|service| service.is_direct()) { Settings::DIRECT } else { 0 },
         admission: (fixed.flows4.min(fixed.flows6) / 4 * 5).max(10_000),
     }
 }

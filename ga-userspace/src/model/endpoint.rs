@@ -84,6 +84,34 @@ pub enum BackendIpVersion {
     Affinity,
 }
 
+/// What endpoints see of clients, and how their answers come back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClientIp {
+    /// They see the egress address, and answer to it.
+    #[default]
+    Hidden,
+    /// They are on a link of this edge, have the VIP too, and answer clients themselves.
+    L2,
+    /// They get packets within IP packets, have the VIP too, and answer clients themselves.
+    Ipip,
+}
+
+impl ClientIp {
+    /// The TOML word of `return`; "none" where the address is hidden.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Hidden => "none",
+            Self::L2 => "l2",
+            Self::Ipip => "ipip",
+        }
+    }
+
+    /// Whether endpoints answer clients without this edge.
+    pub const fn is_direct(self) -> bool {
+        matches!(self, Self::L2 | Self::Ipip)
+    }
+}
+
 /// The endpoints of one region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointGroup {
@@ -101,6 +129,8 @@ pub struct EndpointGroup {
     pub health_check: Option<HealthCheck>,
     /// Family towards the endpoints.
     pub backend_ip_version: BackendIpVersion,
+    /// Whether endpoints see the client's address, and how they answer then.
+    pub client_ip: ClientIp,
     /// Listener port to endpoint port.
     pub port_mapping: PortMapping,
     /// 1 to `limits.endpoints_per_group`, in file order, each address once.

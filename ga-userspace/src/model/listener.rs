@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Block, CustomGroup, EndpointGroup, ListenerAcl, Name, PortMapping, Ports};
+use super::{Block, ClientIp, CustomGroup, EndpointGroup, ListenerAcl, Name, PortMapping, Ports};
 
 /// What clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,5 +93,10 @@ impl Listener {
     pub fn port_mapping(&self) -> &PortMapping {
         static NONE: PortMapping = PortMapping::NONE;
         self.groups.first().map_or(&NONE, |group| &group.port_mapping)
+    }
+
+    /// What endpoints see of clients: all groups of a listener agree.
+    pub fn client_ip(&self) -> ClientIp {
+        self.groups.first().map_or(ClientIp::Hidden, |group| group.client_ip)
     }
 }

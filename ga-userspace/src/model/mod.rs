@@ -16,7 +16,7 @@ mod port;
 
 pub use acl::{Acl, AclEntry, AclMode, ListenerAcl};
 pub use custom::{Allowed, Block, CustomGroup, Destination, Policy, Protocols, RESERVED_PORTS, Subnet, addresses, usable};
-pub use endpoint::{BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, TrafficRatio, Weight};
+pub use endpoint::{BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, TrafficRatio, Weight};
 pub use full_name::{EndpointName, EndpointNameError, GroupName};
 pub use health_check::{HEALTH_TIMEOUT, HealthCheck, HealthProtocol, PROBE_PORTS, StatusRange};
 pub use instance::Instance;

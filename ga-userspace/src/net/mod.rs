@@ -248,6 +248,11 @@ impl Net {
         Ok(ways)
     }
 
+    /// Whether a router is between us and `address`, as far as the way was asked for.
+    pub fn is_off_link(&self, address: IpAddr) -> bool {
+        self.routes.of(address).is_some_and(|route| route.via != address)
+    }
+
     /// Neighbours in use that are not known, some at a time in turn.
     async fn resolve_some(&mut self) {
         let missing = |key: &&Key| {

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     health::Beliefs,
-    model::{AclMode, Affinity, EndpointGroup, EndpointKind, EndpointName, Instance, Intent, Listener, Weight},
+    model::{AclMode, Affinity, ClientIp, EndpointGroup, EndpointKind, EndpointName, Instance, Intent, Listener, Weight},
 };
 
 /// Plans `intent` with what was set by hand and what is believed of endpoints, given what the maps hold. `seed` is the key of the
@@ -133,6 +133,7 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
         // The model allows 900 seconds at most.
         idle_timeout_s: u16::try_from(listener.idle_timeout.as_secs()).unwrap_or(u16::MAX),
         max_new_flows_per_second: listener.max_new_flows_per_second,
+        client_ip: listener.client_ip(),
         acl: acl::view(instance, listener),
         all_unhealthy: listener.all_unhealthy,
         failover_to_zero_ratio: listener.failover_to_zero_ratio,
@@ -157,10 +158,17 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         Affinity::None => 0,
         Affinity::SourceIp => ListenerEntry::SOURCE_IP,
     };
+    let client_ip = match view.client_ip {
+        ClientIp::Hidden => 0,
+        ClientIp::L2 => ListenerEntry::L2,
+        ClientIp::Ipip => ListenerEntry::IPIP,
+    };
+    let strict = if view.acl.as_ref().is_some_and(|acl| acl.kill_established) { ListenerEntry::STRICT } else { 0 };
+    let custom = if view.custom.is_some() { ListenerEntry::CUSTOM } else { 0 };
     ListenerEntry {
         instance: numbers.instances[&view.instance],
         idle_timeout_s: view.idle_timeout_s,
-        flags: ListenerEntry::IN_USE | affinity | if view.custom.is_some() { ListenerEntry::CUSTOM } else { 0 },
+        flags: ListenerEntry::IN_USE | affinity | client_ip | strict | custom,
         identity: identity::of_listener(view.instance.as_str(), view.name.as_str()),
         admission: view.max_new_flows_per_second,
         acl: AclWord::NONE.0,

@@ -173,6 +173,7 @@ fn listener_fields(old: &ListenerView, new: &ListenerView) -> Vec<Change> {
             ("custom", listener.custom.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
             ("endpoint_group", words(listener, |group| group.name.to_string())),
             ("region", words(listener, |group| group.region.clone())),
+            ("return", listener.client_ip.word().to_owned()),
             ("port_mapping", if mapping.is_empty() { "none".to_owned() } else { mapping.join(",") }),
         ]
     };

@@ -79,7 +79,8 @@ pub(super) fn services(sorted: &Sorted<'_>, numbers: &Numbers) -> Result<BTreeMa
         let path = format!("{}/{}", instance.id, listener.name);
         let id = numbers.listeners[&identity::of_listener(instance.id.as_str(), listener.name.as_str())];
         for (vip, port, key) in keys(instance, listener) {
-            let endpoint_port = listener.port_mapping().endpoint_port(port).to_be_bytes();
+            let is_direct = listener.client_ip().is_direct();
+            let endpoint_port = if is_direct { 0 } else { listener.port_mapping().endpoint_port(port) }.to_be_bytes();
             services.insert(key, Service { listener: id, endpoint_port });
             if let Some(first) = owners.insert(key, path.clone()) {
                 return Err(PlanError::ServiceTwice { vip, port, protocol: listener.protocol, first, second: path });

@@ -7,7 +7,7 @@ use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId
 use super::{AclView, CustomView, Family, Selection, Sheet, SheetId, State};
 use crate::{
     health::Belief,
-    model::{Affinity, AllUnhealthy, EndpointName, Name, PortMapping, Ports, Protocol, TrafficRatio, Weight},
+    model::{Affinity, AllUnhealthy, ClientIp, EndpointName, Name, PortMapping, Ports, Protocol, TrafficRatio, Weight},
 };
 
 /// An immutable, numbered answer to "what shall the data path hold". Listeners and endpoints are in the order of their names.
@@ -85,6 +85,8 @@ pub struct ListenerView {
     pub idle_timeout_s: u16,
     /// New flows a second that are admitted; 0 is the automatic bound.
     pub max_new_flows_per_second: u32,
+    /// Whether endpoints see the client's address, and how they answer then.
+    pub client_ip: ClientIp,
     /// Who may open flows; everybody without.
     pub acl: Option<AclView>,
     /// What happens to new flows when no endpoint is healthy.

@@ -299,6 +299,8 @@ pub enum NextHop {
     Resolved,
     /// Not yet.
     Unresolved,
+    /// The endpoint is behind a router, where packets that keep the VIP cannot reach it (`return = "l2"`): none are sent.
+    OffLink,
     /// It was; the neighbour does not answer now, or the way to it is lost, and packets still go where they went.
     Stale,
 }

@@ -22,7 +22,10 @@ use ga_common::{
         reason::{Drop, Pass},
     },
     bench::Listed,
-    wire::frame::{TCP, UDP},
+    wire::{
+        frame::{TCP, UDP},
+        vlan::Tags,
+    },
 };
 
 use super::frames;
@@ -47,7 +50,8 @@ pub(super) struct Edge {
     counters: Counters,
     endpoints: Vec<EndpointId>,
     listeners: Vec<ListenerId>,
-    _maps: (Maps, Hops),
+    hops: Hops,
+    _maps: Maps,
 }
 
 /// Everything that packets count, summed.
@@ -97,13 +101,12 @@ impl Edge {
         let (mut maps, mut hops) = (Maps::open(&mut loaded.ebpf)?, Hops::open(&mut loaded.ebpf)?);
         let cpus = available_parallelism()?.get() as u32;
         maps.set_fixed(Fixed { flows4: sizes.flows4, flows6: sizes.flows6, cpus, nat_first: 1024, nat_last: u16::MAX })?;
-        let hop = Hop { dst_mac: [2, 0, 0, 0, 1, 1], src_mac: [2, 0, 0, 0, 1, 2], ifindex: ELSEWHERE, tags: 0 };
         let (mut endpoints, mut listeners) = (Vec::new(), vec![ListenerId::NONE]);
         for step in steps {
             maps.apply(step)?;
             match step {
                 Step::PutEndpoint(id, _) => {
-                    hops.set(*id, Some(hop))?;
+                    hops.set(*id, Some(hop(Tags::NONE)))?;
                     endpoints.push(*id);
                 }
                 Step::PutListener(id, _) => listeners.push(*id),
@@ -112,7 +115,15 @@ impl Edge {
         }
         let flows = FlowTables::open(&mut loaded.ebpf)?;
         let counters = Counters::open(&mut loaded.ebpf)?;
-        Ok(Self { loaded, flows, counters, endpoints, listeners, _maps: (maps, hops) })
+        Ok(Self { loaded, flows, counters, endpoints, listeners, hops, _maps: maps })
+    }
+
+    /// From now on packets for endpoints leave with these tags.
+    pub(super) fn tag(&mut self, tags: Tags) -> Result<()> {
+        for id in &self.endpoints {
+            self.hops.set(*id, Some(hop(tags)))?;
+        }
+        Ok(())
     }
 
     /// The program.
@@ -179,6 +190,10 @@ impl Edge {
             tags.store(0);
         }
     }
+}
+
+fn hop(tags: Tags) -> Hop {
+    Hop { dst_mac: [2, 0, 0, 0, 1, 1], src_mac: [2, 0, 0, 0, 1, 2], ifindex: ELSEWHERE, tags: tags.0 }
 }
 
 fn establish<const K: usize, const W: usize>(slot: &FlowSlot<K, W>) {

@@ -1,8 +1,8 @@
 //! The frames of flow 0, as the loads want them.
 
 use anyhow::{Result, ensure};
-use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
-use ga_common::bench::{FIRST_PORT, Load, PORT_BITS, WORDS, order};
+use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, VlanId, icmpv4::DestUnreachableHeader};
+use ga_common::bench::{FIRST_PORT, Listed, Load, PORT_BITS, WORDS, order};
 
 use super::edge::{GUARDED, PORT, VIP4, VIP6};
 
@@ -15,6 +15,10 @@ pub(super) enum Kind {
     Refused,
     /// TCP over IPv6, with SYN or with ACK.
     Tcp6 { syn: bool },
+    /// TCP over IPv4 with the tag of a VLAN, with SYN or with ACK.
+    Tagged { syn: bool },
+    /// ICMP "fragmentation needed" from a router on the way to an endpoint, about the flow whose replies have this tuple.
+    TooLong { reply: Listed },
     /// UDP over IPv4.
     Udp4,
     /// UDP over IPv4 to somebody else.
@@ -26,13 +30,23 @@ pub(super) enum Kind {
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const CLIENT4: [u8; 4] = [10, 64, 0, 0];
+const ROUTER: [u8; 4] = [10, 0, 3, 1];
 const CLIENT6: [u8; 16] = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0];
+
+/// VLAN of clients.
+pub(super) const VLAN: u16 = 5;
 
 /// A load of packets of this kind.
 pub(super) fn load(kind: Kind) -> Result<Load> {
     let source = match kind {
         Kind::Tcp6 { .. } => [CLIENT6[12], CLIENT6[13], CLIENT6[14], CLIENT6[15]],
-        Kind::Tcp4 { .. } | Kind::Refused | Kind::Udp4 | Kind::Stranger | Kind::Arp => CLIENT4,
+        Kind::Tcp4 { .. }
+        | Kind::Tagged { .. }
+        | Kind::TooLong { .. }
+        | Kind::Refused
+        | Kind::Udp4
+        | Kind::Stranger
+        | Kind::Arp => CLIENT4,
     };
     packed(&frame(kind)?, source)
 }
@@ -70,6 +84,20 @@ fn frame(kind: Kind) -> Result<Vec<u8>> {
     match kind {
         Kind::Tcp4 { syn } => {
             flags(eth.ipv4(CLIENT4, VIP4, 64).tcp(port, PORT, 1, 8192), syn).write(&mut bytes, b"")?;
+        }
+        Kind::Tagged { syn } => {
+            let eth = eth.single_vlan(VlanId::try_new(VLAN)?);
+            flags(eth.ipv4(CLIENT4, VIP4, 64).tcp(port, PORT, 1, 8192), syn).write(&mut bytes, b"")?;
+        }
+        Kind::TooLong { reply: [addrs, ports] } => {
+            let ([e0, e1, e2, e3, n0, n1, n2, n3], [q0, q1, p0, p1, ..]) = (addrs.to_ne_bytes(), ports.to_ne_bytes());
+            let (egress, endpoint) = ([n0, n1, n2, n3], [e0, e1, e2, e3]);
+            let ports = (u16::from_be_bytes([p0, p1]), u16::from_be_bytes([q0, q1]));
+            let mut quoted = Vec::new();
+            PacketBuilder::ipv4(egress, endpoint, 60).tcp(ports.0, ports.1, 1, 8192).write(&mut quoted, b"")?;
+            let header = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
+            let icmp = eth.ipv4(ROUTER, egress, 64).icmpv4(Icmpv4Type::DestinationUnreachable(header));
+            icmp.write(&mut bytes, &quoted[..28])?;
         }
         Kind::Refused => eth.ipv4(CLIENT4, VIP4, 64).tcp(port, GUARDED, 1, 8192).syn().write(&mut bytes, b"")?,
         Kind::Tcp6 { syn } => {

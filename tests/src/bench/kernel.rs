@@ -6,7 +6,7 @@ use aya::{
     maps::{Array, MapData, PerCpuArray, ProgramArray},
     programs::{self, ProgramFd, TestRunAttrs, XdpMode},
 };
-use ga_common::bench::{Listed, Load, WORDS, target};
+use ga_common::bench::{Listed, Load, WORDS, order, target};
 
 /// What one run of many packets came to.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ impl Kernel {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("LIST", flows).map_max_entries("TABLE", flows);
         let mut ebpf = loader.load(ga::program::BENCH_OBJECT).context("the benchmark's programs do not load")?;
-        for name in ["short", "long", "swap", "lookup", "insert", "redirect", "out", "sink"] {
+        for name in ["short", "long", "same", "swap", "lookup", "insert", "redirect", "out", "sink"] {
             program(&mut ebpf, name)?.load().with_context(|| format!("the kernel refuses program {name}"))?;
         }
         let mut take = |name: &'static str| ebpf.take_map(name).with_context(|| format!("there is no map {name}"));
@@ -130,10 +130,14 @@ impl Kernel {
         load.misses = 0;
         self.set_load(*load)?;
         let is_long = load.frame[1] >> 32 & 0xffff == 0xdd86;
-        let words = if is_long { WORDS } else { WORDS - 2 };
+        let (name, words) = match load.order {
+            order::FIXED => ("same", WORDS),
+            _ if is_long => ("long", WORDS),
+            _ => ("short", WORDS - 2),
+        };
         let frame: Vec<u8> = load.frame[..words].iter().flat_map(|word| word.to_ne_bytes()).collect();
         let options = TestRunOptions { data_in: Some(&frame), repeat: packets, ..TestRunOptions::new() };
-        let result = self.program(if is_long { "long" } else { "short" })?.test_run(options).context("the test run failed")?;
+        let result = self.program(name)?.test_run(options).context("the test run failed")?;
         let after = self.load.get(&0, 0)?;
         *load = after;
         Ok(Run { ns: result.duration.as_nanos() as f64, action: result.return_value, misses: after.misses })

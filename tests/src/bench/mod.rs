@@ -3,7 +3,9 @@
 
 mod candidate;
 mod edge;
+pub mod failover;
 mod frames;
+pub mod health;
 mod kernel;
 mod large;
 mod memory;

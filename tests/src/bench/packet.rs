@@ -15,13 +15,14 @@ use ga_common::{
         reason::{Drop, Pass},
     },
     bench::{Listed, Load, order, target},
+    wire::vlan::{CUSTOMER, Tags},
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
 
 use super::{
     edge::{Edge, Sums},
-    frames::{self, Kind},
+    frames::{self, Kind, VLAN},
     kernel::{Kernel, Run},
     report::{Figure, Goal, Report},
     stats::{Spread, paired},
@@ -139,6 +140,16 @@ impl Bench {
         Ok(count)
     }
 
+    /// All rounds of a case beside the first floor with a load of its own.
+    fn beside(&mut self, mut case: Case, floor: Load) -> Result<Figure> {
+        for _ in 0..ROUNDS {
+            case.floor1.push(self.floor(target::SWAP, floor, case.packets)?);
+            let ns = self.ga(case.load, case.packets, case.fate).with_context(|| format!("case {}", case.name))?;
+            case.ga.push(ns);
+        }
+        Ok(case.figure(0))
+    }
+
     /// One round of a case: the floors and the product, one after the other.
     fn round(&mut self, case: &mut Case, with_lookup: bool) -> Result<()> {
         let done = case.ga.len() as u64 * u64::from(case.packets);
@@ -203,6 +214,8 @@ pub fn run() -> Result<Report> {
         new_flows(name, worn, 4_096, 0, 2_000, 30, &mut report.figures)?;
         new_flows(name, worn, 1_000_000, 900_000, 100_000, 7, &mut report.figures)?;
     }
+    eprintln!("tags and errors");
+    tags_and_errors(&mut report.figures)?;
     eprintln!("what is not forwarded");
     rest(&mut report.figures)?;
     Ok(report)
@@ -315,6 +328,39 @@ fn new_flows(
     }
     figures.push(figure);
     Ok(())
+}
+
+/// One flow whose packets get another tag, a tag or none, and errors about it. The floor gets untagged segments and the errors.
+fn tags_and_errors(figures: &mut Vec<Figure>) -> Result<()> {
+    let fixed = |kind| anyhow::Ok(Load { order: order::FIXED, ..frames::load(kind)? });
+    let (tagged, plain) = (|syn| fixed(Kind::Tagged { syn }), |syn| fixed(Kind::Tcp4 { syn }));
+    let floor = plain(false)?;
+    let other = Tags::NONE.with(CUSTOMER, VLAN + 1);
+    let ways = [
+        ("tcp4 forward, tag to another tag", tagged(true)?, tagged(false)?, other),
+        ("tcp4 forward, tag taken off", tagged(true)?, tagged(false)?, Tags::NONE),
+        ("tcp4 forward, tag put on", plain(true)?, plain(false)?, other),
+    ];
+    for (name, syn, ack, tags) in ways {
+        let mut edge = Edge::new(only4(1_000))?;
+        edge.tag(tags)?;
+        let (mut bench, case) = (one_flow(edge, syn)?, Case::new(name, ack, Fate::Forward));
+        figures.push(bench.beside(case, floor)?);
+    }
+    let mut bench = one_flow(Edge::new(only4(1_000))?, plain(true)?)?;
+    let reply = bench.edge.replies().first().copied().context("the flow has no replies")?;
+    let load = fixed(Kind::TooLong { reply })?;
+    figures.push(bench.beside(Case::new("icmp4 error about tcp4, to the client", load, Fate::Return), load)?);
+    Ok(())
+}
+
+/// An edge with the established flow that `syn` opens.
+fn one_flow(mut edge: Edge, syn: Load) -> Result<Bench> {
+    let fd = edge.fd()?;
+    let mut bench = Bench::over(&Rc::new(edge), &fd, 1)?;
+    bench.ga(syn, 1, Fate::New)?;
+    bench.edge.establish();
+    Ok(bench)
 }
 
 fn rest(figures: &mut Vec<Figure>) -> Result<()> {

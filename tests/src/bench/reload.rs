@@ -73,7 +73,8 @@ pub(super) fn measure(listeners: usize, scraped: usize) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn ms(duration: Duration) -> f64 {
+/// Milliseconds.
+pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
@@ -110,7 +111,7 @@ fn swap(lab: &Lab, socket: &Path, first_port: u16) -> Result<Swap> {
 }
 
 /// When a flow was first served by the second server, the mean of a round trip, and the next unused port.
-fn first_of_second_server(stop: &AtomicBool, first_port: u16) -> Result<(Instant, Duration, u16)> {
+pub(super) fn first_of_second_server(stop: &AtomicBool, first_port: u16) -> Result<(Instant, Duration, u16)> {
     let to = SocketAddr::new(VIP4.into(), FIRST_PORT);
     let begin = Instant::now();
     let (mut flows, mut trips) = (0, Duration::ZERO);

@@ -214,8 +214,10 @@ pub struct Patch {
 #[serde(deny_unknown_fields)]
 pub struct Out {
     /// As [`Packet::src`]; a variable that is not bound yet is bound by what is seen.
+    #[serde(default)]
     pub src: String,
     /// The same.
+    #[serde(default)]
     pub dst: String,
     /// Four hex digits that the transport checksum must be, where the full sum is not the whole truth.
     pub checksum: Option<String>,
@@ -234,6 +236,10 @@ pub struct Out {
     pub quote_src: Option<String>,
     /// Destination of the quoted packet.
     pub quote_dst: Option<String>,
+    /// The endpoint that it goes to as it came, but for MACs and VLAN tags; `src` and `dst` are not looked at.
+    pub via: Option<String>,
+    /// Source of the outer IP packet that it goes in; `$g` is any of our egress addresses.
+    pub outer: Option<String>,
 }
 
 /// All files of `dir` in the order of their names: theme and cases.

@@ -18,9 +18,10 @@ use super::{
     case::{Case, Counted, Packet},
     craft::{Bound, Changed, Ends, Socket, frame, frame_between, mac, socket, unbind, with_zero_sum},
     dataplane::{Action, Dataplane, Seen},
+    encap::unwrapped,
     model::refusal::refusal,
     show::{difference, hex},
-    world::{BEHIND, INGRESS, World, is_egress, is_endpoint, macs_to, world},
+    world::{BEHIND, INGRESS, World, address, is_egress, is_endpoint, macs_to, world},
 };
 
 /// Which reasons were ever seen, and how much was run.
@@ -167,6 +168,9 @@ fn describe(action: Action) -> String {
 /// The frame must be, byte for byte, what etherparse makes of the packet's fields between the new ends.
 fn sent(world: &World, packet: &Packet, seen: &Seen, bound: &mut Bound) -> anyhow::Result<()> {
     let out = packet.out.as_ref().context("a packet that is to be sent needs `out`")?;
+    if let Some(via) = &out.via {
+        return unchanged(packet, &unbind(packet, bound)?, address(via)?, seen, bound);
+    }
     let actual = ends(&seen.bytes)?;
     let src = bind(socket(&out.src, bound)?, actual.src, bound, world)?;
     let dst = bind(socket(&out.dst, bound)?, actual.dst, bound, world)?;
@@ -196,6 +200,24 @@ fn sent(world: &World, packet: &Packet, seen: &Seen, bound: &mut Bound) -> anyho
         let want = if to_endpoint { BEHIND } else { INGRESS };
         ensure!(ifindex == want, "sent by interface {ifindex}, not {want}");
     }
+    Ok(())
+}
+
+/// A packet that goes to `via` as it came, perhaps in an outer one.
+fn unchanged(packet: &Packet, fields: &Packet, via: IpAddr, seen: &Seen, bound: &Bound) -> anyhow::Result<()> {
+    let out = packet.out.as_ref().context("a packet that is to be sent needs `out`")?;
+    let (dst_mac, src_mac) = macs_to(via);
+    let fields = Packet { vlan: out.vlan.clone(), ..fields.clone() };
+    let want = frame_between(&fields, Ends::of(packet, bound)?, Changed { ttl: packet.ttl, dst_mac, src_mac })?;
+    let inner = match &out.outer {
+        None => seen.bytes.clone(),
+        Some(source) => {
+            let source = if source == "$g" { None } else { Some(address(source)?) };
+            unwrapped(packet, &seen.bytes, source, via)?
+        }
+    };
+    ensure!(want == inner, "not the frame that was expected:\n{}", difference(&want, &inner));
+    ensure!(seen.ifindex == Some(BEHIND), "sent by interface {:?}, not {BEHIND}", seen.ifindex);
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 pub mod case;
 pub mod craft;
 pub mod dataplane;
+pub mod encap;
 pub mod fuzz;
 pub mod judge;
 pub mod kernel;

@@ -6,7 +6,7 @@ use anyhow::bail;
 use ga::plan::{Sheet, Step};
 use ga_common::{
     abi::{
-        entry::{Egress, Endpoint, EndpointCounters},
+        entry::{Egress, Endpoint, EndpointCounters, Settings},
         flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, TICK_SHIFT, ticks},
         id::{EndpointId, Generation, ListenerId},
         limits::ABI_VERSION,
@@ -56,6 +56,9 @@ impl Simulator {
                 sim.addresses.remove(key);
             }
             Step::PutService(key, service) => {
+                if service.is_direct() {
+                    sim.settings.features |= Settings::DIRECT;
+                }
                 sim.services.insert(*key, *service);
             }
             Step::RemoveService(key) => {

@@ -67,6 +67,12 @@ pub const STICKY: ListenerId = ListenerId(2);
 
 /// A TCP listener that admits two new flows at a time.
 pub const GUARDED: ListenerId = ListenerId(3);
+/// TCP and UDP 7100: endpoints on the link answer clients themselves.
+pub const L2: ListenerId = ListenerId(7);
+/// TCP and UDP 7200: endpoints get IP in IP, and answer clients themselves.
+pub const IPIP: ListenerId = ListenerId(8);
+/// TCP and UDP 7300: the same, endpoints are of the other family.
+pub const CROSS: ListenerId = ListenerId(9);
 /// More than can come: what follows from the size of flow memory is not meant here.
 const ALL: u32 = u32::MAX;
 /// TCP 7002: only 192.0.2.0/25 and 2001:db8:c::/64 but for their tenth addresses may come.
@@ -75,13 +81,13 @@ pub const INVITED: ListenerId = ListenerId(4);
 pub const BANNED: ListenerId = ListenerId(5);
 /// TCP 7004: only 2001:db8:c::/64, so no IPv4 at all.
 pub const SIX_ONLY: ListenerId = ListenerId(6);
-const LISTENERS: [ListenerId; 7] = [WEB, DNS, STICKY, GUARDED, INVITED, BANNED, SIX_ONLY];
+const LISTENERS: [ListenerId; 10] = [WEB, DNS, STICKY, GUARDED, INVITED, BANNED, SIX_ONLY, L2, IPIP, CROSS];
 /// Worlds without listeners' endpoints still name them; the last listener that has counters of its own.
 pub const LISTENER_COUNT: u16 = LISTENERS.len() as u16 + 1;
 
 /// Custom routing, on a VIP and in a world of its own: 101 to 196 to the ports 81 to 85 and, for UDP only, 53 of 10.0.0.16/28. Who
 /// may be reached: .17, 82 and 83 of .18, and 81 of .19, to which no way is known.
-const ROOMS: ListenerId = ListenerId(7);
+const ROOMS: ListenerId = ListenerId(10);
 const ROOM: EndpointId = EndpointId(900);
 
 /// The address a name stands for, or the address itself.
@@ -143,6 +149,15 @@ const fn endpoint_id(listener: ListenerId, family: Family, number: u8) -> Endpoi
     EndpointId(listener.0 * 10 + 10 + family as u16 * 2 + number as u16 - 1)
 }
 
+/// The family of the endpoints that clients of `family` get.
+const fn behind(listener: ListenerId, family: Family) -> Family {
+    match (listener, family) {
+        (CROSS, Family::V4) => Family::V6,
+        (CROSS, Family::V6) => Family::V4,
+        (_, family) => family,
+    }
+}
+
 /// Every endpoint id in use.
 pub fn endpoints() -> impl Iterator<Item = EndpointId> {
     each_endpoint().map(|(id, ..)| id)
@@ -179,7 +194,7 @@ impl Content {
     }
 
     fn slots(self, listener: ListenerId, family: Family) -> Arc<[EndpointId]> {
-        let of = |n| endpoint_id(listener, family, n);
+        let of = |n| endpoint_id(listener, behind(listener, family), n);
         let at = |slot: usize| match self {
             Self::Turns => of((slot % 2) as u8 + 1),
             Self::OnlyA => of(1),
@@ -219,6 +234,8 @@ struct Recipe {
     slots: u32,
     nat_last: u16,
     is_custom: bool,
+    /// Listeners whose endpoints see the client's address are open.
+    is_transparent: bool,
 }
 
 const STANDARD: Recipe = Recipe {
@@ -231,7 +248,11 @@ const STANDARD: Recipe = Recipe {
     slots: SLOTS,
     nat_last: 32_767,
     is_custom: false,
+    is_transparent: false,
 };
+
+/// Endpoints see the client's address; all flows go to `a`.
+const TRANSPARENT: Recipe = Recipe { is_transparent: true, content: Some(Content::OnlyA), ..STANDARD };
 
 /// The endpoints' VLAN in worlds where they are on one.
 const TAG: Tags = Tags::NONE.with(CUSTOMER, 30);
@@ -263,6 +284,11 @@ pub fn world(name: &str) -> anyhow::Result<World> {
             ("two_ports", Recipe { nat_last: NAT_FIRST + 1, egress: [1, 1], content: Some(Content::OnlyA), ..STANDARD })
         }
         "tiny" => ("tiny", Recipe { slots: 8, ..STANDARD }),
+        "transparent" => ("transparent", TRANSPARENT),
+        "transparent_tagged" => ("transparent_tagged", Recipe { hop_tags: TAG, ..TRANSPARENT }),
+        "transparent_empty" => ("transparent_empty", Recipe { content: None, ..TRANSPARENT }),
+        "transparent_no_hop" => ("transparent_no_hop", Recipe { hop_ifindex: None, ..TRANSPARENT }),
+        "transparent_no_egress" => ("transparent_no_egress", Recipe { egress: [0, 0], ..TRANSPARENT }),
         "not_ready" => ("not_ready", Recipe { ready: false, ..STANDARD }),
         _ => bail!("there is no world {name:?}"),
     };
@@ -276,6 +302,9 @@ impl Recipe {
         addresses(&mut steps);
         steps.push(Step::PutEgress(InstanceId(0), egress(self.egress)));
         listeners(&mut steps);
+        if self.is_transparent {
+            transparent(&mut steps);
+        }
         let mut hops = Vec::new();
         for (id, listener, family, number) in each_endpoint() {
             let addr = match family {
@@ -396,6 +425,9 @@ fn listeners(steps: &mut Vec<Step>) {
         (INVITED, 900, 0, ALL, AclWord::new(1, 1, true)),
         (BANNED, 20, 0, ALL, AclWord::new(2, 2, false)),
         (SIX_ONLY, 900, 0, ALL, AclWord::new(0, 1, true)),
+        (L2, 60, Listener::L2, ALL, ALL_IN),
+        (IPIP, 60, Listener::IPIP, ALL, ALL_IN),
+        (CROSS, 60, Listener::IPIP | Listener::SOURCE_IP, ALL, ALL_IN),
     ] {
         let flags = Listener::IN_USE | affinity;
         let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0), admission, acl };
@@ -423,6 +455,21 @@ fn listeners(steps: &mut Vec<Step>) {
     }
     for vip in ["vip4", "vip6", "both4"] {
         open(vip, DNS, UDP, 53, 5353);
+    }
+}
+
+/// Opens the listeners whose endpoints see the client's address.
+fn transparent(steps: &mut Vec<Step>) {
+    let mut open = |name, listener, protocol, port: u16, to: u16| {
+        let key = ServiceKey { addr: v6(name), port: port.to_be_bytes(), protocol, pad: 0 };
+        steps.push(Step::PutService(key, Service { listener, endpoint_port: to.to_be_bytes() }));
+    };
+    for vip in ["vip4", "vip6"] {
+        for protocol in [TCP, UDP] {
+            for (listener, port) in [(L2, 7100), (IPIP, 7200), (CROSS, 7300)] {
+                open(vip, listener, protocol, port, 0);
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod server;
 mod storm;
 mod task;
 mod transfer;
+mod unwrap;
 
 pub use dial::{Hello, dial, port_is_open, spread};
 pub use digest::Digest;
@@ -22,3 +23,4 @@ pub use server::{Connection, End, Server};
 pub use storm::{Storm, StormReport};
 pub use task::{Stop, Task, block_in, until};
 pub use transfer::{Transfer, TransferReport, Transfers, arrived, transfer};
+pub use unwrap::Unwrap;

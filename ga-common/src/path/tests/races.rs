@@ -121,6 +121,9 @@ impl Tables for Meddled<'_> {
     fn turn(&self, cell: &Word, bits: u64) {
         self.sim.turn(cell, bits);
     }
+    fn direct(&self, word: u32) -> u64 {
+        self.sim.direct(word)
+    }
     fn address(&self, key: &AddressKey) -> Option<Address> {
         self.sim.address(key)
     }
@@ -179,8 +182,11 @@ fn act() -> impl Strategy<Value = Act> {
 /// What the endpoint saw of each client last.
 type Faces = RefCell<BTreeMap<u32, (End, End)>>;
 
+/// The clients' port, which each of them would keep.
+const PORT: u16 = 2000;
+
 fn do_act<T: Tables>(tables: &T, faces: &Faces, act: Act) {
-    let (client, vip) = (client(Family::V4, act.number, 1), vip(Family::V4, false));
+    let (client, vip) = (client(Family::V4, act.number, PORT), vip(Family::V4, false));
     if !act.is_reply {
         if let Ok(face) = send_over(tables, client, vip, act.kind, CLIENT_SIDE) {
             faces.borrow_mut().insert(act.number, face);
@@ -224,7 +230,7 @@ proptest! {
 fn answers_arrive(sim: &Sim) {
     let vip = vip(Family::V4, false);
     for number in 1..5 {
-        let client = client(Family::V4, number, 1);
+        let client = client(Family::V4, number, PORT);
         if let Ok((egress, endpoint)) = send(sim, client, vip, Kind::Tcp(flag::ACK), CLIENT_SIDE) {
             let answer = send(sim, endpoint, egress, Kind::Tcp(flag::ACK), ENDPOINT_SIDE);
             assert_eq!(answer, Ok((vip, client)), "the answer to client {number}");
@@ -242,6 +248,19 @@ fn a_flow_opened_on_another_cpu_in_the_middle_of_ours_is_never_overwritten() {
                 at += 1;
             }
             assert!(at >= 8, "the packet was meddled with at {at} looks");
+        }
+    }
+}
+
+#[test]
+fn of_two_cpus_that_want_one_port_at_once_one_gets_another() {
+    for family in Family::ALL {
+        for number in 2..20 {
+            let mut at = 0;
+            while meddle(family, client(family, 1, PORT), client(family, number, PORT), at) {
+                at += 1;
+            }
+            assert!(at >= 10, "the packet was meddled with at {at} looks");
         }
     }
 }

@@ -98,6 +98,26 @@ fn a_flow_is_found_on_every_cpu() {
 }
 
 #[test]
+fn a_client_keeps_its_port_on_every_cpu_while_nobody_else_has_it() {
+    let mut sim = edge(1024, 1000, &[1]);
+    sim.settings.cpus = 4;
+    let vip = vip(Family::V4, false);
+    let first = sim.settings.nat_first;
+    for (number, port) in (1..).zip([first, first + 1, first + 2, first + 3, first + 3999]) {
+        for cpu in 0..4 {
+            sim.cpu.set(cpu);
+            let protocol = if cpu % 2 == 0 { SYN } else { Kind::Udp };
+            let face =
+                |number| send(&sim, client(Family::V4, number, port), vip, protocol, CLIENT_SIDE).map(|((_, port), _)| port);
+            let (ours, theirs) = (face(number), face(100 + number));
+            assert!(ours == Ok(port) && theirs != Ok(port), "CPU {cpu}, port {port}: {ours:?}, {theirs:?}");
+        }
+    }
+    let outside = client(Family::V4, 1, first + 4000);
+    assert_ne!(send(&sim, outside, vip, SYN, CLIENT_SIDE).map(|((_, port), _)| port), Ok(outside.1), "no NAT port");
+}
+
+#[test]
 fn no_two_cpus_deal_out_the_same_port() {
     let mut sim = edge(4096, 50, &[1]);
     sim.settings.cpus = 4;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ga_common::abi::{
-    entry::{Address, Endpoint, ServiceKey},
+    entry::{Address, Endpoint, Listener, ServiceKey},
     id::{EndpointId, Generation, TableId},
     limits::MAX_EGRESS,
 };
@@ -11,7 +11,7 @@ use ga_common::abi::{
 use super::fixtures::{SIZE, by_hand, instance, intent, listener, nothing, shop};
 use crate::{
     health::Beliefs,
-    model::{EndpointName, Intent, Port, Protocol, Weight},
+    model::{ClientIp, EndpointName, Intent, Port, Protocol, Weight},
     plan::{Family, Note, Override, Overrides, Plan, PlanError, State, address_key, build, build::build_sized, steps},
 };
 
@@ -44,6 +44,22 @@ fn the_order_in_the_file_does_not_matter() {
         instance.listeners.iter_mut().for_each(|listener| listener.groups[0].endpoints.reverse());
     }
     assert_eq!(plan(&shop(), &State::default()), plan(&shuffled, &State::default()));
+}
+
+#[test]
+fn packets_that_endpoints_answer_themselves_keep_their_port() {
+    for (client_ip, flag) in [(ClientIp::Hidden, 0), (ClientIp::L2, Listener::L2), (ClientIp::Ipip, Listener::IPIP)] {
+        let mut intent = shop();
+        intent.instances[0].listeners[0].groups[0].client_ip = client_ip;
+        let plan = plan(&intent, &State::default());
+        let https = plan.listeners.iter().find(|listener| listener.name.as_str() == "https").unwrap().id;
+        let flags = plan.target.listeners[&https].flags;
+        assert_eq!(flags & (Listener::L2 | Listener::IPIP), flag, "{client_ip:?}");
+        for (key, service) in plan.target.services.iter().filter(|(_, service)| service.listener == https) {
+            let kept = if client_ip.is_direct() { [0; 2] } else { key.port };
+            assert_eq!((service.endpoint_port, service.is_direct()), (kept, client_ip.is_direct()), "{client_ip:?}");
+        }
+    }
 }
 
 #[test]

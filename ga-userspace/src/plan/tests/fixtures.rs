@@ -5,8 +5,8 @@ use std::{sync::LazyLock, time::Duration};
 use crate::{
     health::Beliefs,
     model::{
-        Affinity, AllUnhealthy, BackendIpVersion, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Limits, Listener,
-        Name, NameRule, Node, PortMapping, Ports, Protocol, TrafficRatio, Weight, XdpMode,
+        Affinity, AllUnhealthy, BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Limits,
+        Listener, Name, NameRule, Node, PortMapping, Ports, Protocol, TrafficRatio, Weight, XdpMode,
     },
     plan::{Overrides, build::Known},
 };
@@ -63,6 +63,7 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         latency: None,
         health_check: None,
         backend_ip_version: BackendIpVersion::Affinity,
+        client_ip: ClientIp::Hidden,
         port_mapping: PortMapping::default(),
         endpoints,
     };

@@ -1,0 +1,122 @@
+//! `preserve_client_ip` and `return` of an endpoint group (specification §1.9, §2.3).
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{
+    document::Context,
+    problem::{Fault, Kind},
+    tree::{Table, Value, not_a_word},
+};
+use crate::model::{ClientIp, EndpointGroup, PortMapping, Protocol};
+
+/// Whether endpoints see the client's address.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PreserveClientIp {
+    /// They see the egress address.
+    None,
+    /// They see the client's address; `return` says how they answer.
+    Transparent,
+}
+
+/// How endpoints that see the client's address answer; all default groups of a listener agree.
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Return {
+    /// Directly: they are on a link of this edge and have the VIP too. Ports cannot be mapped.
+    L2,
+    /// Directly: they get packets within IP packets and have the VIP too. Ports cannot be mapped.
+    Ipip,
+}
+
+/// Words of `return`.
+const RETURNS: [(&str, ClientIp); 2] = [("l2", ClientIp::L2), ("ipip", ClientIp::Ipip)];
+
+/// Words of `preserve_client_ip`.
+const WORDS: [&str; 5] = ["none", "transparent", "proxy_v1", "proxy_v2", "toa"];
+
+/// What the two keys of a group say together; `None` when that is a problem.
+pub(super) fn read(group: &Table<'_>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Option<ClientIp> {
+    let (preserve, back) = (group.optional("preserve_client_ip"), group.optional("return"));
+    let is_kept = match &preserve {
+        Some(value) => is_transparent(value, protocol, cx)?,
+        None => false,
+    };
+    match (is_kept, back, preserve) {
+        (false, None, _) => Some(ClientIp::Hidden),
+        (false, Some(back), _) => {
+            let draft = Fault::new(Kind::Conflict, "`return` is the way of answers to a client whose address endpoints see")
+                .help("add `preserve_client_ip = \"transparent\"`, or remove the key");
+            back.problem(draft, &mut cx.problems);
+            None
+        }
+        (true, Some(back), _) if back.as_string() == Some("gateway") => {
+            let draft = Fault::new(Kind::NotSupportedYet, "`gateway` is not supported yet in this version")
+                .help("use \"l2\" or \"ipip\", or `preserve_client_ip = \"none\"` for the egress address");
+            back.problem(draft, &mut cx.problems);
+            None
+        }
+        (true, Some(back), _) => back.word(&RETURNS, &mut cx.problems),
+        (true, None, Some(value)) => {
+            let message = "`transparent` needs `return`: endpoints that see the client's address answer to it, not to this edge";
+            let draft = Fault::new(Kind::MissingKey, message).help(
+                "add `return = \"l2\"` where endpoints are on a link of this edge and have the VIP too, or \"ipip\" where they unpack IP in IP \
+                 and have the VIP too",
+            );
+            value.problem(draft, &mut cx.problems);
+            None
+        }
+        (true, None, None) => None,
+    }
+}
+
+/// Whether endpoints see the client's address; `None` when the value is a problem.
+fn is_transparent(value: &Value<'_>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Option<bool> {
+    let word = value.string(&mut cx.problems)?;
+    let draft = match (word, protocol) {
+        ("none", _) => return Some(false),
+        ("transparent", _) => return Some(true),
+        ("proxy_v1" | "proxy_v2" | "toa", Some(Protocol::Udp)) => {
+            Fault::new(Kind::NotAllowed, format!("`{word}` is for TCP listeners only"))
+                .help("use \"transparent\", or \"none\" for the egress address")
+        }
+        ("proxy_v1" | "proxy_v2" | "toa", _) => {
+            Fault::new(Kind::NotSupportedYet, format!("`{word}` is not supported yet in this version"))
+                .help("use \"transparent\", or \"none\" for the egress address")
+        }
+        _ if both(word) => Fault::new(Kind::Conflict, "one way of telling endpoints the client's address excludes the others")
+            .help("choose one of \"transparent\", \"proxy_v1\", \"proxy_v2\" and \"toa\""),
+        _ => not_a_word(word, WORDS.into_iter()),
+    };
+    value.problem(draft, &mut cx.problems);
+    None
+}
+
+/// Whether it names two of the ways.
+fn both(word: &str) -> bool {
+    let ways = word.split([',', '+', '|', ' ']).filter(|part| !part.is_empty());
+    ways.clone().count() > 1 && ways.into_iter().all(|part| WORDS.contains(&part))
+}
+
+/// Endpoints that have the VIP get packets for the port that clients sent them to.
+pub(super) fn no_mapping(group: &Table<'_>, client_ip: ClientIp, mapping: &PortMapping, cx: &mut Context<'_>) {
+    let (true, Some(value), true) = (client_ip.is_direct(), group.optional("port_mapping"), mapping.iter().next().is_some())
+    else {
+        return;
+    };
+    let message = format!("`return = \"{}\"` keeps packets as they are: their port cannot be mapped", client_ip.word());
+    let draft = Fault::new(Kind::Conflict, message).help("let endpoints listen on the listener's ports");
+    value.problem(draft, &mut cx.problems);
+}
+
+/// All flows of a listener take one path.
+pub(super) fn all_agree(tables: &[Table<'_>], groups: &[Option<EndpointGroup>], cx: &mut Context<'_>) {
+    let mut known = tables.iter().zip(groups).filter_map(|(table, group)| Some((table, group.as_ref()?.client_ip)));
+    let Some((_, first)) = known.next() else { return };
+    for (table, _) in known.filter(|(_, other)| *other != first) {
+        let draft = Fault::new(Kind::Conflict, "the groups of a listener differ in how endpoints see clients and answer them")
+            .help("give all of them the same `preserve_client_ip` and `return`, or put one into a listener of its own");
+        cx.problems.push(table.span.clone(), &table.path, draft);
+    }
+}
