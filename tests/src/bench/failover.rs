@@ -36,7 +36,7 @@ const CHECK_PORT: u16 = 8080;
 /// Between two new connections.
 const EVERY: Duration = Duration::from_millis(10);
 /// A client gives up after this.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(3);
+const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 /// Who is answered later than this notices.
 const SLOW: Duration = Duration::from_millis(500);
 /// Load before the death.
@@ -165,13 +165,11 @@ fn figures(mode: Mode, death: Death, ours: Outcome, haproxys: Outcome) -> Vec<Fi
     } else {
         last = last.wants(Goal::at_most("the documented window, s", ours.last.as_secs_f64(), limit));
     }
-    let percent = |of: fn(Outcome) -> usize| move |outcome| of(outcome) as f64 / outcome.clients.max(1) as f64 * 100.0;
     vec![
         last,
         one("new connections sent to it", "", &|outcome| outcome.sent as f64),
-        one("errors seen by clients", "", &|outcome| outcome.errors as f64),
+        one("errors seen by clients", "", &|outcome| outcome.errors as f64).beside("of connections", ours.clients as f64),
         one("clients answered late", "", &|outcome| outcome.slow as f64),
-        one("errors", "% of the connections since", &percent(|outcome| outcome.errors)),
     ]
 }
 

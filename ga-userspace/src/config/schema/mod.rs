@@ -1,9 +1,13 @@
 //! The keys of the document as JSON Schema, for editors. The types here are documentation: nothing is read into them, the rules
 //! between keys are [`parse`](super::parse)'s, and a test holds both to the same keys.
 
+mod custom;
+mod health_check;
+
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
 
+use self::{custom::CustomGroup, health_check::HealthCheck};
 pub use super::client_ip::{PreserveClientIp, Return};
 use super::{group, node};
 use crate::model;
@@ -313,101 +317,6 @@ pub enum AllUnhealthy {
     FailOpen,
 }
 
-/// Subnets, and the ports of their hosts.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct CustomGroup {
-    /// Its name, unique in the listener; the second group without one is `default-2`.
-    #[schemars(default = "default_name", regex(pattern = r"^[A-Za-z][A-Za-z0-9._-]{0,127}$"))]
-    pub name: String,
-    /// Free text of at most 200 characters that is not a link.
-    #[schemars(default = "empty", length(max = 200))]
-    pub description: String,
-    /// Where the hosts are; a label.
-    #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,64}$"))]
-    pub region: String,
-    /// Ports of the hosts, at most `limits.custom_destinations_per_group`. Every port of every address has a listener port.
-    #[schemars(length(min = 1, max = 64))]
-    pub destinations: Vec<Destination>,
-    /// Whether hosts see the client's address. `none`: they see the egress address.
-    #[schemars(default = "preserve_none")]
-    pub preserve_client_ip: PreserveClientIp,
-    /// Subnets, at most `limits.custom_endpoints_per_group`.
-    #[schemars(length(min = 1, max = 20))]
-    pub endpoint: Vec<CustomEndpoint>,
-}
-
-/// Ports of hosts behind custom routing.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct Destination {
-    /// A port or a range: `81~85`.
-    #[schemars(regex(pattern = r"^\s*[0-9]{1,5}\s*([~-]\s*[0-9]{1,5}\s*)?$"))]
-    pub ports: String,
-    /// What is forwarded there. Both use one listener port.
-    #[schemars(length(min = 1, max = 2))]
-    pub protocols: Vec<TransportProtocol>,
-}
-
-/// A transport protocol.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TransportProtocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-/// A subnet behind custom routing.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct CustomEndpoint {
-    /// Always `vswitch`.
-    #[schemars(default = "vswitch")]
-    pub r#type: CustomEndpointType,
-    /// An IPv4 network, /17 to /28.
-    pub cidr: String,
-    /// Which hosts packets may reach.
-    #[schemars(default = "deny_all")]
-    pub policy: Policy,
-    /// The hosts that `allow_custom` allows, at most `limits.custom_policy_addresses_per_endpoint`.
-    #[schemars(default = "nobody")]
-    pub allow: Vec<Allowed>,
-}
-
-/// Type of an endpoint of custom routing.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CustomEndpointType {
-    /// A subnet.
-    Vswitch,
-}
-
-/// Which hosts packets may reach.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Policy {
-    /// None.
-    DenyAll,
-    /// All.
-    AllowAll,
-    /// Those of `allow`.
-    AllowCustom,
-}
-
-/// A host that packets may reach.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct Allowed {
-    /// An address of the subnet.
-    pub address: String,
-    /// Ports of the group's destinations: `81~82,90`; without the key all of them. At most
-    /// `limits.custom_policy_ranges_per_address` items.
-    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String")]
-    pub ports: Option<String>,
-}
-
 /// A time: seconds, or text with a unit.
 #[derive(JsonSchema, Serialize)]
 #[serde(untagged)]
@@ -493,67 +402,6 @@ pub struct PortMapping {
     /// The endpoint's port.
     #[schemars(range(min = 1, max = 65_535))]
     pub endpoint: u16,
-}
-
-/// How endpoints are probed. A probe fails after 3 s, which cannot be changed; the next one starts `interval` after it ended.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct HealthCheck {
-    /// `false`: as if the table were not there.
-    #[schemars(default = "yes")]
-    pub enabled: bool,
-    /// `tcp`: a connection that is accepted; `http`, `https`: the answer to a GET. In any case.
-    #[schemars(default = "tcp", regex(pattern = r"^([tT][cC][pP]|[hH][tT][tT][pP][sS]?)$"))]
-    pub protocol: String,
-    /// Where probes connect. Without it: where the first port of the listener is served.
-    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 65_535))]
-    pub port: Option<u16>,
-    /// What an HTTP or HTTPS probe asks for.
-    #[schemars(default = "root", length(max = 1_024), regex(pattern = r"^/[!-~]*$"))]
-    pub path: String,
-    /// The Host header of an HTTP or HTTPS probe, and the server name of the latter. Without it: address and port.
-    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String", length(min = 1, max = 1_024))]
-    pub host: Option<String>,
-    /// Seconds from the end of a probe to the start of the next.
-    #[schemars(default = "two", range(min = 1, max = 50))]
-    pub interval: u8,
-    /// So many probes in a row change the verdict, either way.
-    #[schemars(default = "three", range(min = 2, max = 10))]
-    pub threshold: u8,
-    /// What endpoints count as before the first verdict.
-    #[schemars(default = "healthy")]
-    pub initial: Initial,
-    /// Statuses that are success: `200,204,300~399`. HTTP and HTTPS only.
-    #[schemars(
-        default = "statuses",
-        regex(pattern = r"^\s*[1-5][0-9]{2}\s*([~-]\s*[1-5][0-9]{2}\s*)?(,\s*[1-5][0-9]{2}\s*([~-]\s*[1-5][0-9]{2}\s*)?)*$")
-    )]
-    pub expected_status: String,
-    /// Text that must be in the first 64 KiB of the body. HTTP and HTTPS only.
-    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String", length(min = 1, max = 1_024))]
-    pub body: Option<String>,
-    /// Whether certificates must be right: made out to the host by an authority that this host trusts. HTTPS only.
-    #[schemars(default)]
-    pub verify: bool,
-    /// Milliseconds instead of `interval` while probes speak against the verdict.
-    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 100, max = 50_000))]
-    pub fast_interval_ms: Option<u16>,
-    /// Seconds in which the share of an endpoint that recovered rises to all of it.
-    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 900))]
-    pub slow_start: Option<u16>,
-    /// Seconds that an endpoint stays down which fell again soon after it recovered; doubled each time, up to 64 times.
-    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 900))]
-    pub hold_down: Option<u16>,
-}
-
-/// What endpoints count as before the first verdict.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Initial {
-    /// Traffic until proven bad.
-    Healthy,
-    /// No traffic until proven good.
-    Unhealthy,
 }
 
 /// Where new flows may go.
@@ -646,18 +494,6 @@ fn no_custom_groups() -> Vec<CustomGroup> {
     Vec::new()
 }
 
-fn vswitch() -> CustomEndpointType {
-    CustomEndpointType::Vswitch
-}
-
-fn deny_all() -> Policy {
-    Policy::DenyAll
-}
-
-fn nobody() -> Vec<Allowed> {
-    Vec::new()
-}
-
 fn standard() -> ListenerType {
     ListenerType::Standard
 }
@@ -700,26 +536,6 @@ fn no_mappings() -> Vec<PortMapping> {
 
 fn yes() -> bool {
     true
-}
-
-fn root() -> String {
-    model::HealthCheck::default().path
-}
-
-fn two() -> u8 {
-    2
-}
-
-fn three() -> u8 {
-    model::HealthCheck::default().threshold
-}
-
-fn healthy() -> Initial {
-    Initial::Healthy
-}
-
-fn statuses() -> String {
-    "200~399".to_owned()
 }
 
 fn full_weight() -> u8 {
