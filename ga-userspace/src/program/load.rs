@@ -25,9 +25,10 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-pub(super) const MAPS: [&str; 26] = [
+pub(super) const MAPS: [&str; 27] = [
     "SETTINGS",
     "FILTER",
+    "DIRECT",
     "ADDRESSES",
     "SERVICES",
     "LISTENERS",
