@@ -13,8 +13,8 @@ use ga_common::{
         },
         flow::{FlowSlot4, FlowSlot6},
         limits::{
-            DIRECT_WORDS, FILTER_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_CUSTOM, MAX_ENDPOINTS, MAX_HOPS, MAX_HOSTS, MAX_INSTANCES, MAX_LISTENERS,
-            MAX_SERVICES, MAX_TABLES,
+            DIRECT_WORDS, FILTER_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_CUSTOM, MAX_ENDPOINTS, MAX_HOPS, MAX_HOSTS, MAX_INSTANCES,
+            MAX_LISTENERS, MAX_SERVICES, MAX_TABLES,
         },
         reason::{Drop, Event, Pass},
         sheet::{Borders4, Borders6},
