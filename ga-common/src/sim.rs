@@ -344,6 +344,11 @@ impl Tables for Sim {
         self.counters.borrow_mut().entry(id).or_default().new_flows += 1;
     }
 
+    fn count_failure(&self, id: EndpointId) {
+        self.counters.borrow_mut().entry(id).or_default().failures += 1;
+        self.count_event(Event::EndpointFailed);
+    }
+
     fn count_event(&self, event: Event) {
         *self.events.borrow_mut().entry(event).or_default() += 1;
     }

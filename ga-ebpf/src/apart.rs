@@ -4,9 +4,13 @@
 
 use aya_ebpf::bindings::xdp_md;
 use ga_common::{
-    abi::reason::Event,
+    abi::{
+        flow::State,
+        id::{EndpointId, TableId},
+        reason::Event,
+    },
     path::{
-        self, flow,
+        self, flow, select,
         tables::{FlowMemory, Half, Tables as _},
         verdict::Outcome,
     },
@@ -81,6 +85,41 @@ pub(crate) extern "C" fn ga_taken4(is_reply: u32, hash: u64, mine: u32) -> u32 {
     let Some(room) = FlowMemory::<1, 6>::room(&KernelTables) else { return mine };
     let which = if is_reply != 0 { Half::Return } else { Half::Forward };
     flow::taken::<1, 6, KernelTables>(&KernelTables, room.half(which), hash, KernelTables.tick(), mine)
+}
+
+/// [`flow::gives_up`] of an IPv4 half.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_give_up4(index: u32, state: u64, opens: u32) -> u32 {
+    flow::gives_up::<1, 6, KernelTables>(&KernelTables, index, State(state), opens != 0).into()
+}
+
+/// [`flow::gives_up`] of an IPv6 half.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_give_up6(index: u32, state: u64, opens: u32) -> u32 {
+    flow::gives_up::<4, 14, KernelTables>(&KernelTables, index, State(state), opens != 0).into()
+}
+
+/// [`flow::is_unreachable`] of an IPv4 half.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_unreachable4(index: u32, state: u64) -> u32 {
+    flow::is_unreachable::<1, 6, KernelTables>(&KernelTables, index, State(state)).into()
+}
+
+/// [`flow::is_unreachable`] of an IPv6 half.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_unreachable6(index: u32, state: u64) -> u32 {
+    flow::is_unreachable::<4, 14, KernelTables>(&KernelTables, index, State(state)).into()
+}
+
+/// [`select::elsewhere`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_elsewhere(table: u32, hash: u64, avoid: u32) -> u32 {
+    select::elsewhere(&KernelTables, TableId(table), hash, EndpointId(avoid as u16))
 }
 
 /// [`flow::claim`] among the IPv6 slots.

@@ -14,7 +14,7 @@ use ga_common::{
         custom::{Found, Mapping},
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
-        flow::{FlowSlot4, FlowSlot6, TICK_SHIFT},
+        flow::{FlowSlot4, FlowSlot6, State, TICK_SHIFT},
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::{ADMISSION_TICKS, TABLE_SIZE},
         reason::Event,
@@ -28,7 +28,10 @@ use ga_common::{
 };
 
 use crate::{
-    apart::{ga_acl, ga_claim4, ga_claim6, ga_custom, ga_reuse4, ga_reuse6, ga_taken4, ga_taken6},
+    apart::{
+        ga_acl, ga_claim4, ga_claim6, ga_custom, ga_elsewhere, ga_give_up4, ga_give_up6, ga_reuse4, ga_reuse6, ga_taken4, ga_taken6,
+        ga_unreachable4, ga_unreachable6,
+    },
     maps,
 };
 
@@ -70,6 +73,16 @@ impl FlowMemory<1, 6> for KernelTables {
     }
 
     #[inline(always)]
+    fn gives_up(&self, index: u32, state: State, opens: bool) -> bool {
+        black_box(ga_give_up4(index, state.0, opens.into())) != 0
+    }
+
+    #[inline(always)]
+    fn is_unreachable(&self, index: u32, state: State) -> bool {
+        black_box(ga_unreachable4(index, state.0)) != 0
+    }
+
+    #[inline(always)]
     fn taken(&self, _room: &Scratch<1>, which: Half, hash: u64, mine: u32) -> u32 {
         black_box(ga_taken4((which == Half::Return).into(), hash, mine))
     }
@@ -107,6 +120,16 @@ impl FlowMemory<4, 14> for KernelTables {
     #[inline(always)]
     fn reuse(&self, index: u32, hash: u64) -> u32 {
         black_box(ga_reuse6(index, hash))
+    }
+
+    #[inline(always)]
+    fn gives_up(&self, index: u32, state: State, opens: bool) -> bool {
+        black_box(ga_give_up6(index, state.0, opens.into())) != 0
+    }
+
+    #[inline(always)]
+    fn is_unreachable(&self, index: u32, state: State) -> bool {
+        black_box(ga_unreachable6(index, state.0)) != 0
     }
 
     #[inline(always)]
@@ -280,6 +303,20 @@ impl Tables for KernelTables {
             // SAFETY: as above.
             unsafe { (*counters).new_flows += 1 };
         }
+    }
+
+    #[inline(always)]
+    fn elsewhere(&self, table: TableId, hash: u64, avoid: EndpointId) -> u32 {
+        black_box(ga_elsewhere(table.0, hash, avoid.0.into()))
+    }
+
+    #[inline(always)]
+    fn count_failure(&self, id: EndpointId) {
+        if let Some(counters) = maps::COUNTERS.get_ptr_mut(u32::from(id.0)) {
+            // SAFETY: as above.
+            unsafe { (*counters).failures += 1 };
+        }
+        self.count_event(Event::EndpointFailed);
     }
 
     #[inline(always)]

@@ -17,7 +17,7 @@ use ga_common::{
         custom::Found,
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
-        flow::{FlowSlot4, FlowSlot6},
+        flow::{FlowSlot4, FlowSlot6, State},
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::ADMISSION_TICKS,
         reason::Event,
@@ -34,7 +34,7 @@ use ga_common::{
 };
 
 use crate::{
-    apart::ga_refuse,
+    apart::{ga_elsewhere, ga_refuse},
     frame::{FarFrame, XdpFrame},
     maps,
     tables::KernelTables,
@@ -77,6 +77,20 @@ pub(crate) extern "C" fn ga_trace_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &TraceTables).bits()
 }
 
+/// [`flow::gives_up`](path::flow::gives_up) of an IPv4 half, were it asked again now.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_give_up4(index: u32, state: u64, opens: u32) -> u32 {
+    path::flow::gives_up::<1, 6, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
+}
+
+/// The same of an IPv6 half.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_give_up6(index: u32, state: u64, opens: u32) -> u32 {
+    path::flow::gives_up::<4, 14, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
+}
+
 /// The same for [`path::direct::packet`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -110,6 +124,11 @@ impl FlowMemory<1, 6> for TraceTables {
     fn mask(&self, settings: &Settings) -> u32 {
         settings.flow4_mask
     }
+
+    #[inline(always)]
+    fn gives_up(&self, index: u32, state: State, opens: bool) -> bool {
+        black_box(ga_trace_give_up4(index, state.0, opens.into())) != 0
+    }
 }
 
 impl FlowMemory<4, 14> for TraceTables {
@@ -134,6 +153,11 @@ impl FlowMemory<4, 14> for TraceTables {
     #[inline(always)]
     fn mask(&self, settings: &Settings) -> u32 {
         settings.flow6_mask
+    }
+
+    #[inline(always)]
+    fn gives_up(&self, index: u32, state: State, opens: bool) -> bool {
+        black_box(ga_trace_give_up6(index, state.0, opens.into())) != 0
     }
 }
 
@@ -268,6 +292,14 @@ impl Tables for TraceTables {
 
     #[inline(always)]
     fn count_flow(&self, _id: EndpointId) {}
+
+    #[inline(always)]
+    fn elsewhere(&self, table: TableId, hash: u64, avoid: EndpointId) -> u32 {
+        black_box(ga_elsewhere(table.0, hash, avoid.0.into()))
+    }
+
+    #[inline(always)]
+    fn count_failure(&self, _id: EndpointId) {}
 
     #[inline(always)]
     fn count_event(&self, _event: Event) {}

@@ -226,6 +226,8 @@ pub struct EndpointCounters {
     pub return_bytes: u64,
     /// Flows that chose this endpoint.
     pub new_flows: u64,
+    /// Flows that it did not answer, or that it could not be reached for.
+    pub failures: u64,
 }
 
 /// One selection table.
@@ -240,5 +242,5 @@ const _: () = {
     assert!(size_of::<Egress>() == 168);
     assert!(size_of::<Hop>() == 20);
     assert!(size_of::<Settings>() == 56);
-    assert!(size_of::<EndpointCounters>() == 40);
+    assert!(size_of::<EndpointCounters>() == 48);
 };

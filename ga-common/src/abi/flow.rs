@@ -6,7 +6,7 @@
 use super::{
     entry::Hop,
     id::EndpointId,
-    limits::{GRACE_TICKS, MAX_IFINDEX},
+    limits::{GRACE_TICKS, MAX_IFINDEX, RETRY_TICKS},
 };
 use crate::word::Word;
 
@@ -113,7 +113,7 @@ pub struct Tuple<const K: usize> {
 pub struct Flow<const K: usize> {
     /// What to recognise.
     pub tuple: Tuple<K>,
-    /// [`Flow::RETURN`], [`Flow::ESTABLISHED`], [`Flow::FIN`], [`Flow::CLOSED`], [`Flow::ANSWERED`].
+    /// [`Flow::RETURN`], [`Flow::ESTABLISHED`], [`Flow::FIN`], [`Flow::CLOSED`], [`Flow::ANSWERED`], [`Flow::AGAIN`].
     pub flags: u8,
     /// Whose counters.
     pub endpoint: u16,
@@ -145,6 +145,8 @@ impl<const K: usize> Flow<K> {
     pub const CLOSED: u8 = 8;
     /// The endpoint answered (return half only).
     pub const ANSWERED: u8 = 16;
+    /// The client had to ask again, or somebody said that the endpoint is unreachable (forward half only).
+    pub const AGAIN: u8 = 32;
 
     /// Whether a new flow may have its place under pressure.
     #[inline(always)]
@@ -499,6 +501,12 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
     #[inline(always)]
     fn silence(&self, now: u32) -> u32 {
         now.wrapping_sub(self.clock().0)
+    }
+
+    /// Whether the last packet is so long ago that one like it is no copy but a retry: an endpoint would have answered since.
+    #[inline(always)]
+    pub fn is_retried(&self, now: u32) -> bool {
+        (RETRY_TICKS..u32::MAX - AHEAD).contains(&self.silence(now))
     }
 
     /// Whether a new flow may have this half's place, and its other half's.

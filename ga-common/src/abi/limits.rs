@@ -66,6 +66,13 @@ pub const NAT_REUSING_RETRIES: u32 = 4;
 /// Ticks (of 4.2 ms) for which a flow is safe from being evicted, answered or not.
 pub const GRACE_TICKS: u32 = 24;
 
+/// Ticks (of 4.2 ms) of silence before a repeated SYN counts as one: half a second. Clients wait a second (RFC 6298 section 2), and
+/// whoever sends copies at once must not make an endpoint look dead.
+pub const RETRY_TICKS: u32 = 119;
+
+/// Places of a table that are looked at for an endpoint other than the one that did not answer.
+pub const ELSEWHERE_TRIES: u32 = 16;
+
 /// Ticks in which a listener's admissions are counted together.
 pub const ADMISSION_TICKS: u32 = 64;
 

@@ -62,6 +62,7 @@ const ANSWERED: u8 = 14;
 const DENIED: u8 = 15;
 const REFUSED: u8 = 16;
 const ENCAPSULATED: u8 = 17;
+const RETRIED: u8 = 18;
 
 impl Stage {
     #[inline(always)]
@@ -96,6 +97,12 @@ impl Stage {
     #[inline(always)]
     pub fn answered() -> Self {
         Self::of(ANSWERED, 0, 0)
+    }
+
+    /// The endpoint of the flow did not answer: another one is tried.
+    #[inline(always)]
+    pub fn retried(endpoint: EndpointId) -> Self {
+        Self::of(RETRIED, endpoint.0, 0)
     }
 
     /// A SYN was answered by a RST.
@@ -299,7 +306,12 @@ mod step {
             /// Tick of the last packet that counts.
             seen: u32,
         },
-        /// It opens a flow in the place of one that is over.
+        /// It belonged to a flow that its endpoint did not answer, and opens another.
+        Retried {
+            /// Who did not answer.
+            endpoint: EndpointId,
+        },
+        /// It belonged to a flow that is over, and opens another.
         Reopened {
             /// Slot of that one.
             index: u32,
@@ -373,6 +385,7 @@ mod step {
                 }
                 ANSWERED => Step::Answered,
                 REFUSED => Step::Refused,
+                RETRIED => Step::Retried { endpoint: EndpointId(self.half) },
                 QUOTED => Step::Quoted(self.tuple()?.turned()),
                 TRANSLATED => Step::Translated(self.tuple()?.turned()),
                 ROLES => Step::Roles(Address {
@@ -491,6 +504,7 @@ mod tests {
         assert_eq!(Stage::translated(&v4).read(), Some(Step::Translated(turned)));
         assert_eq!(Stage::answered().read(), Some(Step::Answered));
         assert_eq!(Stage::refused().read(), Some(Step::Refused));
+        assert_eq!(Stage::retried(EndpointId(513)).read(), Some(Step::Retried { endpoint: EndpointId(513) }));
         let service = Service { listener: ListenerId(9), endpoint_port: [0x1f, 0x90] };
         assert_eq!(Stage::service(service).read(), Some(Step::Service { listener: ListenerId(9), endpoint_port: 8080 }));
         let outer = Stage::encapsulated4([192, 0, 2, 7], [198, 51, 100, 10], 41).read();

@@ -317,6 +317,73 @@ fn peer_of<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, foun
     if state.is_live() && state.peer() == found.index { Some((slot, state)) } else { None }
 }
 
+/// Whether the flow of the forward half in the slot at `index` is to be tried with another endpoint, now that the client asks again:
+/// its SYN was repeated twice, or once after the endpoint was said to be unreachable, and nothing answered. The pair is free then.
+/// `opens` says that the packet is a SYN.
+///
+/// What a stranger says counts for nothing while the endpoint answers: a failure is counted only where it stayed silent.
+#[inline(always)]
+pub fn gives_up<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
+    tables: &T,
+    index: u32,
+    state: State,
+    opens: bool,
+) -> bool {
+    let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return false };
+    let Some(half) = Half::read(slot, state) else { return false };
+    let is_udp = half.meta.protocol() == UDP;
+    if !is_udp && !(opens && slot.is_retried(tables.tick())) {
+        return false;
+    }
+    let answers = Flow::<K>::ANSWERED | Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED;
+    match peer_of::<K, W, T>(tables, Found { index, state }) {
+        Some((peer, _)) if peer.meta().flags() & answers == 0 => {}
+        Some(_) | None => return false,
+    }
+    if !half.has(Flow::<K>::AGAIN) {
+        if !T::DRY {
+            half.mark(tables, Flow::<K>::AGAIN, None);
+        }
+        return false;
+    }
+    if !T::DRY {
+        if !is_udp {
+            tables.count_failure(half.meta.endpoint());
+        }
+        release_pair::<K, W, T>(tables, index, state);
+    }
+    true
+}
+
+/// Takes note of a message that the endpoint of the return half in the slot at `index` cannot be reached. True when the client need
+/// not hear of it: it will ask again, and another endpoint is tried. A datagram is not sent again by itself; who sent it hears of it,
+/// and the next one goes elsewhere.
+#[inline(always)]
+pub fn is_unreachable<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
+    tables: &T,
+    index: u32,
+    state: State,
+) -> bool {
+    let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return false };
+    let Some(half) = Half::read(slot, state) else { return false };
+    if half.has(Flow::<K>::ANSWERED | Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED) {
+        return false;
+    }
+    let Some((peer, state)) = peer_of::<K, W, T>(tables, Found { index, state }) else { return false };
+    let Some(forward) = Half::read(peer, state) else { return false };
+    if forward.has(Flow::<K>::AGAIN) {
+        return false;
+    }
+    let is_udp = half.meta.protocol() == UDP;
+    if !T::DRY {
+        forward.mark(tables, Flow::<K>::AGAIN, None);
+        if is_udp {
+            tables.count_failure(half.meta.endpoint());
+        }
+    }
+    !is_udp
+}
+
 /// What a packet says that a pair must be told.
 #[derive(Clone, Copy, Debug)]
 pub struct News {

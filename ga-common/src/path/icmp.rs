@@ -17,6 +17,7 @@ use crate::{
     abi::{
         entry::{Address, AddressKey, ServiceKey, Settings},
         flow::{Flow, Tuple, Way},
+        id::EndpointId,
         reason::{Drop, Pass},
     },
     wire::{
@@ -108,7 +109,7 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     if settings.features & Settings::DIRECT != 0 {
         let Tuple { addrs, ports: [_, _, p0, p1], protocol } = room.packet.tuple;
         room.key = ServiceKey { addr: A::destination(addrs), port: [p0, p1], protocol, pad: 0 };
-        (room.hash, room.packet.flags) = (hash, flag::ACK);
+        (room.hash, room.packet.flags, room.avoid) = (hash, flag::ACK, EndpointId::NONE);
         // It goes where the packets of the flow go, as they do.
         let outcome = direct::look::<K, A, T>(tables, &room.key, tags);
         if outcome != Outcome::UNKNOWN {
@@ -125,6 +126,11 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     let is_return = meta.flags() & Flow::<K>::RETURN != 0;
     if ttl <= 1 {
         return Err(Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint())));
+    }
+    let is_blamed =
+        is_return && is_unreachable::<K, F>(frame, at, is_same_source(*outer, room.packet.tuple.addrs), meta.protocol());
+    if is_blamed && FlowMemory::<K, W>::is_unreachable(tables, found.index, found.state) {
+        return Err(Outcome::drop(Drop::Unreachable, owner(tables, meta.endpoint())));
     }
     room.from = if is_return {
         slot.client_way()
@@ -239,6 +245,17 @@ pub const fn is_echo<const K: usize>(kind: u8) -> bool {
 #[inline(always)]
 pub const fn is_error<const K: usize>(kind: u8) -> bool {
     if Ip::<K>::IS_V4 { matches!(kind, 3 | 11 | 12) } else { matches!(kind, 1..=4) }
+}
+
+/// Whether the error at `at` says that a packet of `protocol` can reach nobody; of UDP only the receiver itself may say so, and only
+/// of its port.
+#[inline(always)]
+fn is_unreachable<const K: usize, F: Frame>(frame: &mut F, at: Message, is_receivers: bool, protocol: u8) -> bool {
+    let Some(&mut [kind, code, ..]) = frame.window::<ICMP_LEN>(at.icmp) else { return false };
+    let (unreachable, port) = if Ip::<K>::IS_V4 { (3, 3) } else { (1, 4) };
+    // Of IPv4, "fragmentation needed" is among them.
+    let is_too_big = Ip::<K>::IS_V4 && code == 4;
+    kind == unreachable && !is_too_big && (protocol == TCP || is_receivers && code == port)
 }
 
 /// Where a message is.

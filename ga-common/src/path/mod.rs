@@ -121,14 +121,14 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     let now = tables.tick();
     let hash = flow::hash(settings, &packet.tuple);
     if settings.features & Settings::DIRECT != 0 && direct::is_maybe::<K, A, T>(tables, &packet.tuple) {
-        keep::<K, W, T>(tables, &packet, hash);
+        keep::<K, W, T>(tables, &packet, hash, EndpointId::NONE);
         let outcome = direct::ask::<K, W, A, T>(tables, tags);
         if outcome != Outcome::UNKNOWN {
             return outcome;
         }
     }
     let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else {
-        return keep::<K, W, T>(tables, &packet, hash);
+        return keep::<K, W, T>(tables, &packet, hash, EndpointId::NONE);
     };
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return TRUNCATED };
     let meta = slot.meta();
@@ -140,14 +140,22 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     if is_opening && flags & (Flow::<K>::CLOSED | Flow::<K>::RETURN) == Flow::<K>::CLOSED {
         tables.explain(|| Stage::reopened(found.index));
         flow::release_pair::<K, W, T>(tables, found.index, found.state);
-        return keep::<K, W, T>(tables, &packet, hash);
+        return keep::<K, W, T>(tables, &packet, hash, EndpointId::NONE);
     }
     if packet.ttl <= 1 {
         return Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint()));
     }
+    let is_half_open = flags & (Flow::<K>::CLOSED | Flow::<K>::ESTABLISHED | Flow::<K>::RETURN) == 0;
+    if is_half_open
+        && (is_opening || flags & Flow::<K>::AGAIN != 0)
+        && FlowMemory::<K, W>::gives_up(tables, found.index, found.state, is_opening)
+    {
+        tables.explain(|| Stage::retried(meta.endpoint()));
+        return keep::<K, W, T>(tables, &packet, hash, meta.endpoint());
+    }
     // What was read of the slot counts only if it was the same flow's all the while.
     if slot.state() != found.state {
-        return keep::<K, W, T>(tables, &packet, hash);
+        return keep::<K, W, T>(tables, &packet, hash, EndpointId::NONE);
     }
     if !T::DRY {
         let (seen, acked) = slot.clock();
@@ -215,11 +223,16 @@ fn sequence<F: Frame>(frame: &mut F, l4: usize, flags: u8) -> Option<u32> {
     if flags & flag::RST == 0 { Some(0) } else { tcp(frame, l4).map(|tcp| u32::from_be_bytes(tcp.seq)) }
 }
 
-/// Leaves a packet of no known flow in its room, for [`new`].
+/// Leaves a packet of no known flow in its room, for [`new`], with the endpoint that it is not to go to.
 #[inline(always)]
-fn keep<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, packet: &Parsed<K>, hash: u64) -> Outcome {
+fn keep<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
+    tables: &T,
+    packet: &Parsed<K>,
+    hash: u64,
+    avoid: EndpointId,
+) -> Outcome {
     let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
-    (room.packet, room.hash) = (*packet, hash);
+    (room.packet, room.hash, room.avoid) = (*packet, hash, avoid);
     Outcome::UNKNOWN
 }
 

@@ -15,7 +15,8 @@ use crate::{
         flow::{Becomes, Flow, TICK_SHIFT, Tuple, pack4, pack6, unpack_mac, unpack4, unpack6},
         id::{EndpointId, ListenerId, TableId},
         limits::{
-            ADMISSION_TICKS, CUSTOM_UDP_TIMEOUT_S, MAX_EGRESS, NAT_RETRIES, NAT_REUSING_RETRIES, SYN_TIMEOUT_S, TABLE_SIZE,
+            ADMISSION_TICKS, CUSTOM_UDP_TIMEOUT_S, ELSEWHERE_TRIES, MAX_EGRESS, NAT_RETRIES, NAT_REUSING_RETRIES, SYN_TIMEOUT_S,
+            TABLE_SIZE,
         },
         reason::{Drop, Event},
     },
@@ -209,10 +210,31 @@ pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
     }
     let by_source = flags & Listener::SOURCE_IP != 0;
     let hash = if by_source { Sip::new(settings.seed).words(room.packet.tuple.addrs).finish() } else { room.hash };
-    let slot = scale((hash >> 32) as u32, TABLE_SIZE as u32);
+    let slot = if room.avoid == EndpointId::NONE { place(hash) } else { tables.elsewhere(table, hash, room.avoid) };
     let chosen = tables.choose(table, slot);
     tables.explain(|| Stage::chosen(table, slot, hash, by_source, chosen.unwrap_or(EndpointId::NONE)));
     chosen.filter(|&id| id != EndpointId::NONE).ok_or(Drop::NoEndpoint)
+}
+
+/// The entry of a table that a hash names.
+#[inline(always)]
+fn place(hash: u64) -> u32 {
+    scale((hash >> 32) as u32, TABLE_SIZE as u32)
+}
+
+/// An entry of `table` with another endpoint than `avoid`, drawn by the hash; that of the hash itself where none is found.
+#[inline(always)]
+pub fn elsewhere<T: Tables>(tables: &T, table: TableId, hash: u64, avoid: EndpointId) -> u32 {
+    let mut draw = hash;
+    for _ in 0..ELSEWHERE_TRIES {
+        // Knuth's MMIX generator; who is avoided chooses the sequence.
+        draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(u64::from(avoid.0) * 2 + 1);
+        let found = tables.choose(table, place(draw));
+        if found.is_some_and(|id| id != avoid && id != EndpointId::NONE) {
+            return place(draw);
+        }
+    }
+    place(hash)
 }
 
 /// Claims the slot of the forward half for the flow of the packet in `room`, towards `endpoint`.
@@ -292,7 +314,9 @@ pub fn fill<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMem
         timeout_s: room.timeout_s,
     };
     if let Some(slot) = FlowMemory::<K, W>::slot(tables, room.forward) {
-        slot.store(&half(&room.packet.tuple, room.to.addrs, room.to.ports, 0));
+        // Nobody else was found: the client is told of what comes next.
+        let flags = if room.endpoint == room.avoid { Flow::<K>::AGAIN } else { 0 };
+        slot.store(&half(&room.packet.tuple, room.to.addrs, room.to.ports, flags));
     }
     if let Some(slot) = FlowMemory::<K, W>::slot(tables, room.back) {
         slot.store(&half(&room.reply, A::turned(room.packet.tuple.addrs), [v0, v1, c0, c1], Flow::<K>::RETURN));

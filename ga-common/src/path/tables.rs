@@ -6,7 +6,7 @@ use crate::abi::{
     custom::{Found, Mapping},
     entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
     family::Family,
-    flow::{FlowSlot, Tuple, Way},
+    flow::{FlowSlot, State, Tuple, Way},
     id::{EndpointId, InstanceId, ListenerId, TableId},
     reason::Event,
     sheet::{Borders4, Borders6},
@@ -18,6 +18,7 @@ use super::{
     explain::Stage,
     flow::{self, NO_SLOT, News},
     parse::{Parsed, Place},
+    select,
 };
 
 /// Which way a packet goes.
@@ -49,6 +50,8 @@ pub struct Scratch<const K: usize> {
     pub hash: u64,
     /// Who was chosen.
     pub endpoint: EndpointId,
+    /// Who did not answer, and is not to be chosen again; [`EndpointId::NONE`] for a first try.
+    pub avoid: EndpointId,
     /// Whose egress addresses it takes.
     pub instance: InstanceId,
     /// The slot of the forward half.
@@ -96,6 +99,7 @@ impl<const K: usize> Scratch<K> {
             service: Service { listener: ListenerId::NONE, endpoint_port: [0; 2] },
             hash: 0,
             endpoint: EndpointId::NONE,
+            avoid: EndpointId::NONE,
             instance: InstanceId(0),
             forward: NO_SLOT,
             back: NO_SLOT,
@@ -148,6 +152,24 @@ pub trait FlowMemory<const K: usize, const W: usize> {
         flow::evict::<K, W, Self>(self, index, hash, self.tick(), Event::PortReused)
     }
 
+    /// [`flow::gives_up`].
+    #[inline(always)]
+    fn gives_up(&self, index: u32, state: State, opens: bool) -> bool
+    where
+        Self: Tables + Sized,
+    {
+        flow::gives_up::<K, W, Self>(self, index, state, opens)
+    }
+
+    /// [`flow::is_unreachable`].
+    #[inline(always)]
+    fn is_unreachable(&self, index: u32, state: State) -> bool
+    where
+        Self: Tables + Sized,
+    {
+        flow::is_unreachable::<K, W, Self>(self, index, state)
+    }
+
     /// [`flow::taken`] for one of the tuples in `room`, which is this packet's.
     #[inline(always)]
     fn taken(&self, room: &Scratch<K>, which: Half, hash: u64, mine: u32) -> u32
@@ -187,6 +209,14 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     fn active(&self, listener: ListenerId, family: Family) -> TableId;
     /// One entry of a table.
     fn choose(&self, table: TableId, slot: u32) -> Option<EndpointId>;
+    /// [`select::elsewhere`]. Rare, so the kernel has it apart.
+    #[inline(always)]
+    fn elsewhere(&self, table: TableId, hash: u64, avoid: EndpointId) -> u32
+    where
+        Self: Sized,
+    {
+        select::elsewhere(self, table, hash, avoid)
+    }
     /// An endpoint.
     fn endpoint(&self, id: EndpointId) -> Option<&Endpoint>;
     /// An instance's egress addresses.
@@ -236,6 +266,8 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     fn count(&self, id: EndpointId, direction: Direction, bytes: u64);
     /// Counts a new flow of an endpoint.
     fn count_flow(&self, id: EndpointId);
+    /// Counts a flow that an endpoint did not answer.
+    fn count_failure(&self, id: EndpointId);
     /// Counts what happened in flow memory.
     fn count_event(&self, event: Event);
 }

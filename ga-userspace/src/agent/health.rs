@@ -89,6 +89,11 @@ impl Health {
         self.prober.changed().await
     }
 
+    /// Who is probed.
+    pub(super) fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+
     /// What a plan of `intent` is told.
     pub(super) fn beliefs(&self, roster: &Roster) -> Beliefs {
         self.latest.beliefs(roster)
@@ -166,7 +171,7 @@ impl Agent {
     /// Takes a report: when new flows must go elsewhere, they do from now on.
     pub(super) async fn judge(&mut self, report: Arc<Report>) {
         self.health.latest = report;
-        let beliefs = self.health.beliefs(&self.health.roster);
+        let beliefs = self.believed(&self.health.roster);
         let same = beliefs.endpoints == self.beliefs.endpoints && beliefs.priority == self.beliefs.priority;
         if !same && let Err(error) = self.believe(&beliefs).await {
             // The next report comes within a second.
@@ -178,7 +183,7 @@ impl Agent {
     }
 
     /// The same intent with other beliefs. The endpoints stay, so their next hops are known.
-    async fn believe(&mut self, beliefs: &Beliefs) -> Result<(), Error> {
+    pub(super) async fn believe(&mut self, beliefs: &Beliefs) -> Result<(), Error> {
         let running = self.data_path.running();
         let seed = super::seed(&self.intent, running)?;
         let plan = plan::build(&self.intent, &self.overrides, beliefs, running, seed)?;

@@ -10,6 +10,7 @@ mod health;
 mod mappings;
 mod next_hops;
 mod overrides;
+mod passive;
 mod ports;
 mod report;
 mod reset;
@@ -40,6 +41,7 @@ use self::{
     data_path::DataPath,
     health::{Begun, Health},
     overrides::OverrideFile,
+    passive::{Failures, LOOK},
     ports::Ports,
     reset::Resets,
     trace::{Asked, Tracer},
@@ -96,6 +98,7 @@ struct Agent {
     ports: Ports,
     beliefs: Beliefs,
     health: Health,
+    failures: Failures,
     plan: Plan,
     data_path: DataPath,
     net: Net,
@@ -144,7 +147,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let metrics = listener.map(|listener| tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped))));
     tracing::info!(generation = agent.plan.generation.0, socket = %agent.options.admin_socket.display(), "ready");
 
-    let [mut sweep, mut ask, mut repair, mut hosts] = [SWEEP, ASK, REPAIR, HOSTS].map(every);
+    let [mut sweep, mut ask, mut repair, mut look, mut hosts] = [SWEEP, ASK, REPAIR, LOOK, HOSTS].map(every);
     loop {
         select! {
             Some(request) = requests.recv() => agent.answer(request).await,
@@ -162,6 +165,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             }
             _ = ask.tick() => agent.net.ask_neighbours().await,
             _ = repair.tick() => agent.repair().await,
+            _ = look.tick() => agent.look().await,
             _ = hangup.recv() => {
                 if let Err(error) = agent.reload().await {
                     tracing::error!("reload: {error}");
@@ -250,6 +254,7 @@ impl Agent {
         let attached = data_path.attach(&intent.node, &net).await;
         data_path.keep_or_undo(attached)?;
         let health = data_path.keep_or_undo(begun.start(&mut net).await)?;
+        let failures = data_path.keep_or_undo(Failures::new(data_path.counters(), &plan))?;
 
         let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
         Ok(Self {
@@ -263,6 +268,7 @@ impl Agent {
             ports,
             beliefs,
             health,
+            failures,
             plan,
             data_path,
             net,
@@ -372,7 +378,7 @@ impl Agent {
 
     async fn apply(&mut self, intent: Intent, overrides: Overrides) -> Result<Changes, Error> {
         let roster = Roster::of(&intent);
-        let beliefs = self.health.beliefs(&roster);
+        let beliefs = self.believed(&roster);
         let plan = self.planned(&intent, &overrides, &beliefs)?;
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
@@ -399,7 +405,7 @@ impl Agent {
         let Read { mut loaded, text, .. } = parse(file, text)?;
         self.ports.settle(&mut loaded, &text)?;
         self.check_change(&loaded, text)?;
-        let beliefs = self.health.beliefs(&Roster::of(&loaded.intent));
+        let beliefs = self.believed(&Roster::of(&loaded.intent));
         let plan = self.planned(&loaded.intent, &self.overrides, &beliefs)?;
         let changes = plan::compare(Some(&self.plan), &plan);
         Ok(Planned {
@@ -507,6 +513,8 @@ fn state(endpoint: &plan::EndpointView) -> EndpointState {
         EndpointState::Zero
     } else if !endpoint.belief.up {
         EndpointState::Unhealthy
+    } else if endpoint.belief.paused {
+        EndpointState::Paused
     } else {
         EndpointState::Active
     }

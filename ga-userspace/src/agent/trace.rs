@@ -164,7 +164,7 @@ impl Agent {
                         trace.frame_after = Some(Frame::of(after.len() as u32, after));
                     }
                 },
-                Step::Reopened { .. } => trace.known = false,
+                Step::Reopened { .. } | Step::Retried { .. } => trace.known = false,
                 Step::Refused => trace.frame_after = Some(Frame::of(after.len() as u32, after)),
                 Step::Roles(_)
                 | Step::Chosen { .. }
@@ -273,6 +273,9 @@ impl Words {
                         "known: {way} {to}, {stage}, last heard of {idle} s ago; slot {index}, the other half in slot {peer}"
                     ),
                 )
+            }
+            Step::Retried { endpoint } => {
+                ("flow", format!("{} did not answer: another endpoint is tried", self.endpoint(*endpoint).1.unwrap_or_default()))
             }
             Step::Reopened { index } => ("flow", format!("the one in slot {index} is over, and a SYN opens another")),
             Step::Service { listener, endpoint_port: 0 } => (

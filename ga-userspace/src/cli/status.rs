@@ -195,6 +195,7 @@ pub(super) fn note(endpoint: &Endpoint) -> Option<String> {
     let configured = endpoint.configured_weight;
     let weight = match endpoint.state {
         EndpointState::Drained => Some(format!("drained ({configured})")),
+        EndpointState::Paused => Some("does not answer: paused".to_owned()),
         EndpointState::Active | EndpointState::Zero | EndpointState::Unhealthy => {
             (endpoint.weight != configured).then(|| format!("configured {configured}"))
         }

@@ -1,7 +1,8 @@
 //! What is believed of endpoints and groups: who is up, and how far away they are.
 //!
 //! Reading order: `outcome` (what comes of a probe), `machine` (outcomes to a verdict), `timetable` (who is due), `roster` (who is
-//! probed), `order` and `orders` (which group is nearest), `book` (all of it together), `report` (the same as values), `belief` (what the plan is told); up to here nothing reads a
+//! probed), `order` and `orders` (which group is nearest), `book` (all of it together), `report` (the same as values), `passive` (what clients' attempts say where nobody
+//! probes), `belief` (what the plan is told); up to here nothing reads a
 //! clock or opens a socket. `probe` and `http` ask; `prober` runs everything.
 
 mod belief;
@@ -11,6 +12,7 @@ mod machine;
 mod order;
 mod orders;
 mod outcome;
+mod passive;
 mod probe;
 mod prober;
 mod report;
@@ -22,6 +24,7 @@ pub use book::{Book, Kept, Verdicts};
 pub use order::Order;
 pub use orders::Orders;
 pub use outcome::{Outcome, Reason};
+pub use passive::Passive;
 pub use prober::Prober;
 pub use report::{Pace, Panic, Report, Seen};
 pub use roster::{Check, Roster};

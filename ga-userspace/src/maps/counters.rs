@@ -61,6 +61,7 @@ impl Counters {
             return_packets: sum.return_packets + cpu.return_packets,
             return_bytes: sum.return_bytes + cpu.return_bytes,
             new_flows: sum.new_flows + cpu.new_flows,
+            failures: sum.failures + cpu.failures,
         }))
     }
 
@@ -83,17 +84,14 @@ impl Counters {
         Pass::ALL.iter().copied().map(count).collect()
     }
 
-    /// How often `event` happened.
+    /// How often something happened in flow memory.
     pub fn event(&self, event: Event) -> Result<u64, Error> {
-        Ok(on("EVENTS", self.events.get(&(event as u32), 0))?.iter().sum())
+        let values = on("EVENTS", self.events.get(&(event as u32), 0))?;
+        Ok(values.iter().sum())
     }
 
     /// Everything that happened in flow memory.
     pub fn events(&self) -> Result<Vec<(Event, u64)>, Error> {
-        let count = |event: Event| {
-            let values = on("EVENTS", self.events.get(&(event as u32), 0))?;
-            Ok((event, values.iter().sum()))
-        };
-        Event::ALL.iter().copied().map(count).collect()
+        Event::ALL.iter().map(|&event| Ok((event, self.event(event)?))).collect()
     }
 }

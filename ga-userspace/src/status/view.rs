@@ -277,6 +277,8 @@ pub enum EndpointState {
     Zero,
     /// Probes say that it is down: no new flows while others are well.
     Unhealthy,
+    /// Nobody probes it, and it did not answer clients: no new flows for a while, unless all of its group are paused.
+    Paused,
 }
 
 impl EndpointState {
@@ -287,6 +289,7 @@ impl EndpointState {
             Self::Drained => "drained",
             Self::Zero => "zero",
             Self::Unhealthy => "unhealthy",
+            Self::Paused => "paused",
         }
     }
 }

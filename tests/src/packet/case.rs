@@ -48,6 +48,8 @@ pub struct Counted {
     pub return_bytes: u64,
     /// Flows that were opened.
     pub new_flows: u64,
+    /// Flows that endpoints did not answer.
+    pub failures: u64,
 }
 
 /// A packet by its fields; what is not said is ordinary.

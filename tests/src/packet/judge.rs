@@ -283,6 +283,7 @@ fn sum(counters: &BTreeMap<EndpointId, EndpointCounters>) -> Counted {
         return_packets: sum.return_packets + one.return_packets,
         return_bytes: sum.return_bytes + one.return_bytes,
         new_flows: sum.new_flows + one.new_flows,
+        failures: sum.failures + one.failures,
     })
 }
 
@@ -293,6 +294,7 @@ fn minus(after: Counted, before: Counted) -> Counted {
         return_packets: after.return_packets - before.return_packets,
         return_bytes: after.return_bytes - before.return_bytes,
         new_flows: after.new_flows - before.new_flows,
+        failures: after.failures - before.failures,
     }
 }
 

@@ -158,6 +158,10 @@ impl Tables for Meddled<'_> {
     fn count_flow(&self, id: EndpointId) {
         self.sim.count_flow(id);
     }
+    fn count_failure(&self, id: EndpointId) {
+        self.sim.count_failure(id);
+    }
+
     fn count_event(&self, event: Event) {
         self.sim.count_event(event);
     }

@@ -132,7 +132,7 @@ fn counted(plane: &dyn Dataplane) -> anyhow::Result<BTreeMap<u16, Counts>> {
     let counters = plane.counters()?;
     let counts = counters
         .into_iter()
-        .map(|(id, c)| (id.0, [c.forward_packets, c.forward_bytes, c.return_packets, c.return_bytes, c.new_flows]));
+        .map(|(id, c)| (id.0, [c.forward_packets, c.forward_bytes, c.return_packets, c.return_bytes, c.new_flows, c.failures]));
     Ok(counts.collect())
 }
 

@@ -68,6 +68,17 @@ impl Place {
     pub(super) fn is_echo(&self, frame: &[u8]) -> bool {
         frame[self.icmp] == if self.src.is_ipv4() { 8 } else { 128 }
     }
+
+    /// Whether it says that a destination cannot be reached, and not that a packet is too large for the way there.
+    pub(super) fn says_unreachable(&self, frame: &[u8]) -> bool {
+        let [kind, code] = [frame[self.icmp], frame[self.icmp + 1]];
+        if self.src.is_ipv4() { kind == 3 && code != 4 } else { kind == 1 }
+    }
+
+    /// Whether the port is what cannot be reached.
+    pub(super) fn is_about_port(&self, frame: &[u8]) -> bool {
+        frame[self.icmp + 1] == if self.src.is_ipv4() { 3 } else { 4 }
+    }
 }
 
 /// The outer headers; whether nothing is between the fixed header and the message.

@@ -69,8 +69,8 @@ struct Away {
     ifindex: u32,
 }
 
-/// What was counted for an endpoint: packets and bytes from clients, packets and bytes to clients, pairs.
-pub type Counts = [u64; 5];
+/// What was counted for an endpoint: packets and bytes from clients, packets and bytes to clients, pairs, failures.
+pub type Counts = [u64; 6];
 
 type Ends = (u8, SocketAddr, SocketAddr);
 
@@ -133,7 +133,8 @@ impl Model {
     pub fn is_close_call(&self, frame: &[u8], now_ms: u64) -> bool {
         let Ok(segment) = read(frame, &self.site) else { return false };
         let found = self.by_ends.get(&(segment.protocol, segment.src, segment.dst));
-        found.and_then(|(id, _)| self.pairs.get(id)).is_some_and(|pair| pair.alive_within(now_ms, 400) == Alive::Barely)
+        let is_close = |pair: &Pair| pair.alive_within(now_ms, 400) == Alive::Barely || pair.is_barely_asked_again(now_ms);
+        found.and_then(|(id, _)| self.pairs.get(id)).is_some_and(is_close)
     }
 
     /// Judges what a data path made of `frame` at `now_ms`.
@@ -156,9 +157,13 @@ impl Model {
         let mut refused = Ok(());
         for &is_known in opinions {
             let (expected, ended) = self.expect(frame, &segment, known.filter(|_| is_known), now_ms);
+            let failed = self.failed(ended, &segment, now_ms);
             let ended = ended.or(known.filter(|_| !is_known).map(|(id, _)| id));
             match self.compare(&expected, ended, frame, &segment, seen, now_ms) {
                 Ok(()) => {
+                    if let Some(id) = failed {
+                        self.counts.entry(id).or_default()[5] += 1;
+                    }
                     if let Some(id) = ended {
                         self.end(id);
                     }
@@ -207,6 +212,23 @@ impl Model {
         if place.ttl <= 1 {
             return dropped(Drop::TtlExpired);
         }
+        let is_tcp = pair.protocol == TCP;
+        let blames = place.says_unreachable(frame) && (is_tcp || place.src == pair.endpoint.ip() && place.is_about_port(frame));
+        if way == Way::Back && blames && pair.is_waiting() && !pair.again {
+            if is_tcp {
+                dropped(Drop::Unreachable)?;
+            }
+            if let Some((id, _)) = found
+                && let Some(pair) = self.pairs.get_mut(&id)
+            {
+                pair.again = true;
+            }
+            if is_tcp {
+                return Ok(());
+            }
+            self.counts.entry(pair.id).or_default()[5] += 1;
+        }
+        let dropped = |reason| unsent(Fate::Drop(reason, self.owner(&pair)), frame, seen);
         let (out, ends, quoted) = match (way, self.site.hops.get(&pair.id), pair.egress) {
             // RFC 5508 REQ-5: what is behind us shows itself as the VIP.
             (Way::Back, ..) => (home(&pair), (pair.vip.ip(), pair.client.ip()), (pair.client, pair.vip)),
@@ -248,16 +270,23 @@ impl Model {
 
     /// What ought to happen, and the pair that ends by it.
     fn expect(&self, frame: &[u8], segment: &Segment, known: Option<(u64, Way)>, now_ms: u64) -> (Expected, Option<u64>) {
-        let Some((id, way)) = known else { return (self.opening(segment, now_ms), None) };
-        let Some(pair) = self.pairs.get(&id) else { return (self.opening(segment, now_ms), None) };
+        let Some((id, way)) = known else { return (self.opening(segment, now_ms, None), None) };
+        let Some(pair) = self.pairs.get(&id) else { return (self.opening(segment, now_ms, None), None) };
         if pair.is_closed() && way == Way::There && opens(segment.flags) {
-            return (self.opening(segment, now_ms), Some(id));
+            return (self.opening(segment, now_ms, None), Some(id));
         }
         let listener = self.site.endpoints.get(&pair.id).map_or(ListenerId::NONE, |(_, listener, _)| *listener);
         if segment.ttl <= 1 {
             return (Expected::Not(Fate::Drop(Drop::TtlExpired, listener)), None);
         }
+        let is_udp = segment.protocol != TCP;
+        let asks_again =
+            way == Way::There && (is_udp && pair.is_waiting() || opens(segment.flags) && pair.is_asked_again(now_ms));
+        if asks_again && pair.again {
+            return (self.opening(segment, now_ms, Some(pair.id)), Some(id));
+        }
         let mut pair = pair.clone();
+        pair.again |= asks_again && !is_udp;
         let idle_s = self.site.listeners.get(&listener).map_or(0, |listens| listens.idle_s);
         pair.note(way, segment, idle_s, now_ms);
         let (src, dst, out) = match way {
@@ -272,8 +301,15 @@ impl Model {
         (Expected::Sent(id, pair, way, Box::new(away)), None)
     }
 
-    /// A packet of no known flow.
-    fn opening(&self, segment: &Segment, now_ms: u64) -> Expected {
+    /// Whose failure it is that a pair made way for another: that of an endpoint that did not answer SYNs.
+    fn failed(&self, ended: Option<u64>, segment: &Segment, now_ms: u64) -> Option<EndpointId> {
+        let pair = self.pairs.get(&ended?)?;
+        let is_failure = segment.protocol == TCP && pair.again && pair.is_waiting() && pair.alive(now_ms) != Alive::No;
+        is_failure.then_some(pair.id)
+    }
+
+    /// A packet of no known flow, or of one that is to be tried with somebody else than `avoid`.
+    fn opening(&self, segment: &Segment, now_ms: u64, avoid: Option<EndpointId>) -> Expected {
         let site = &self.site;
         let not = |reason| Expected::Not(Fate::Pass(reason));
         if !segment.role.vip {
@@ -296,7 +332,7 @@ impl Model {
         if segment.ttl <= 1 {
             return dropped(Drop::TtlExpired);
         }
-        let Some(endpoint) = self.choose(segment, id, listens.by_source) else { return dropped(Drop::NoEndpoint) };
+        let Some(endpoint) = self.choose(segment, id, listens.by_source, avoid) else { return dropped(Drop::NoEndpoint) };
         let Some((address, _, own_port)) = site.endpoints.get(&endpoint) else { return dropped(Drop::NoEndpoint) };
         let egress = self.egress_of(id, *address);
         if egress.is_empty() {
@@ -305,11 +341,12 @@ impl Model {
         let port = if *own_port == 0 { port } else { *own_port };
         let mut pair = Pair::open(segment, SocketAddr::new(*address, port), endpoint, listens.idle_s, now_ms);
         pair.choice = (egress, site.nat_ports);
+        pair.again = avoid == Some(endpoint);
         Expected::Opens(Box::new(pair), site.hops.get(&endpoint).copied())
     }
 
     /// The endpoint by the keyed hash over all ends, or over the two addresses.
-    fn choose(&self, segment: &Segment, listener: ListenerId, by_source: bool) -> Option<EndpointId> {
+    fn choose(&self, segment: &Segment, listener: ListenerId, by_source: bool, avoid: Option<EndpointId>) -> Option<EndpointId> {
         let table = self.site.active.get(&(listener, segment.dst.is_ipv6())).filter(|table| **table != TableId::EMPTY)?;
         let mut bytes = Vec::new();
         for ip in [segment.src.ip(), segment.dst.ip()] {
@@ -326,8 +363,14 @@ impl Model {
         }
         let hash = sip::<1, 3>(self.site.seed, &words);
         // The upper half of the hash as a fraction of the table.
-        let slot = ((u128::from(hash >> 32) * TABLE_SIZE as u128) >> 32) as usize;
-        self.site.tables.get(table)?.get(slot).copied().filter(|id| *id != EndpointId::NONE)
+        let at = |hash: u64| {
+            let slot = ((u128::from(hash >> 32) * TABLE_SIZE as u128) >> 32) as usize;
+            self.site.tables.get(table)?.get(slot).copied().filter(|id| *id != EndpointId::NONE)
+        };
+        let Some(avoid) = avoid else { return at(hash) };
+        let next = |draw: &u64| Some(draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(u64::from(avoid.0) * 2 + 1));
+        let draws = std::iter::successors(next(&hash), next).take(16);
+        draws.filter_map(at).find(|id| *id != avoid).or_else(|| at(hash))
     }
 
     fn egress_of(&self, listener: ListenerId, endpoint: IpAddr) -> Vec<IpAddr> {

@@ -57,6 +57,8 @@ pub struct Pair {
     patience_s: u64,
     /// The endpoint has acknowledged something.
     answered: bool,
+    /// The client had to ask again, or somebody said that the endpoint cannot be reached.
+    pub again: bool,
     /// The client went on after an answer; of UDP: there was an answer.
     established: bool,
     closed: bool,
@@ -76,6 +78,8 @@ pub enum Alive {
 
 /// Clocks of the data path are this coarse, in milliseconds: its tick, and what is lost when seconds become ticks.
 const GRAIN_MS: u64 = 120;
+/// Silence before a SYN that comes again is no copy.
+const RETRY_MS: u64 = 500;
 
 impl Pair {
     /// A pair that `segment` opens.
@@ -94,6 +98,7 @@ impl Pair {
             vlans: segment.vlans.clone(),
             patience_s,
             answered: false,
+            again: false,
             established: false,
             closed: false,
             halves: [half; 2],
@@ -125,6 +130,21 @@ impl Pair {
     /// Whether its NAT port may be given away where ports are short: it is closed, or was never more than half open.
     pub fn is_weak(&self) -> bool {
         self.closed || !self.established
+    }
+
+    /// Neither answered nor over.
+    pub fn is_waiting(&self) -> bool {
+        !(self.answered || self.established || self.closed)
+    }
+
+    /// Whether a SYN of the client at `now_ms` asks again, and is no copy of one just before.
+    pub fn is_asked_again(&self, now_ms: u64) -> bool {
+        self.is_waiting() && now_ms.saturating_sub(self.halves[0].heard_ms) >= RETRY_MS
+    }
+
+    /// Whether that is so close that the grain of the clock decides.
+    pub fn is_barely_asked_again(&self, now_ms: u64) -> bool {
+        self.is_waiting() && now_ms.saturating_sub(self.halves[0].heard_ms).abs_diff(RETRY_MS) <= 300
     }
 
     /// Takes note of a packet (RFC 5382 section 5, RFC 4787 section 4.3): what it says, and what it ends. A half-open connection is
