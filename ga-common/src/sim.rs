@@ -52,6 +52,12 @@ impl Frame for Bytes {
         self.ifindex
     }
 
+    fn sum(&mut self, offset: usize, length: usize) -> Option<u32> {
+        let bytes = self.bytes.get(offset..offset + length)?;
+        let pair = |pair: &[u8]| u32::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+        Some(bytes.chunks(2).map(pair).sum())
+    }
+
     fn grow_head(&mut self, by: i32) -> bool {
         let bytes = by.unsigned_abs() as usize;
         if by >= 0 {

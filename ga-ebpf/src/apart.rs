@@ -2,7 +2,14 @@
 //! there. What the compiler knows of a result beyond its type its caller hides by `black_box`: it would leave out checks that the
 //! verifier, which knows nothing of it, wants to see.
 
-use aya_ebpf::bindings::xdp_md;
+use core::{hint::black_box, ptr};
+
+use aya_ebpf::{
+    bindings::xdp_md,
+    btf_maps::PerCpuArray,
+    helpers::{bpf_csum_diff, bpf_xdp_load_bytes},
+    macros::btf_map,
+};
 use ga_common::{
     abi::{
         flow::State,
@@ -10,7 +17,7 @@ use ga_common::{
         reason::Event,
     },
     path::{
-        self, flow, select,
+        self, cross, flow, select,
         tables::{FlowMemory, Half, Tables as _},
         verdict::Outcome,
     },
@@ -143,6 +150,130 @@ pub(crate) extern "C" fn ga_taken6(is_reply: u32, hash: u64, mine: u32) -> u32 {
     let Some(room) = FlowMemory::<4, 14>::room(&KernelTables) else { return mine };
     let which = if is_reply != 0 { Half::Return } else { Half::Forward };
     flow::taken::<4, 14, KernelTables>(&KernelTables, room.half(which), hash, KernelTables.tick(), mine)
+}
+
+/// [`cross::known`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_known_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::known(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// [`cross::open`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_open_across(asked: u64) -> u64 {
+    cross::open(&KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// [`cross::pair`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_pair_across(asked: u64, answered: u64) -> u64 {
+    cross::pair(&KernelTables, Outcome::from_bits(asked), Outcome::from_bits(answered)).bits()
+}
+
+/// [`cross::translate`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_translate(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::translate(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// [`cross::tell`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_tell_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::tell(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// [`cross::report`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_report_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::report(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// The steps of [`cross`], each in a function of its own.
+pub(crate) struct Across(pub(crate) *mut xdp_md);
+
+impl cross::Steps for Across {
+    #[inline(always)]
+    fn known(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_known_across(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn open(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_open_across(asked.bits())))
+    }
+
+    #[inline(always)]
+    fn answer(&mut self, asked: Outcome) -> Outcome {
+        cross::answer(&KernelTables, asked)
+    }
+
+    #[inline(always)]
+    fn pair(&mut self, asked: Outcome, answered: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_pair_across(asked.bits(), answered.bits())))
+    }
+
+    #[inline(always)]
+    fn translate(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_translate(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn tell(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_tell_across(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn report(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_report_across(self.0, asked.bits())))
+    }
+}
+
+/// Bytes that are summed up at once; packets are no longer than eight times that.
+const PIECE: u32 = 512;
+
+/// Room for a piece, and for the zeros that make its length a multiple of four.
+#[btf_map]
+static PIECES: PerCpuArray<[u8; PIECE as usize + 4], 1> = PerCpuArray::new();
+
+/// What [`ga_sum`] returns when there is nothing to sum up.
+pub(crate) const NO_SUM: u64 = u64::MAX;
+
+/// The one's complement sum of `length` bytes from `offset`, or [`NO_SUM`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_sum(ctx: *mut xdp_md, offset: u32, length: u32) -> u64 {
+    let Some(room) = PIECES.get_ptr_mut(0) else { return NO_SUM };
+    // SAFETY: the pointer is into this CPU's copy of a map value, and a packet is done before the next one comes.
+    let room = unsafe { &mut *room };
+    let (mut at, mut left, mut sum) = (offset, length, 0);
+    for _ in 0..8 {
+        let piece = black_box(if left < PIECE { left } else { PIECE });
+        if piece == 0 || piece > PIECE {
+            break;
+        }
+        // SAFETY: the room is as long as a piece at least.
+        if unsafe { bpf_xdp_load_bytes(ctx, at, room.as_mut_ptr().cast(), piece) } != 0 {
+            return NO_SUM;
+        }
+        for n in 0..3 {
+            room[piece as usize + n] = 0;
+        }
+        let padded = black_box((piece + 3) & !3);
+        if padded > PIECE {
+            return NO_SUM;
+        }
+        // SAFETY: the room is that long, and nothing is read of what is zero bytes long.
+        sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, room.as_mut_ptr().cast(), padded, sum as u32) };
+        at += piece;
+        left -= piece;
+    }
+    if left == 0 { sum as u32 as u64 } else { NO_SUM }
 }
 
 /// [`path::acl::denies_halves`]: 1 when the source is kept out.

@@ -221,6 +221,11 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn sum(&mut self, _offset: usize, _length: usize) -> Option<u32> {
+        None
+    }
+
+    #[inline(always)]
     fn grow_head(&mut self, _by: i32) -> bool {
         false
     }

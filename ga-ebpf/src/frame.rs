@@ -9,7 +9,7 @@ use ga_common::wire::{
     vlan::Tags,
 };
 
-use crate::apart::{ga_retag, ga_tagged, ga_walk};
+use crate::apart::{NO_SUM, ga_retag, ga_sum, ga_tagged, ga_walk};
 
 /// The packet of one invocation.
 pub(crate) struct XdpFrame<'a> {
@@ -50,6 +50,13 @@ fn grow_head(ctx: *mut xdp_md, by: i32) -> bool {
     unsafe { bpf_xdp_adjust_head(ctx, -by) == 0 }
 }
 
+/// The one's complement sum of some bytes.
+#[inline(always)]
+fn sum(ctx: *mut xdp_md, offset: usize, length: usize) -> Option<u32> {
+    let sum = black_box(ga_sum(ctx, offset as u32, length as u32));
+    if sum == NO_SUM { None } else { Some(sum as u32) }
+}
+
 impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
@@ -70,6 +77,11 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn grow_head(&mut self, by: i32) -> bool {
         grow_head(self.ctx.ctx, by)
+    }
+
+    #[inline(always)]
+    fn sum(&mut self, offset: usize, length: usize) -> Option<u32> {
+        sum(self.ctx.ctx, offset, length)
     }
 
     #[inline(always)]
@@ -135,6 +147,11 @@ impl Frame for FarFrame {
     #[inline(always)]
     fn grow_head(&mut self, by: i32) -> bool {
         grow_head(self.ctx, by)
+    }
+
+    #[inline(always)]
+    fn sum(&mut self, offset: usize, length: usize) -> Option<u32> {
+        sum(self.ctx, offset, length)
     }
 
     #[inline(always)]

@@ -26,14 +26,14 @@ use ga_common::{
         reason::{Drop, Pass},
     },
     path::{
-        self, refuse,
+        self, cross, refuse,
         verdict::{Outcome, Verdict},
     },
     wire::frame::Frame as _,
 };
 
 use crate::{
-    apart::{ga_direct, ga_icmp, ga_refuse},
+    apart::{Across, ga_direct, ga_icmp, ga_refuse},
     frame::XdpFrame,
     tables::KernelTables,
 };
@@ -52,6 +52,7 @@ fn decide(ctx: &XdpContext) -> Outcome {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_icmp(ctx.ctx))),
         outcome => outcome,
     };
+    let outcome = if outcome.is_across() { cross::decide(&mut Across(ctx.ctx), outcome) } else { outcome };
     let outcome = if outcome.is_direct() { Outcome::from_bits(black_box(ga_direct(ctx.ctx, outcome.bits()))) } else { outcome };
     if refuse::is_refused(outcome) { Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))) } else { outcome }
 }

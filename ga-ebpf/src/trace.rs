@@ -24,10 +24,10 @@ use ga_common::{
         sheet::{Borders4, Borders6},
     },
     path::{
-        self,
+        self, cross,
         explain::{STAGES, Stage, Trace},
-        refuse,
-        tables::{Direction, FlowMemory, Scratch, Tables},
+        flow, refuse,
+        tables::{Direction, FlowMemory, Half, Scratch, Tables},
         verdict::{Outcome, Verdict},
     },
     word::Word,
@@ -55,6 +55,10 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_icmp(ctx.ctx))),
         outcome => outcome,
     };
+    let outcome = match outcome.is_across() {
+        true => cross::decide(&mut TraceAcross(ctx.ctx), outcome),
+        false => outcome,
+    };
     let outcome =
         if outcome.is_direct() { Outcome::from_bits(black_box(ga_trace_direct(ctx.ctx, outcome.bits()))) } else { outcome };
     let outcome =
@@ -77,18 +81,132 @@ pub(crate) extern "C" fn ga_trace_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &TraceTables).bits()
 }
 
+/// As [`crate::apart::ga_known_across`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_known_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::known(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
+}
+
+/// As [`crate::apart::ga_open_across`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_open_across(asked: u64) -> u64 {
+    cross::open(&TraceTables, Outcome::from_bits(asked)).bits()
+}
+
+/// As [`crate::apart::ga_claim4`], which nothing is claimed by.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_claim4(hash: u64) -> u32 {
+    flow::claim::<1, 6, TraceTables>(&TraceTables, hash, TraceTables.tick())
+}
+
+/// As [`crate::apart::ga_taken6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_taken6(is_reply: u32, hash: u64, mine: u32) -> u32 {
+    let Some(room) = FlowMemory::<4, 14>::room(&TraceTables) else { return mine };
+    let which = if is_reply != 0 { Half::Return } else { Half::Forward };
+    flow::taken::<4, 14, TraceTables>(&TraceTables, room.half(which), hash, TraceTables.tick(), mine)
+}
+
+/// As [`crate::apart::ga_claim6`], which nothing is claimed by.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_claim6(hash: u64) -> u32 {
+    flow::claim::<4, 14, TraceTables>(&TraceTables, hash, TraceTables.tick())
+}
+
+/// As [`crate::apart::ga_taken4`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_taken4(is_reply: u32, hash: u64, mine: u32) -> u32 {
+    let Some(room) = FlowMemory::<1, 6>::room(&TraceTables) else { return mine };
+    let which = if is_reply != 0 { Half::Return } else { Half::Forward };
+    flow::taken::<1, 6, TraceTables>(&TraceTables, room.half(which), hash, TraceTables.tick(), mine)
+}
+
+/// As [`crate::apart::ga_pair_across`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_pair_across(asked: u64, answered: u64) -> u64 {
+    cross::pair(&TraceTables, Outcome::from_bits(asked), Outcome::from_bits(answered)).bits()
+}
+
+/// As [`crate::apart::ga_translate`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_translate(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::translate(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
+}
+
+/// As [`crate::apart::ga_tell_across`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_tell_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::tell(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
+}
+
+/// As [`crate::apart::ga_report_across`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_report_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::report(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
+}
+
+/// The steps of [`cross`], of which nothing is written.
+struct TraceAcross(*mut xdp_md);
+
+impl cross::Steps for TraceAcross {
+    #[inline(always)]
+    fn known(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_known_across(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn open(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_open_across(asked.bits())))
+    }
+
+    #[inline(always)]
+    fn answer(&mut self, asked: Outcome) -> Outcome {
+        cross::answer(&TraceTables, asked)
+    }
+
+    #[inline(always)]
+    fn pair(&mut self, asked: Outcome, answered: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_pair_across(asked.bits(), answered.bits())))
+    }
+
+    #[inline(always)]
+    fn translate(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_translate(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn tell(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_tell_across(self.0, asked.bits())))
+    }
+
+    #[inline(always)]
+    fn report(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_report_across(self.0, asked.bits())))
+    }
+}
+
 /// [`flow::gives_up`](path::flow::gives_up) of an IPv4 half, were it asked again now.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_give_up4(index: u32, state: u64, opens: u32) -> u32 {
-    path::flow::gives_up::<1, 6, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
+    flow::gives_up::<1, 6, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
 }
 
 /// The same of an IPv6 half.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_give_up6(index: u32, state: u64, opens: u32) -> u32 {
-    path::flow::gives_up::<4, 14, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
+    flow::gives_up::<4, 14, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
 }
 
 /// The same for [`path::direct::packet`].
@@ -126,6 +244,16 @@ impl FlowMemory<1, 6> for TraceTables {
     }
 
     #[inline(always)]
+    fn claim(&self, hash: u64) -> u32 {
+        black_box(ga_trace_claim4(hash))
+    }
+
+    #[inline(always)]
+    fn taken(&self, _room: &Scratch<1>, which: Half, hash: u64, mine: u32) -> u32 {
+        black_box(ga_trace_taken4(u32::from(which == Half::Return), hash, mine))
+    }
+
+    #[inline(always)]
     fn gives_up(&self, index: u32, state: State, opens: bool) -> bool {
         black_box(ga_trace_give_up4(index, state.0, opens.into())) != 0
     }
@@ -153,6 +281,16 @@ impl FlowMemory<4, 14> for TraceTables {
     #[inline(always)]
     fn mask(&self, settings: &Settings) -> u32 {
         settings.flow6_mask
+    }
+
+    #[inline(always)]
+    fn claim(&self, hash: u64) -> u32 {
+        black_box(ga_trace_claim6(hash))
+    }
+
+    #[inline(always)]
+    fn taken(&self, _room: &Scratch<4>, which: Half, hash: u64, mine: u32) -> u32 {
+        black_box(ga_trace_taken6(u32::from(which == Half::Return), hash, mine))
     }
 
     #[inline(always)]

@@ -16,4 +16,5 @@ pub mod model;
 pub mod net;
 pub mod plan;
 pub mod program;
+pub mod resolve;
 pub mod status;

@@ -4,6 +4,7 @@
 
 use ga::{
     config::{self, Loaded, problem::Problem},
+    health::Roster,
     model::{Policy, Protocols},
 };
 
@@ -102,4 +103,16 @@ fn policies_and_destinations_are_what_the_file_says() {
     assert!(!allows("10.1.2.4", 83) && !allows("10.1.2.5", 81));
     let silent = load("", &(listener("101~180") + &self::group("81~85", "10.1.2.0/28"))).unwrap();
     assert_eq!(silent.intent.instances[0].listeners[0].custom[0].subnets[0].policy, Policy::DenyAll);
+}
+
+// proves: E11
+#[test]
+fn custom_routing_never_checks() {
+    let endpoint = "[[instance.listener.custom_group.endpoint]]";
+    let group = group("81~85", "10.1.2.0/28");
+    let with = |check: &str| listener("101~180") + &group.replacen(endpoint, &format!("{check}\n{endpoint}"), 1);
+    assert!(Roster::of(&load("", &with("")).unwrap().intent).is_empty(), "nobody is probed");
+    for check in ["health_check = { protocol = \"tcp\" }", "health_check = { enabled = false }"] {
+        assert_eq!(refusals("", &with(check)), ["unknown_key"], "{check}");
+    }
 }

@@ -53,7 +53,10 @@ fn collect_keys(value: &toml::Value, keys: &mut BTreeSet<String>) {
     if let Some(table) = value.as_table() {
         for (key, value) in table {
             keys.insert(key.clone());
-            collect_keys(value, keys);
+            // The keys below are names that operators choose.
+            if key != "hosts" {
+                collect_keys(value, keys);
+            }
         }
     }
     for element in value.as_array().into_iter().flatten() {

@@ -765,7 +765,7 @@ fn a_start_that_the_kernel_refuses_at_any_call_leaves_nothing_behind() -> Result
     for (round, number) in chosen.iter().enumerate() {
         let error = if round % 2 == 0 { "ENOMEM" } else { "EPERM" };
         let mut agent = start_with(&lab, &trace, &format!("inject=bpf:error={error}:when={number}"))?;
-        match outcome(&mut agent)? {
+        match outcome(&mut agent).with_context(|| format!("call {number}, {error}:\n{}", agent.log()))? {
             // The kernel was asked what it can do, or could be asked otherwise.
             None => end(&lab, &mut agent)?,
             Some(code) => {

@@ -34,7 +34,8 @@ pub struct FlowSlot<const K: usize, const W: usize> {
     words: [Word; W],
 }
 
-/// What a slot is: two bits of kind, 30 bits of version that differ from one tenant to the next, 32 bits of peer.
+/// What a slot is: two bits of kind, 30 bits of version that differ from one tenant to the next, 32 bits of peer, the highest of
+/// which says that the peer is a slot of the other family's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State(pub u64);
 
@@ -46,6 +47,8 @@ impl State {
     const LIVE: u64 = 2;
     const VERSION: u64 = 0xffff_fffc;
     const ONE: u64 = 4;
+    /// No table has this many slots: whoever looks for such a peer in the wrong table finds none.
+    const ACROSS: u32 = 1 << 31;
 
     /// Somebody is writing.
     #[inline(always)]
@@ -59,10 +62,22 @@ impl State {
         self.0 & Self::KIND == Self::LIVE
     }
 
-    /// Slot of the other half.
+    /// Slot of the other half; a number that no slot has when the other half [is across](Self::is_across).
     #[inline(always)]
     pub const fn peer(self) -> u32 {
         (self.0 >> 32) as u32
+    }
+
+    /// Whether the other half is in the other family's table.
+    #[inline(always)]
+    pub const fn is_across(self) -> bool {
+        self.0 >> 63 != 0
+    }
+
+    /// Slot of the other half in the other family's table; a number that no slot has when it is in the same table.
+    #[inline(always)]
+    pub const fn peer_across(self) -> u32 {
+        self.peer() ^ Self::ACROSS
     }
 
     /// The next tenant, still writing.
@@ -77,6 +92,12 @@ impl State {
     #[inline(always)]
     pub const fn live(self, peer: u32) -> Self {
         Self((peer as u64) << 32 | self.0 & Self::VERSION | Self::LIVE)
+    }
+
+    /// The same with a peer in the other family's table.
+    #[inline(always)]
+    pub const fn live_across(self, peer: u32) -> Self {
+        self.live(peer | Self::ACROSS)
     }
 
     /// Nobody, but not [`State::NEVER`].
@@ -117,7 +138,8 @@ pub struct Flow<const K: usize> {
     pub flags: u8,
     /// Whose counters.
     pub endpoint: u16,
-    /// New source and destination address.
+    /// New source and destination address. In a half whose packets become the other family's: both IPv4 addresses in the first
+    /// word of an IPv6 slot, nothing in an IPv4 slot, whose other half has them in its tuple.
     pub new_addrs: [u64; K],
     /// New source and destination port.
     pub new_ports: [u8; 4],
@@ -404,7 +426,17 @@ impl<const K: usize, const W: usize> FlowSlot<K, W> {
         &self.words[Self::META]
     }
 
-    /// What a packet's addresses and ports become.
+    /// What the slot, if live, is for: source and destination address.
+    #[inline(always)]
+    pub fn addrs(&self) -> [u64; K] {
+        let mut addrs = [0; K];
+        for (addr, word) in addrs.iter_mut().zip(&self.words) {
+            *addr = word.load();
+        }
+        addrs
+    }
+
+    /// What a packet's addresses and ports become. Of a half whose packets become the other family's only the ports count.
     #[inline(always)]
     pub fn translation(&self, protocol: u8) -> Tuple<K> {
         let mut addrs = [0; K];
@@ -594,6 +626,14 @@ mod tests {
         assert!(!freed.is_busy() && !freed.is_live() && freed != State::NEVER);
         assert_ne!(freed.claimed(), claimed);
         assert_ne!(State(u64::from(u32::MAX)).claimed().freed(), State::NEVER);
+    }
+
+    #[test]
+    fn a_peer_across_is_none_in_the_same_table() {
+        let (near, far) = (State::NEVER.claimed().live(7), State::NEVER.claimed().live_across(7));
+        assert!(!near.is_across() && far.is_across() && far.is_live());
+        assert_eq!((near.peer(), far.peer_across()), (7, 7));
+        assert_ne!((near.peer_across(), far.peer()), (7, 7));
     }
 
     #[test]

@@ -302,11 +302,39 @@ pub fn release_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>
 /// Frees the other half of a half that was found and is ours now.
 #[inline(always)]
 fn free_peer<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, found: Found) {
+    if found.state.is_across() {
+        return match K {
+            1 => free_across::<4, 14, T>(tables, found.index, found.state.peer_across()),
+            _ => free_across::<1, 6, T>(tables, found.index, found.state.peer_across()),
+        };
+    }
     if let Some((peer, state)) = peer_of::<K, W, T>(tables, found)
         && tables.swap(peer.state_cell(), state.0, state.claimed().0)
     {
         release::<K, W, T>(tables, found.state.peer());
     }
+}
+
+/// Frees the half in slot `peer` of the other family's table, if it still is the other half of the one in slot `index`.
+#[inline(never)]
+fn free_across<const P: usize, const Q: usize, T: Tables + FlowMemory<P, Q>>(tables: &T, index: u32, peer: u32) {
+    if let Some((slot, state)) = peer_across::<P, Q, T>(tables, index, peer)
+        && tables.swap(slot.state_cell(), state.0, state.claimed().0)
+    {
+        release::<P, Q, T>(tables, peer);
+    }
+}
+
+/// The slot `peer` of the other family's table, if it still is the other half of the one in slot `index`, and what it is.
+#[inline(always)]
+pub(super) fn peer_across<const P: usize, const Q: usize, M: FlowMemory<P, Q>>(
+    memory: &M,
+    index: u32,
+    peer: u32,
+) -> Option<(&FlowSlot<P, Q>, State)> {
+    let slot = memory.slot(peer)?;
+    let state = slot.state();
+    if state.is_live() && state.peer_across() == index { Some((slot, state)) } else { None }
 }
 
 /// The slot of the other half, if it still is the other half, and what it is.
@@ -332,7 +360,8 @@ pub fn gives_up<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return false };
     let Some(half) = Half::read(slot, state) else { return false };
     let is_udp = half.meta.protocol() == UDP;
-    if !is_udp && !(opens && slot.is_retried(tables.tick())) {
+    let asks_again = is_udp || opens && slot.is_retried(tables.tick());
+    if !asks_again {
         return false;
     }
     let answers = Flow::<K>::ANSWERED | Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED;
@@ -451,8 +480,21 @@ pub fn tell<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     state: State,
     Scratch { news, from, .. }: &Scratch<K>,
 ) {
-    let found = Found { index, state };
     let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return };
+    tell_both(tables, slot, state, || peer_of::<K, W, T>(tables, Found { index, state }), news, from);
+}
+
+/// [`tell`] for two halves wherever they are. `peer` is asked when it is needed: the verifier does not follow what else would be kept
+/// until then.
+#[inline(always)]
+pub(super) fn tell_both<'a, const K: usize, const W: usize, const P: usize, const Q: usize, T: Tables>(
+    tables: &T,
+    slot: &FlowSlot<K, W>,
+    state: State,
+    peer: impl FnOnce() -> Option<(&'a FlowSlot<P, Q>, State)>,
+    news: &News,
+    from: &Way,
+) {
     let Some(half) = Half::read(slot, state) else { return };
     let is_return = half.has(Flow::<K>::RETURN);
     let is_moved = !is_return && !slot.is_client(from);
@@ -460,7 +502,7 @@ pub fn tell<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
         half.lead(tables, from);
         tables.count_event(Event::ClientMoved);
     }
-    let Some((peer, state)) = peer_of::<K, W, T>(tables, found) else {
+    let Some((peer, state)) = peer() else {
         // Nothing can come back any more.
         if news.flags & (flag::FIN | flag::RST) != 0 {
             half.mark(tables, Flow::<K>::CLOSED, Some(CLOSING_TIMEOUT_S));
@@ -503,7 +545,12 @@ const RST_WINDOW: u32 = 1 << 20;
 
 /// A FIN or RST: the pair is closed by a RST or by the second FIN.
 #[inline(always)]
-fn closing<const K: usize, const W: usize, T: Tables>(tables: &T, half: &Half<'_, K, W>, peer: &Half<'_, K, W>, news: &News) {
+fn closing<const K: usize, const W: usize, const P: usize, const Q: usize, T: Tables>(
+    tables: &T,
+    half: &Half<'_, K, W>,
+    peer: &Half<'_, P, Q>,
+    news: &News,
+) {
     let fin = if news.flags & flag::FIN != 0 { Flow::<K>::FIN } else { 0 };
     let (_, expected) = peer.slot.clock();
     // A receiver that never acknowledged anything has said nothing about what it expects.

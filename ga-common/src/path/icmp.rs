@@ -117,6 +117,9 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
         }
     }
     let found = flow::find::<K, W, T>(tables, settings, hash, &room.packet.tuple, tables.tick()).ok_or(UNKNOWN)?;
+    if found.state.is_across() {
+        return Err(Outcome::tells_across(A::FAMILY));
+    }
     let slot = FlowMemory::<K, W>::slot(tables, found.index).ok_or(UNKNOWN)?;
     let meta = slot.meta();
     room.to = slot.translation(room.packet.tuple.protocol);
@@ -227,7 +230,7 @@ fn words<const N: usize, const K: usize>(ip: &[u8; N]) -> [u64; K] {
 /// Where the ICMP message of the IP packet at `l3` is, and the packet's TTL; none when it has no message or only a part of one.
 /// Its addresses go to `addrs`.
 #[inline(always)]
-fn locate<const K: usize, F: Frame>(frame: &mut F, l3: usize, addrs: &mut [u64; K]) -> Option<(Message, u8)> {
+pub(super) fn locate<const K: usize, F: Frame>(frame: &mut F, l3: usize, addrs: &mut [u64; K]) -> Option<(Message, u8)> {
     let bytes = frame.len();
     let ip = header::<K, F>(frame, l3, addrs)?;
     let (protocol, icmp) = if Ip::<K>::IS_V4 { (ip.protocol, ip.l4) } else { behind(frame, ip.protocol, ip.l4, ip.end)? };
@@ -400,7 +403,7 @@ fn restore<const K: usize, F: Frame>(frame: &mut F, at: usize, quoted: Quoted, h
 /// Changes the checksum at `at` by `delta`; returns what that changes in a sum that it is a part of. UDP (RFC 768) has no
 /// checksum where it is zero, and all ones where it would be.
 #[inline(always)]
-fn change<F: Frame>(frame: &mut F, at: usize, delta: Delta, is_udp: bool) -> Option<Delta> {
+pub(super) fn change<F: Frame>(frame: &mut F, at: usize, delta: Delta, is_udp: bool) -> Option<Delta> {
     let check = frame.window::<2>(at)?;
     let old = *check;
     if is_udp && old == [0, 0] {

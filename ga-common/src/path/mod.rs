@@ -6,6 +6,7 @@
 //! flow asks for listener, table and endpoint.
 
 pub mod acl;
+pub mod cross;
 pub mod custom;
 pub mod direct;
 pub mod encap;
@@ -48,13 +49,14 @@ pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
         OTHER_PROTOCOL => icmp::packet(frame, tables),
         outcome => outcome,
     };
+    let outcome = if outcome.is_across() { cross::decide(&mut cross::Plain { frame, tables }, outcome) } else { outcome };
     let outcome = if outcome.is_direct() { direct::packet(frame, tables, outcome) } else { outcome };
     if refuse::is_refused(outcome) { refuse::packet(frame, outcome) } else { outcome }
 }
 
 /// The first part of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, what [`Outcome::is_direct`] here
-/// or there is [`direct::packet`]'s, and what is refused is [`refuse::packet`]'s to answer. The kernel has programs for
-/// its verifier to judge in the place of one.
+/// or there is [`direct::packet`]'s, what [`Outcome::is_across`] is [`cross::decide`]'s, and what is refused is
+/// [`refuse::packet`]'s to answer. The kernel has programs for its verifier to judge in the place of one.
 #[inline(always)]
 pub fn flows<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let Some(link) = link::read(frame) else { return Outcome::pass(Pass::NotIp) };
@@ -144,6 +146,10 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     }
     if packet.ttl <= 1 {
         return Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint()));
+    }
+    if found.state.is_across() {
+        keep::<K, W, T>(tables, &packet, hash, EndpointId::NONE);
+        return Outcome::crosses(A::FAMILY, found.index);
     }
     let is_half_open = flags & (Flow::<K>::CLOSED | Flow::<K>::ESTABLISHED | Flow::<K>::RETURN) == 0;
     if is_half_open
@@ -293,13 +299,15 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     Outcome::UNKNOWN
 }
 
-/// The endpoint and the forward half's slot for a packet that [`new`] admitted.
+/// The endpoint and the forward half's slot for a packet that [`new`] admitted. What follows is [`cross::open`]'s where the endpoint
+/// is of the other family.
 #[inline(never)]
 fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(tables: &T) -> Outcome {
     let (Some(settings), Some(mut room)) = (tables.settings(), FlowMemory::<K, W>::room(tables)) else { return NOT_READY };
     let endpoint = select::endpoint::<K, A, T>(tables, settings, &room);
     match endpoint.and_then(|endpoint| select::reserve::<K, W, T>(tables, endpoint, &mut room)) {
-        Ok(()) => Outcome::UNKNOWN,
+        Ok(family) if family != A::FAMILY => Outcome::opens_across(A::FAMILY),
+        Ok(_) => Outcome::UNKNOWN,
         Err(reason) => Outcome::drop(reason, room.service.listener),
     }
 }

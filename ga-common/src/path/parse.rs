@@ -130,6 +130,7 @@ fn upper<F: Frame, T: Tables>(
     Ok((upper.protocol(), upper.offset()))
 }
 
+/// Whether a key is that of an IPv4 address.
 #[inline(always)]
 pub(super) fn is_mapped(k: &AddressKey) -> bool {
     let [high, low] = [[k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7]], [k[8], k[9], k[10], k[11], 0, 0, 0, 0]];

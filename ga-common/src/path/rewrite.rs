@@ -46,7 +46,7 @@ pub fn v6<F: Frame, B: Becomes<4>>(frame: &mut F, place: Place, protocol: u8, to
 
 /// Ports, and the checksum over pseudo header and ports.
 #[inline(always)]
-fn transport<F: Frame>(frame: &mut F, l4: usize, protocol: u8, ports: [u8; 4], delta: Delta) -> Option<()> {
+pub(super) fn transport<F: Frame>(frame: &mut F, l4: usize, protocol: u8, ports: [u8; 4], delta: Delta) -> Option<()> {
     let [s0, s1, d0, d1] = ports;
     if protocol == TCP {
         let header = tcp(frame, l4)?;

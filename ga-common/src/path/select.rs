@@ -237,13 +237,13 @@ pub fn elsewhere<T: Tables>(tables: &T, table: TableId, hash: u64, avoid: Endpoi
     place(hash)
 }
 
-/// Claims the slot of the forward half for the flow of the packet in `room`, towards `endpoint`.
+/// Claims the slot of the forward half for the flow of the packet in `room`, towards `endpoint`, whose family is returned.
 #[inline(always)]
 pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     endpoint: EndpointId,
     room: &mut Scratch<K>,
-) -> Result<(), Drop> {
+) -> Result<Family, Drop> {
     let (Some(to), Some(listener)) = (tables.endpoint(endpoint), tables.listener(room.service.listener)) else {
         return Err(Drop::NoEndpoint);
     };
@@ -272,7 +272,7 @@ pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
         return Err(Drop::FlowTableFull);
     }
     room.forward = forward;
-    Ok(())
+    Ok(if parse::is_mapped(&to.addr) { Family::V4 } else { Family::V6 })
 }
 
 /// Draws a NAT port that is free towards the endpoint in `room`, and claims the slot of the replies to it: the claim is the
@@ -331,7 +331,6 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     room: &mut Scratch<K>,
 ) -> Result<u32, Drop> {
     let Some(egress) = tables.egress(room.instance) else { return Err(Drop::NoEgress) };
-    let [e0, e1] = room.service.endpoint_port;
     let [c0, c1, ..] = room.packet.tuple.ports;
     let mut draw = room.hash as u32;
     // The client's own port first (RFC 4787 section 4.2.1), whatever CPU this is: a client that comes again from a port meets what
@@ -341,11 +340,12 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     for attempt in 0..u64::from(NAT_RETRIES) {
         let Some(addrs) = A::reply(&room.target, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
         let [p0, p1] = port.unwrap_or_else(|| nat_port(settings, tables.cpu(), draw)).to_be_bytes();
+        let [e0, e1] = room.service.endpoint_port;
         room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.packet.tuple.protocol };
         let reply_hash = hash(settings, &room.reply);
         let owner = FlowMemory::<K, W>::taken(tables, room, Half::Return, reply_hash, NO_SLOT);
         if T::DRY {
-            tell_candidate(tables, &room.reply, owner == NO_SLOT);
+            tell_candidate(tables, &room.reply, owner);
         }
         let back = if owner == NO_SLOT {
             FlowMemory::<K, W>::claim(tables, reply_hash)
@@ -374,10 +374,10 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     Err(Drop::NoPort)
 }
 
-/// Explains which reply tuple was tried. A function of its own because what it says lies on the stack.
+/// Explains which reply tuple was tried, and whether somebody has it. A function of its own because what it says lies on the stack.
 #[inline(never)]
-fn tell_candidate<const K: usize, T: Tables>(tables: &T, reply: &Tuple<K>, is_free: bool) {
-    tables.explain(|| Stage::candidate(reply, is_free));
+fn tell_candidate<const K: usize, T: Tables>(tables: &T, reply: &Tuple<K>, owner: u32) {
+    tables.explain(|| Stage::candidate(reply, owner == NO_SLOT));
 }
 
 /// The `draw`th port of this CPU: ports are dealt out to CPUs in turn, so that two of them seldom want the same one.

@@ -14,7 +14,9 @@ use crate::abi::{
 use crate::word::Word;
 
 use super::{
-    acl, custom,
+    acl,
+    cross::icmp::Report,
+    custom,
     explain::Stage,
     flow::{self, NO_SLOT, News},
     parse::{Parsed, Place},
@@ -66,6 +68,8 @@ pub struct Scratch<const K: usize> {
     pub target: AddressKey,
     /// Custom routing leads to a host that must not be reached.
     pub is_denied: u32,
+    /// What an ICMP error of the other family becomes.
+    pub report: Report,
 }
 
 /// A half of the pair that is being made.
@@ -107,6 +111,7 @@ impl<const K: usize> Scratch<K> {
             news: News { flags: 0, seq: 0 },
             target: [0; 16],
             is_denied: 0,
+            report: Report::NONE,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::tables::Direction;
 use crate::{
     abi::{
         family::Family,
@@ -22,6 +23,21 @@ pub enum Verdict {
     Send(u32),
 }
 
+/// What is to be decided about a packet that two families are concerned in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It is one of the flow in this slot.
+    Crosses(u32),
+    /// It opens a flow.
+    Opens,
+    /// It is an ICMP error about a flow.
+    Tells,
+    /// It is one that is to be translated, and goes that way.
+    Reports(Direction),
+    /// It is to be translated, and goes that way.
+    Becomes(Direction),
+}
+
 /// A verdict and the listener it is counted for, in one register: reason or interface, listener, kind.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Outcome(u64);
@@ -40,6 +56,61 @@ impl Outcome {
     /// Not decided: for a listener whose endpoints answer clients themselves. The number is the packet's VLAN tags.
     const DIRECT: u64 = 1 << 63;
     const SIX: u64 = 1 << 62;
+
+    /// What is to be looked at again by [`cross`](super::cross), and as what.
+    const ACROSS: u64 = 1 << 52;
+    const WHAT: u64 = 7 * Self::ACROSS;
+    const CROSSES: u64 = Self::KIND | Self::ACROSS;
+    const OPENS: u64 = Self::KIND | (2 * Self::ACROSS);
+    const TELLS: u64 = Self::KIND | (3 * Self::ACROSS);
+    const BECOMES: u64 = Self::KIND | (4 * Self::ACROSS);
+    const REPORTS: u64 = Self::KIND | (5 * Self::ACROSS);
+
+    /// Not decided: the packet, of `family`, is one of the flow in slot `index`, whose other half is in the other family's table.
+    pub(super) const fn crosses(family: Family, index: u32) -> Self {
+        Self(Self::CROSSES | (family as u64) << 32 | index as u64)
+    }
+
+    /// Not decided: the packet, of `family`, opens a flow to an endpoint of the other one.
+    pub(super) const fn opens_across(family: Family) -> Self {
+        Self(Self::OPENS | (family as u64) << 32)
+    }
+
+    /// Not decided: the packet, of `family`, is an ICMP error about a flow whose other half is in the other family's table.
+    pub(super) const fn tells_across(family: Family) -> Self {
+        Self(Self::TELLS | (family as u64) << 32)
+    }
+
+    /// The packet, of `family`, is to become one of the other family, and goes that way.
+    pub(super) const fn becomes_other(family: Family, direction: Direction) -> Self {
+        Self(Self::BECOMES | (family as u64) << 32 | direction as u64)
+    }
+
+    /// The packet, of `family`, is an ICMP error that is to become one of the other family, and goes that way.
+    pub(super) const fn reports_across(family: Family, direction: Direction) -> Self {
+        Self(Self::REPORTS | (family as u64) << 32 | direction as u64)
+    }
+
+    /// Whether [`cross`](super::cross) is to decide.
+    #[inline(always)]
+    pub const fn is_across(self) -> bool {
+        self.0 & Self::WHAT != 0
+    }
+
+    /// What [`cross`](super::cross) is to decide about a packet of which family.
+    #[inline(always)]
+    pub(super) const fn wanted(self) -> (Asked, Family) {
+        let family = if self.0 >> 32 & 1 == 0 { Family::V4 } else { Family::V6 };
+        let direction = if self.0 as u32 == 0 { Direction::Forward } else { Direction::Return };
+        let asked = match self.0 & (Self::WHAT | Self::KIND) {
+            Self::CROSSES => Asked::Crosses(self.0 as u32),
+            Self::OPENS => Asked::Opens,
+            Self::TELLS => Asked::Tells,
+            Self::REPORTS => Asked::Reports(direction),
+            _ => Asked::Becomes(direction),
+        };
+        (asked, family)
+    }
 
     const fn new(kind: u64, number: u32, listener: ListenerId) -> Self {
         Self(kind | (listener.0 as u64) << 32 | number as u64)

@@ -35,6 +35,12 @@ impl Delta {
         Self(self.0 + other.0)
     }
 
+    /// And what sums up to `sum` came to it, where there was nothing.
+    #[inline(always)]
+    pub fn plus(self, sum: u32) -> Self {
+        Self(self.0 + u64::from(sum))
+    }
+
     #[inline(always)]
     fn word(self, old: u32, new: u32) -> Self {
         Self(self.0 + u64::from(!old) + u64::from(new))

@@ -34,6 +34,10 @@ pub trait Frame {
     /// where `by` is negative. False, and nothing is changed, where there is no room; every window from before is void.
     fn grow_head(&mut self, by: i32) -> bool;
 
+    /// The one's complement sum (RFC 1071) of `length` bytes from `offset`, in the byte order of the CPU and not folded; none when
+    /// the frame is shorter, or longer than the longest one that is forwarded.
+    fn sum(&mut self, offset: usize, length: usize) -> Option<u32>;
+
     /// [`vlan::tagged`]. This and what follows are rare: the kernel has functions of their own for them, which its verifier judges
     /// once and not on every way that leads there.
     #[inline(always)]

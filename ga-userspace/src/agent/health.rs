@@ -11,12 +11,12 @@ use std::{
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Agent, Error};
+use super::{Agent, Error, names};
 use crate::{
     health::{Beliefs, Book, Kept, Prober, Report, Roster},
-    model::{EndpointName, Intent, Name},
+    model::{EndpointName, Name},
     net::Net,
-    plan, status,
+    status,
 };
 
 /// The prober, and what is kept of it.
@@ -42,7 +42,7 @@ pub(super) struct Begun {
 
 impl Begun {
     /// Reads the verdicts of before: an endpoint that was down when the agent stopped is down when it starts.
-    pub(super) fn read(state_dir: &Path, intent: &Intent) -> Result<Self, Error> {
+    pub(super) fn read(state_dir: &Path, roster: Roster, panic_threshold: Option<u8>) -> Result<Self, Error> {
         let file = state_dir.join("health.json");
         let error = |source| Error::State { path: file.clone(), source };
         let kept: Kept = match fs::read(&file) {
@@ -50,8 +50,8 @@ impl Begun {
             Err(absent) if absent.kind() == io::ErrorKind::NotFound => Kept::default(),
             Err(source) => return Err(error(source)),
         };
-        let roster = Arc::new(Roster::of(intent));
-        let book = Book::new(Arc::clone(&roster), intent.node.panic_threshold, &kept, Duration::ZERO);
+        let roster = Arc::new(roster);
+        let book = Book::new(Arc::clone(&roster), panic_threshold, &kept, Duration::ZERO);
         Ok(Self { book, roster, file, kept })
     }
 
@@ -184,9 +184,7 @@ impl Agent {
 
     /// The same intent with other beliefs. The endpoints stay, so their next hops are known.
     pub(super) async fn believe(&mut self, beliefs: &Beliefs) -> Result<(), Error> {
-        let running = self.data_path.running();
-        let seed = super::seed(&self.intent, running)?;
-        let plan = plan::build(&self.intent, &self.overrides, beliefs, running, seed)?;
+        let plan = names::plan(&self.intent, &self.overrides, &self.addresses, beliefs, self.data_path.running())?;
         self.data_path.apply(&plan, Some(&self.plan)).await?;
         tracing::info!(generation = plan.generation.0, "applied what is believed of health");
         self.plan = plan;

@@ -8,6 +8,7 @@ mod flows;
 mod gate;
 mod health;
 mod mappings;
+mod names;
 mod next_hops;
 mod overrides;
 mod passive;
@@ -49,12 +50,13 @@ use self::{
 };
 use crate::{
     admin, config,
-    health::{Beliefs, Roster},
+    health::Beliefs,
     metrics,
     model::{EndpointName, Intent},
     net::Net,
     plan::{self, Changes, Overrides, Plan, State},
     program,
+    resolve::{Addresses, KeptFile, Resolver, Wanted},
     status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
 };
 
@@ -95,6 +97,10 @@ struct Agent {
     config_hash: String,
     overrides: Overrides,
     override_file: OverrideFile,
+    /// Finds out what names stand for.
+    resolver: Resolver,
+    /// What the plan took them to stand for.
+    addresses: Addresses,
     ports: Ports,
     beliefs: Beliefs,
     health: Health,
@@ -153,6 +159,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Some(request) = requests.recv() => agent.answer(request).await,
             Some(notice) = notices.recv() => agent.notice(notice),
             Some(_ended) = agent.tasks.join_next() => {}
+            () = agent.resolver.changed() => agent.follow_names().await,
             report = agent.health.changed() => agent.judge(report).await,
             _ = hosts.tick(), if agent.is_custom() => agent.look_for_hosts().await,
             () = agent.net.changed() => {
@@ -239,14 +246,17 @@ impl Agent {
         let given = ports.settle(&mut loaded, &text)?;
         ports.keep(given)?;
         let intent = loaded.intent;
-        let begun = Begun::read(&options.state_dir, &intent)?;
+        let mut resolver = Resolver::start(KeptFile::in_dir(&options.state_dir));
+        resolver.want(Wanted::of(&intent), names::PATIENCE).await;
+        let addresses = resolver.known().addresses.clone();
+        let begun = Begun::read(&options.state_dir, names::roster(&intent, &addresses), intent.node.panic_threshold)?;
         let beliefs = begun.beliefs();
         let resets = Resets::open().map_err(|source| Error::System { what: "raw socket (CAP_NET_RAW)", source })?;
         let mut net = Net::connect()?;
 
         let mut data_path = DataPath::open(lock, &options.pin_dir, &intent.node, &net).await?;
-        let plan = plan::build(&intent, &overrides, &beliefs, data_path.running(), seed(&intent, data_path.running())?);
-        let plan = data_path.keep_or_undo(plan.map_err(Error::from))?;
+        let plan = names::plan(&intent, &overrides, &addresses, &beliefs, data_path.running());
+        let plan = data_path.keep_or_undo(plan)?;
         let applied = data_path.apply(&plan, None).await;
         data_path.keep_or_undo(applied)?;
         let resolved = data_path.resolve(&mut net, RESOLVE).await;
@@ -265,6 +275,8 @@ impl Agent {
             config_hash: hash,
             overrides,
             override_file,
+            resolver,
+            addresses,
             ports,
             beliefs,
             health,
@@ -336,11 +348,13 @@ impl Agent {
         let given = self.ports.settle(&mut loaded, &text)?;
         self.check_change(&loaded, text)?;
         let overrides = self.overrides.clone();
+        self.resolver.want(Wanted::of(&loaded.intent), names::PATIENCE).await;
         // Kept first: a restart must give away the same.
         let before = self.ports.keep(given)?;
         let changes = match self.apply(loaded.intent, overrides).await {
             Ok(changes) => changes,
             Err(error) => {
+                self.resolver.want(Wanted::of(&self.intent), Duration::ZERO).await;
                 self.ports.keep(before)?;
                 return Err(error);
             }
@@ -377,9 +391,10 @@ impl Agent {
     }
 
     async fn apply(&mut self, intent: Intent, overrides: Overrides) -> Result<Changes, Error> {
-        let roster = Roster::of(&intent);
+        let addresses = self.resolver.known().addresses.clone();
+        let roster = names::roster(&intent, &addresses);
         let beliefs = self.believed(&roster);
-        let plan = self.planned(&intent, &overrides, &beliefs)?;
+        let plan = names::plan(&intent, &overrides, &addresses, &beliefs, self.data_path.running())?;
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
         self.data_path.follow(&mut self.net, Some(&plan)).await?;
@@ -389,24 +404,21 @@ impl Agent {
         }
         let changes = plan::compare(Some(&self.plan), &plan);
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
-        (self.intent, self.overrides, self.beliefs, self.plan) = (intent, overrides, beliefs, plan);
+        (self.intent, self.overrides, self.addresses) = (intent, overrides, addresses);
+        (self.beliefs, self.plan) = (beliefs, plan);
         self.end_denied();
         self.is_gate_new = true;
         self.probe(roster).await;
         Ok(changes)
     }
 
-    fn planned(&self, intent: &Intent, overrides: &Overrides, beliefs: &Beliefs) -> Result<Plan, Error> {
-        let running = self.data_path.running();
-        Ok(plan::build(intent, overrides, beliefs, running, seed(intent, running)?)?)
-    }
-
     fn preview(&self, file: &str, text: String) -> Result<Planned, Error> {
         let Read { mut loaded, text, .. } = parse(file, text)?;
         self.ports.settle(&mut loaded, &text)?;
         self.check_change(&loaded, text)?;
-        let beliefs = self.believed(&Roster::of(&loaded.intent));
-        let plan = self.planned(&loaded.intent, &self.overrides, &beliefs)?;
+        let known = self.resolver.known();
+        let beliefs = self.believed(&names::roster(&loaded.intent, &known.addresses));
+        let plan = names::plan(&loaded.intent, &self.overrides, &known.addresses, &beliefs, self.data_path.running())?;
         let changes = plan::compare(Some(&self.plan), &plan);
         Ok(Planned {
             schema_version: status::SCHEMA_VERSION,
@@ -453,7 +465,7 @@ impl Agent {
             name.instance.as_str() == path.instance
                 && name.listener.as_str() == path.listener
                 && name.group.as_str() == path.group
-                && name.address.to_string() == path.address
+                && name.at() == path.address
         };
         self.plan.listeners.iter().flat_map(|listener| &listener.endpoints).find(|endpoint| is_it(&endpoint.name))
     }

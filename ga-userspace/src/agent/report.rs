@@ -40,6 +40,7 @@ impl Agent {
             flow_events: self.data_path.counters().events()?.into_iter().map(|(event, n)| (event.name().to_owned(), n)).collect(),
             maps: self.fills(&live, u64::from(sizes.flows4)),
             repairs: self.repairs(),
+            names: self.known_names(),
             probes: self.probes(),
             instances: self.instances(&live)?,
             drops: self.drops()?,
@@ -139,8 +140,9 @@ impl Agent {
     fn endpoint_status(&self, view: &EndpointView, live: &LiveFlows) -> Result<Endpoint, Error> {
         Ok(Endpoint {
             id: view.id.0,
-            address: view.name.address.to_string(),
+            address: view.name.at(),
             kind: view.name.kind.word().to_owned(),
+            origin: self.origin(view),
             configured_weight: view.configured.0,
             weight: view.weight.0,
             state: state(view),

@@ -123,7 +123,8 @@ impl Summary {
             listeners: intent.listeners().count(),
             endpoints: intent
                 .listeners()
-                .map(|(_, listener)| listener.groups.iter().map(|group| group.endpoints.len()).sum::<usize>())
+                .flat_map(|(_, listener)| &listener.groups)
+                .map(|group| group.endpoints.len() + group.named.len())
                 .sum(),
             flow_slots,
             flow_bytes_ipv4: flow_slots * 64,

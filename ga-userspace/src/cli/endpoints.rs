@@ -81,6 +81,7 @@ fn render_list(list: &EndpointList, style: &Style) -> String {
         ("flows", Right),
         ("state", Left),
         ("rtt", Right),
+        ("from", Left),
         ("note", Left),
     ];
     let mut table = style.table(&columns);
@@ -94,6 +95,7 @@ fn render_list(list: &EndpointList, style: &Style) -> String {
             Cell::new(count(endpoint.active_flows)),
             Cell::new(endpoint.state.word()),
             Cell::new(round_trip(endpoint)),
+            Cell::new(endpoint.origin.sentence()),
             Cell::new(note(endpoint).as_deref().unwrap_or("-")).fg(Color::Yellow),
         ]);
     }
@@ -123,11 +125,11 @@ mod tests {
     fn the_list_names_endpoints_as_selectors_do() {
         let list = EndpointList::of(&example());
         let expected = "
-  endpoint                    group  weight   share   flows  state       rtt  note
-  ga-demo/game/10.0.0.11      near      255  100.0%  12,345  active   0.4 ms  -
-  ga-demo/game/10.0.0.12      near        0    0.0%      42  drained       -  drained (255)
-  ga-demo/voice/10.0.0.11     near      255   99.6%       9  active        -  -
-  ga-demo/voice/2001:db8::11  near        1    0.4%       0  active        -  configured 255
+  endpoint                    group  weight   share   flows  state       rtt  from     note
+  ga-demo/game/10.0.0.11      near      255  100.0%  12,345  active   0.4 ms  literal  -
+  ga-demo/game/10.0.0.12      near        0    0.0%      42  drained       -  literal  drained (255)
+  ga-demo/voice/10.0.0.11     near      255   99.6%       9  active        -  literal  -
+  ga-demo/voice/2001:db8::11  near        1    0.4%       0  active        -  literal  configured 255
 ";
         assert_eq!(format!("\n{}", render_list(&list, &Style::default())), expected);
         for row in &list.endpoints {

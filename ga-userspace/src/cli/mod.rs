@@ -1,5 +1,6 @@
 //! The `ga` command: one file for each verb. Verbs ask and print; they never decide.
 
+mod backend;
 mod capture;
 pub mod check;
 mod client;
@@ -74,6 +75,9 @@ enum Verb {
     /// Show what a configuration would change
     #[command(after_long_help = plan::EXAMPLES)]
     Plan(plan::PlanArgs),
+    /// Show what endpoints that see the client's address must be configured with
+    #[command(after_long_help = backend::EXAMPLES)]
+    Backend(backend::BackendArgs),
     /// About the configuration's format
     #[command(subcommand, after_long_help = schema::EXAMPLES)]
     Config(ConfigVerb),
@@ -145,6 +149,7 @@ fn dispatch(verb: &Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Detach(args) => detach::run(args, context),
         Verb::Check(args) => check::run(args, context),
         Verb::Plan(args) => block_on(plan::run(args, context)),
+        Verb::Backend(args) => backend::run(args, context),
         Verb::Config(ConfigVerb::Schema(args)) => schema::run(args, context),
         Verb::Reload => block_on(reload::run(context)),
         Verb::Status(args) => block_on(status::run(args, context)),

@@ -9,6 +9,7 @@ use crate::{
     health::Beliefs,
     model::Intent,
     plan::{self, Changes, Overrides, PlanError, State},
+    resolve::Addresses,
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -47,9 +48,10 @@ fn against(old: &Intent, new: &Intent) -> Result<Changes, PlanError> {
     let seed = |intent: &Intent| intent.node.hash_seed.map(|seed| seed.0);
     // An edge without a configured key keeps the one it has, so the key counts only when the new file sets another one.
     let before = seed(old).unwrap_or_default();
-    // Without an agent nobody is known to be down.
+    // Without an agent nobody is known to be down, and names stand for what the files say themselves.
     let (overrides, beliefs) = (Overrides::default(), Beliefs::default());
-    let running = plan::build(old, &overrides, &beliefs, &State::default(), before)?;
-    let planned = plan::build(new, &overrides, &beliefs, &running.target, seed(new).unwrap_or(before))?;
+    let whole = |intent: &Intent| plan::resolved(intent, &Addresses::written(intent)).0.into_owned();
+    let running = plan::build(&whole(old), &overrides, &beliefs, &State::default(), before)?;
+    let planned = plan::build(&whole(new), &overrides, &beliefs, &running.target, seed(new).unwrap_or(before))?;
     Ok(plan::compare(Some(&running), &planned))
 }

@@ -62,7 +62,7 @@ fn endpoints_are_not_us(
     egress_ips: &BTreeMap<IpAddr, &Seen>,
     problems: &mut Problems<'_>,
 ) {
-    for endpoint in &ledger.endpoints {
+    for endpoint in ledger.endpoints.iter().chain(&ledger.servers) {
         let (what, owner) = match (vips.get(&endpoint.address), egress_ips.get(&endpoint.address)) {
             (Some(vip), _) => ("a VIP", vip),
             (None, Some(egress)) => ("an egress address", egress),

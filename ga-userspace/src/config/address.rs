@@ -1,12 +1,13 @@
 //! IP addresses that packets can be sent to.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::{
     document::Context,
     problem::{Fault, Kind},
     tree::{Value, shorten},
 };
+use crate::model::unusable;
 
 /// A usable unicast address; `what` begins the message.
 pub(super) fn read(value: &Value<'_>, what: &str, cx: &mut Context<'_>) -> Option<IpAddr> {
@@ -34,50 +35,8 @@ fn why_not_an_address(text: &str) -> &'static str {
     } else if text.contains('%') {
         "one address, without a zone"
     } else if text.contains(|c: char| c.is_ascii_alphabetic()) && text.contains('.') {
-        "endpoints and our own addresses are IP literals; names are not supported yet in this version"
+        "this is an IP literal; an endpoint of type \"domain\" has a name"
     } else {
         "write it as in \"198.51.100.10\" or \"2001:db8::10\""
-    }
-}
-
-/// Why packets cannot have this address.
-pub(super) fn unusable(address: IpAddr) -> Option<&'static str> {
-    match address {
-        IpAddr::V4(v4) => unusable_v4(v4),
-        IpAddr::V6(v6) => unusable_v6(v6),
-    }
-}
-
-fn unusable_v4(address: Ipv4Addr) -> Option<&'static str> {
-    if address.octets()[0] == 0 {
-        Some("it is unspecified")
-    } else if address.is_loopback() {
-        Some("loopback addresses never leave a host")
-    } else if address.is_link_local() {
-        // RFC 3927 §2.7: a router must not forward it.
-        Some("link-local addresses are not forwarded")
-    } else if address.is_multicast() {
-        Some("it is a multicast address")
-    } else if address.octets()[0] >= 240 {
-        Some("it is a broadcast or reserved address")
-    } else {
-        None
-    }
-}
-
-fn unusable_v6(address: Ipv6Addr) -> Option<&'static str> {
-    if address.is_unspecified() {
-        Some("it is unspecified")
-    } else if address.is_loopback() {
-        Some("loopback addresses never leave a host")
-    } else if address.is_unicast_link_local() {
-        // RFC 4291 §2.5.6: a router must not forward it.
-        Some("link-local addresses are not forwarded")
-    } else if address.is_multicast() {
-        Some("it is a multicast address")
-    } else if address.to_ipv4_mapped().is_some() {
-        Some("it is an IPv4 address in IPv6 form; write it as IPv4")
-    } else {
-        None
     }
 }

@@ -8,7 +8,7 @@ use super::{
     problem::{Fault, Kind},
     tree::{Table, Value, not_a_word},
 };
-use crate::model::{ClientIp, EndpointGroup, PortMapping, Protocol};
+use crate::model::{ClientIp, EndpointGroup, NamedEndpoint, PortMapping, Protocol, Target};
 
 /// Whether endpoints see the client's address.
 #[derive(JsonSchema, Serialize)]
@@ -107,6 +107,16 @@ pub(super) fn no_mapping(group: &Table<'_>, client_ip: ClientIp, mapping: &PortM
     };
     let message = format!("`return = \"{}\"` keeps packets as they are: their port cannot be mapped", client_ip.word());
     let draft = Fault::new(Kind::Conflict, message).help("let endpoints listen on the listener's ports");
+    value.problem(draft, &mut cx.problems);
+}
+
+/// Servers of a pool have ports of their own, which packets would have to be changed for.
+pub(super) fn no_pool(group: &Table<'_>, client_ip: ClientIp, named: &[NamedEndpoint], cx: &mut Context<'_>) {
+    let is_pool = |endpoint: &NamedEndpoint| matches!(endpoint.target, Target::Pool(_));
+    let (true, true, Some(value)) = (client_ip.is_direct(), named.iter().any(is_pool), group.optional("return")) else { return };
+    let message =
+        format!("`return = \"{}\"` keeps packets as they are, and servers of a group have ports of their own", client_ip.word());
+    let draft = Fault::new(Kind::Conflict, message).help("name the servers as endpoints that listen on the listener's ports");
     value.problem(draft, &mut cx.problems);
 }
 

@@ -11,7 +11,7 @@ use ga_common::abi::family::Family;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    acl, address,
+    acl,
     document::{Context, Seen},
     group::DEFAULT_NAME,
     instance::Surroundings,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::model::{
     Affinity, AllUnhealthy, Allowed, CustomGroup, Destination, Listener, Name, Policy, Port, Protocol, Protocols, Subnet,
-    addresses, usable,
+    addresses, unusable, usable,
 };
 
 /// Prefix lengths that a subnet may have.
@@ -343,7 +343,7 @@ fn cidr_of(value: &Value<'_>, around: &Surroundings, known: &mut Vec<(Ipv4Net, u
         value.problem(draft.help("a /28 has 16 addresses, a /17 has 32,768"), &mut cx.problems);
         return None;
     }
-    if let Some(why) = address::unusable(IpAddr::V4(net.addr())) {
+    if let Some(why) = unusable(IpAddr::V4(net.addr())) {
         let draft = Fault::new(Kind::BadValue, format!("hosts cannot be in {net}: {why}"));
         value.problem(draft.help("name a subnet that packets can be sent to"), &mut cx.problems);
         return None;

@@ -3,18 +3,21 @@
 use std::{collections::BTreeMap, net::IpAddr, ops::Range};
 
 use super::{
-    ListenerPlaces, Loaded, acl, across, instance, keys, limits, node,
+    ListenerPlaces, Loaded, acl, across, instance, inventory, keys, limits, node, pool,
     problem::{Fault, Kind, Problems, Report},
     syntax,
     tree::Table,
 };
-use crate::model::{Instance, Intent, Limits};
+use crate::model::{Instance, Intent, Inventory, Limits};
 
 /// What the walk collects besides the model.
 pub(super) struct Context<'t> {
     pub(super) problems: Problems<'t>,
     pub(super) limits: Limits,
     pub(super) ledger: Ledger,
+    /// `None` when it is wrong: then nothing can be said about its names.
+    pub(super) inventory: Option<Inventory>,
+    pub(super) pools: pool::Pools,
     pub(super) acls: acl::Acls,
     pub(super) places: BTreeMap<(String, String), ListenerPlaces>,
 }
@@ -25,6 +28,8 @@ pub(super) struct Ledger {
     pub(super) vips: Vec<Seen>,
     pub(super) egress_ips: Vec<Seen>,
     pub(super) endpoints: Vec<Seen>,
+    /// Of pools; they belong to no instance.
+    pub(super) servers: Vec<Seen>,
     pub(super) listeners: u32,
     pub(super) services: u64,
     /// The first health check that is switched on.
@@ -52,6 +57,8 @@ pub(super) fn read(file_name: &str, text: &str) -> Result<Loaded, Report> {
         problems,
         limits: Limits::default(),
         ledger: Ledger::default(),
+        inventory: None,
+        pools: pool::Pools::default(),
         acls: acl::Acls::default(),
         places: BTreeMap::new(),
     };
@@ -70,12 +77,16 @@ fn intent(document: &Table<'_>, cx: &mut Context<'_>) -> Option<Intent> {
     cx.acls = acl::read_all(document, cx);
     let node = document.required("node", "add `[node]` with `interfaces = [\"…\"]`", &mut cx.problems);
     let node = node.and_then(|node| node.table(&keys::NODE, &mut cx.problems)).and_then(|node| node::read(&node, cx));
+    cx.inventory = inventory::read(document, cx);
+    let pools = pool::read_all(document, cx);
     let instances = instances(document, cx);
+    pool::unused(cx);
     across::check(cx);
     if let Some(node) = &node {
         across::probes_have_their_ports(&node.nat_ports, cx);
     }
-    Some(Intent { node: node?, limits: cx.limits, instances: instances? })
+    let inventory = cx.inventory.take();
+    Some(Intent { node: node?, limits: cx.limits, inventory: inventory?, pools: pools?, instances: instances? })
 }
 
 fn version(document: &Table<'_>, cx: &mut Context<'_>) {

@@ -9,12 +9,15 @@ use super::{
     document::Context,
     endpoint, health_check,
     instance::Surroundings,
-    keys, limits,
+    keys, limits, pool,
     problem::{Code, Fault, Kind},
     text,
     tree::{Table, Value, not_a_word},
 };
-use crate::model::{BackendIpVersion, Endpoint, EndpointGroup, Name, Port, PortMapping, Ports, Protocol, TrafficRatio, Weight};
+use crate::model::{
+    BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, Name, NamedEndpoint, Port, PortMapping, Ports, Protocol,
+    Target, TrafficRatio, Weight,
+};
 
 /// Percent.
 pub(super) const TRAFFIC_RATIO: RangeInclusive<u32> = 0..=100;
@@ -24,6 +27,9 @@ pub(super) const LATENCY_MS: RangeInclusive<u32> = 0..=60_000;
 
 /// Name of the first group if it has none; the second is then `default-2`, and so on.
 pub(super) const DEFAULT_NAME: &str = "default";
+
+/// Region of the servers that a listener has without endpoint groups.
+const POOL_REGION: &str = "local";
 
 /// Words of `backend_ip_version`.
 pub(super) const BACKEND_IP_VERSIONS: [(&str, BackendIpVersion); 3] =
@@ -145,15 +151,22 @@ fn read(
     let version_value = table.optional("backend_ip_version");
     let version =
         version_value.as_ref().map_or(Some(BackendIpVersion::Ipv4), |value| value.word(&BACKEND_IP_VERSIONS, &mut cx.problems));
+    pop(table, version_value.as_ref(), cx);
     let client_ip = client_ip::read(table, protocol, cx);
     let port_mapping = table.optional("port_mapping").map_or(Some(PortMapping::default()), |value| mappings(&value, ports, cx));
     if let (Some(client_ip), Some(mapping)) = (client_ip, &port_mapping) {
         client_ip::no_mapping(table, client_ip, mapping, cx);
     }
     let health_check = health_check::read(table.optional("health_check"), cx);
-    let endpoints = endpoint::read_all(table, around, protocol, version, cx);
-    if let (Some(version), Some(endpoints)) = (version, &endpoints) {
-        every_family_served(table, version_value.as_ref(), version, endpoints, around, cx);
+    let (endpoints, named) = endpoint::read_all(table, around, protocol, version, cx).unzip();
+    if let (Some(client_ip), Some(named)) = (client_ip, &named) {
+        client_ip::no_pool(table, client_ip, named, cx);
+    }
+    // What names stand for is known only while the agent runs.
+    let all_known = named.as_ref().is_some_and(Vec::is_empty);
+    if let (Some(version), Some(endpoints), Some(client_ip), true) = (version, &endpoints, client_ip, all_known) {
+        let is_translated = version != BackendIpVersion::Affinity && !client_ip.is_direct();
+        every_family_served(table, version_value.as_ref(), is_translated, endpoints, around, cx);
     }
     Some(EndpointGroup {
         name: name?,
@@ -166,6 +179,26 @@ fn read(
         client_ip: client_ip?,
         port_mapping: port_mapping?,
         endpoints: endpoints?,
+        named: named?,
+    })
+}
+
+/// The one group of a listener that names a server group.
+pub(super) fn of_pool(value: &Value<'_>, cx: &mut Context<'_>) -> Option<EndpointGroup> {
+    let pool = pool::named(value, cx)?;
+    Some(EndpointGroup {
+        name: pool.clone(),
+        region: POOL_REGION.to_owned(),
+        description: String::new(),
+        traffic_ratio: TrafficRatio::default(),
+        latency: None,
+        health_check: None,
+        // The servers' addresses decide: a client is served by servers of its family.
+        backend_ip_version: BackendIpVersion::Affinity,
+        client_ip: ClientIp::Hidden,
+        port_mapping: PortMapping::default(),
+        endpoints: Vec::new(),
+        named: vec![NamedEndpoint { kind: EndpointKind::Clb, target: Target::Pool(pool), weight: Weight::default() }],
     })
 }
 
@@ -222,15 +255,27 @@ fn mappings(value: &Value<'_>, ports: Option<&Ports>, cx: &mut Context<'_>) -> O
     (cx.problems.count() == before).then_some(mapping)
 }
 
-/// Headers are not translated between families yet: the clients of each VIP need endpoints of its family.
+/// Where headers are translated, all endpoints are for all clients; with `affinity`, and where endpoints answer clients themselves,
+/// those of each family are for the clients of that family (specification §1.11).
 fn every_family_served(
     table: &Table<'_>,
     version_value: Option<&Value<'_>>,
-    version: BackendIpVersion,
+    is_translated: bool,
     endpoints: &[Endpoint],
     around: &Surroundings,
     cx: &mut Context<'_>,
 ) {
+    let no_weight = |what: &str, cx: &mut Context<'_>| {
+        let message = format!("all {what}endpoints of this group have weight 0: new {what}flows are refused");
+        let draft = Fault::new(Kind::NoEffect, message).help("give one of them a weight of 1 to 255");
+        cx.problems.warn(table.span.clone(), &table.path, draft);
+    };
+    if is_translated {
+        if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.weight == Weight(0)) {
+            no_weight("", cx);
+        }
+        return;
+    }
     let Some(vips) = &around.vips else { return };
     for family in Family::ALL {
         let of_family = |address: &&IpAddr| Family::of(**address) == family;
@@ -240,14 +285,10 @@ fn every_family_served(
             (Some(vip), false) => {
                 let (span, path) = version_value.map_or((&table.span, &table.path), |value| (&value.span, &value.path));
                 let message = format!("clients of VIP {vip} need an {family} endpoint, and this group has none");
-                let remedy = match version {
-                    BackendIpVersion::Affinity => format!("add an {family} endpoint to the group"),
-                    BackendIpVersion::Ipv4 | BackendIpVersion::Ipv6 => {
-                        format!("set `backend_ip_version = \"affinity\"` and add an {family} endpoint")
-                    }
-                };
+                let only = if family == Family::V4 { "ipv6" } else { "ipv4" };
                 let help = format!(
-                    "translation between families is not supported yet in this version: {remedy}, or remove the {family} VIPs"
+                    "add an {family} endpoint, remove the {family} VIPs, or hide the clients' address and set `backend_ip_version = \"{only}\"`: headers are \
+                     translated then"
                 );
                 cx.problems.push(span.clone(), path, Fault::new(Kind::Family, message).help(help));
             }
@@ -261,15 +302,21 @@ fn every_family_served(
             }
             (Some(_), true) => {
                 if own.all(|endpoint| endpoint.weight == Weight(0)) {
-                    let message = format!("all {family} endpoints of this group have weight 0: new {family} flows are refused");
-                    cx.problems.warn(
-                        table.span.clone(),
-                        &table.path,
-                        Fault::new(Kind::NoEffect, message).help("give one of them a weight of 1 to 255"),
-                    );
+                    no_weight(&format!("{family} "), cx);
                 }
             }
             (None, false) => {}
         }
+    }
+}
+
+/// A point of presence has no backends of its own whose protocol could be chosen (specification §1.11).
+fn pop(table: &Table<'_>, version_value: Option<&Value<'_>>, cx: &mut Context<'_>) {
+    let Some(value) = table.optional("pop") else { return };
+    let Some(is_pop) = value.boolean(&mut cx.problems) else { return };
+    if let (true, Some(version)) = (is_pop, version_value) {
+        let draft = Fault::new(Kind::Conflict, "`backend_ip_version` may not be set where the region is a point of presence")
+            .help("remove it (endpoints are reached by IPv4 then), or remove `pop = true`");
+        version.problem(draft, &mut cx.problems);
     }
 }

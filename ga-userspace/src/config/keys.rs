@@ -12,13 +12,13 @@ pub(super) struct Keys {
 
 pub(super) const DOCUMENT: Keys = Keys {
     table: "the document",
-    known: &["version", "node", "limits", "instance", "acl"],
-    later: &["vserver_group", "inventory", "include", "fleet", "announce"],
+    known: &["version", "node", "limits", "inventory", "vserver_group", "instance", "acl"],
+    later: &["include", "fleet", "announce"],
 };
 
 pub(super) const NODE: Keys = Keys {
     table: "`[node]`",
-    known: &["ap", "interfaces", "xdp_mode", "flows", "nat_ports", "hash_seed", "metrics", "panic_threshold"],
+    known: &["ap", "interfaces", "xdp_mode", "flows", "nat_ports", "hash_seed", "metrics", "resolvers", "panic_threshold"],
     later: &["private_snat_ips", "return"],
 };
 
@@ -34,6 +34,9 @@ pub(super) const LIMITS: Keys = Keys {
         "default_groups_per_listener",
         "endpoints_per_group",
         "port_mappings_per_group",
+        "addresses_per_domain",
+        "vsg_servers_total",
+        "vsg_server_attachments",
         "acl_entries_per_listener",
         "acl_entries_per_instance",
         "listeners_per_acl",
@@ -49,8 +52,6 @@ pub(super) const LIMITS: Keys = Keys {
         "rule_condition_items_per_listener",
         "http_idle_timeout_max",
         "additional_certs_per_listener",
-        "vsg_servers_total",
-        "vsg_server_attachments",
     ],
 };
 
@@ -68,6 +69,7 @@ pub(super) const LISTENER: Keys = Keys {
         "client_affinity",
         "idle_timeout",
         "max_new_flows_per_second",
+        "vserver_group",
         "acl",
         "all_unhealthy",
         "failover_to_zero_ratio",
@@ -86,7 +88,6 @@ pub(super) const LISTENER: Keys = Keys {
         "rule",
         "rule_matching",
         "http_sniff",
-        "vserver_group",
         "proxy_protocol",
     ],
 };
@@ -98,6 +99,7 @@ pub(super) const GROUP: Keys = Keys {
         "description",
         "kind",
         "region",
+        "pop",
         "traffic_ratio",
         "latency_ms",
         "backend_ip_version",
@@ -107,9 +109,16 @@ pub(super) const GROUP: Keys = Keys {
         "health_check",
         "endpoint",
     ],
-    later: &["backend_protocol", "backend_protocol_version", "verify", "pop", "failover"],
+    later: &["backend_protocol", "backend_protocol_version", "verify", "failover"],
 };
 
+pub(super) const VSERVER_GROUP: Keys =
+    Keys { table: "`[[vserver_group]]`", known: &["name", "description", "servers"], later: &["health_check"] };
+
+pub(super) const SERVER: Keys =
+    Keys { table: "a server of a group", known: &["address", "port", "weight", "description"], later: &["type"] };
+
+pub(super) const INVENTORY: Keys = Keys { table: "`[inventory]`", known: &["hosts", "file", "url", "interval"], later: &[] };
 pub(super) const ACL: Keys = Keys { table: "`[[acl]]`", known: &["name", "entries"], later: &[] };
 
 pub(super) const ACL_ENTRY: Keys = Keys { table: "an entry of a list", known: &["address", "description"], later: &[] };
@@ -142,8 +151,8 @@ pub(super) const HEALTH_CHECK: Keys = Keys {
 
 pub(super) const ENDPOINT: Keys = Keys {
     table: "`[[instance.listener.endpoint_group.endpoint]]`",
-    known: &["type", "address", "weight"],
-    later: &["sub_address", "vserver_group", "via", "path_prefix", "name"],
+    known: &["type", "address", "sub_address", "vserver_group", "weight"],
+    later: &["via", "path_prefix", "name"],
 };
 
 pub(super) const CUSTOM_GROUP: Keys = Keys {
@@ -200,7 +209,7 @@ mod tests {
 
     #[test]
     fn no_key_is_both_known_and_later() {
-        for keys in [
+        let tables = [
             DOCUMENT,
             NODE,
             LIMITS,
@@ -210,11 +219,15 @@ mod tests {
             PORT_MAPPING,
             HEALTH_CHECK,
             ENDPOINT,
+            VSERVER_GROUP,
+            SERVER,
+            INVENTORY,
             ACL,
             ACL_ENTRY,
             LISTENER_ACL,
             CUSTOM_GROUP,
-        ] {
+        ];
+        for keys in tables {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)), "{}", keys.table);
         }
     }

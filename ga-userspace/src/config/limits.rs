@@ -25,6 +25,12 @@ pub(super) const DEFAULT_GROUPS_PER_LISTENER: RangeInclusive<u32> = 1..=10;
 pub(super) const ENDPOINTS_PER_GROUP: RangeInclusive<u32> = 1..=30;
 /// No documented ceiling: no more than a listener has ports.
 pub(super) const PORT_MAPPINGS_PER_GROUP: RangeInclusive<u32> = 0..=2_000;
+/// No documented limit: domains have a few, and an answer by TCP may have 4,000.
+pub(super) const ADDRESSES_PER_DOMAIN: RangeInclusive<u32> = 1..=256;
+/// No documented ceiling: the capacity of the data path.
+pub(super) const VSG_SERVERS_TOTAL: RangeInclusive<u32> = 1..=MAX_ENDPOINTS;
+/// No documented ceiling.
+pub(super) const VSG_SERVER_ATTACHMENTS: RangeInclusive<u32> = 1..=MAX_ENDPOINTS;
 /// No documented ceiling: what one list of the data path holds, for each IP version.
 pub(super) const ACL_ENTRIES_PER_LISTENER: RangeInclusive<u32> = 0..=2 * acl::MAX_ENTRIES as u32;
 /// No documented ceiling.
@@ -76,6 +82,9 @@ pub(super) fn read(document: &Table<'_>, cx: &mut Context<'_>) -> Limits {
         ),
         endpoints_per_group: number("endpoints_per_group", ENDPOINTS_PER_GROUP, default.endpoints_per_group),
         port_mappings_per_group: number("port_mappings_per_group", PORT_MAPPINGS_PER_GROUP, default.port_mappings_per_group),
+        addresses_per_domain: number("addresses_per_domain", ADDRESSES_PER_DOMAIN, default.addresses_per_domain),
+        vsg_servers_total: number("vsg_servers_total", VSG_SERVERS_TOTAL, default.vsg_servers_total),
+        vsg_server_attachments: number("vsg_server_attachments", VSG_SERVER_ATTACHMENTS, default.vsg_server_attachments),
         acl_entries_per_listener: number("acl_entries_per_listener", ACL_ENTRIES_PER_LISTENER, default.acl_entries_per_listener),
         acl_entries_per_instance: number("acl_entries_per_instance", ACL_ENTRIES_PER_INSTANCE, default.acl_entries_per_instance),
         listeners_per_acl: number("listeners_per_acl", LISTENERS_PER_ACL, default.listeners_per_acl),

@@ -14,7 +14,7 @@ use super::{
     text,
     tree::{Table, Value, not_a_word, shorten},
 };
-use crate::model::{Affinity, AllUnhealthy, Listener, Name, Port, Protocol};
+use crate::model::{Affinity, AllUnhealthy, EndpointGroup, Listener, Name, Port, Protocol};
 
 /// Words of `protocol`, in any case.
 pub(super) const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
@@ -118,7 +118,10 @@ pub(super) fn read(
         .map_or(Some(AllUnhealthy::FailClosed), |value| value.word(&ALL_UNHEALTHY, &mut cx.problems));
     let failover_to_zero_ratio =
         table.optional("failover_to_zero_ratio").map_or(Some(true), |value| value.boolean(&mut cx.problems));
-    let groups = group::read_all(table, around, protocol, ports.as_ref().map(|list| &list.ports), cx);
+    let groups = match table.optional("vserver_group") {
+        Some(value) => of_pool(table, &value, cx).map(|group| vec![group]),
+        None => group::read_all(table, around, protocol, ports.as_ref().map(|list| &list.ports), cx),
+    };
     Some(Listener {
         name: name?,
         description,
@@ -134,6 +137,17 @@ pub(super) fn read(
         custom: Vec::new(),
         blocks: Vec::new(),
     })
+}
+
+/// A listener that names a server group sends all its traffic to that group's servers.
+fn of_pool(table: &Table<'_>, value: &Value<'_>, cx: &mut Context<'_>) -> Option<EndpointGroup> {
+    if let Some(groups) = table.optional("endpoint_group") {
+        let draft = Fault::new(Kind::Conflict, "a listener has a `vserver_group` or endpoint groups of its own, not both")
+            .help("remove one of the two; a `clb` endpoint of an endpoint group may name the server group too");
+        groups.problem(draft, &mut cx.problems);
+        return None;
+    }
+    group::of_pool(value, cx)
 }
 
 fn capacity(table: &Table<'_>, cx: &mut Context<'_>) {

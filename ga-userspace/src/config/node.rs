@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
 };
 
@@ -20,7 +20,7 @@ pub(super) const DEFAULT_FLOWS: u32 = 65_536;
 /// Below the ephemeral ports of a Linux host, which begin at 32768.
 pub(super) const DEFAULT_NAT_PORTS: RangeInclusive<u16> = 1_024..=64_511;
 pub(super) const DEFAULT_AP: &str = "local";
-pub(super) const DEFAULT_METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9_464);
+pub(super) const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9_464);
 
 /// Per cent of an instance's endpoints; with 100 nobody could exceed it.
 pub(super) const PANIC_THRESHOLD: RangeInclusive<u32> = 1..=99;
@@ -29,6 +29,9 @@ pub(super) const PANIC_THRESHOLD: RangeInclusive<u32> = 1..=99;
 const MIN_NAT_PORTS: u16 = 256;
 /// Ports from 1024 on, side by side, that the agent's own connections to any one endpoint may need.
 const MIN_OWN_PORTS: u16 = 1_024;
+
+/// More servers than this help nobody.
+const MAX_RESOLVERS: usize = 8;
 
 /// Words of `xdp_mode`.
 pub(super) const XDP_MODES: [(&str, XdpMode); 3] =
@@ -47,6 +50,7 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
     let nat_ports = table.optional("nat_ports").map_or(Some(DEFAULT_NAT_PORTS), |value| nat_ports(&value, cx));
     let hash_seed = table.optional("hash_seed").map_or(Some(None), |value| hash_seed(&value, cx).map(Some));
     let metrics = table.optional("metrics").map_or(Some(Some(DEFAULT_METRICS)), |value| metrics(&value, cx));
+    let resolvers = table.optional("resolvers").map_or(Some(Vec::new()), |value| resolvers(&value, cx));
     let panic_threshold = match table.optional("panic_threshold") {
         Some(value) => value.integer(PANIC_THRESHOLD, &mut cx.problems).and_then(|percent| u8::try_from(percent).ok()).map(Some),
         None => Some(None),
@@ -59,6 +63,7 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
         nat_ports: nat_ports?,
         hash_seed: hash_seed?,
         metrics: metrics?,
+        resolvers: resolvers?,
         panic_threshold: panic_threshold?,
     })
 }
@@ -138,4 +143,29 @@ fn metrics(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Option<SocketAddr>
         value.problem(draft, &mut cx.problems);
     }
     address.map(Some)
+}
+
+/// DNS servers, with port 53 unless another one is said.
+fn resolvers(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Vec<SocketAddr>> {
+    let elements = value.array(&mut cx.problems)?;
+    let mut servers = Vec::new();
+    for element in elements.iter().take(MAX_RESOLVERS) {
+        let text = element.string(&mut cx.problems)?;
+        let ip = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+        match ip.or_else(|_| text.parse::<SocketAddr>()) {
+            Ok(server) => servers.push(server),
+            Err(_) => {
+                let draft = Fault::new(Kind::BadValue, format!("{:?} is not the address of a server", shorten(text)));
+                element.problem(
+                    draft.help("write it as in \"10.0.0.53\", \"10.0.0.53:5353\" or \"[fd00::53]:53\""),
+                    &mut cx.problems,
+                );
+            }
+        }
+    }
+    if let Some(excess) = elements.get(MAX_RESOLVERS) {
+        let draft = Fault::new(Kind::OutOfRange, format!("{MAX_RESOLVERS} servers are asked at most"));
+        excess.problem(draft.help("remove some"), &mut cx.problems);
+    }
+    (servers.len() == elements.len()).then_some(servers)
 }

@@ -1,6 +1,9 @@
 //! A cursor over the spanned document: every question that has no good answer becomes a problem, and the walk goes on.
 
-use std::ops::{Range, RangeInclusive};
+use std::{
+    borrow::Cow,
+    ops::{Range, RangeInclusive},
+};
 
 use toml::{
     Spanned,
@@ -168,6 +171,19 @@ impl<'d> Value<'d> {
         let table = Table { entries, keys, span: self.span.clone(), path: self.path.clone() };
         table.refuse_other_keys(problems);
         Some(table)
+    }
+
+    /// The entries of a table whose keys are names, in their order.
+    pub(super) fn entries(&self, problems: &mut Problems<'_>) -> Option<Vec<(String, Value<'d>)>> {
+        let DeValue::Table(entries) = self.value else {
+            return self.wrong_type("a table", problems);
+        };
+        let entry = |(key, value): (&Spanned<Cow<'d, str>>, &'d Spanned<DeValue<'d>>)| {
+            let name = key.get_ref().to_string();
+            let path = join(&self.path, &shorten(&name));
+            (name, Value { value: value.get_ref(), span: value.span(), path })
+        };
+        Some(entries.iter().map(entry).collect())
     }
 
     /// Where the bytes of this text stand in the file, for places within it.

@@ -278,6 +278,7 @@ mod tests {
             group: name("near"),
             kind: EndpointKind::PrivateIp,
             address: [10, 0, 0, last].into(),
+            port: None,
         };
         Arc::new(Roster {
             checks: (0..count).map(|last| Arc::new(check(last))).collect(),

@@ -69,9 +69,9 @@ fn of_listener<'i>(instance: &'i Instance, listener: &'i Listener) -> impl Itera
     let first = listener.ports.iter().next();
     let groups = listener.groups.iter().filter_map(move |group| Some((group, group.health_check.as_ref()?)));
     groups.flat_map(move |(group, how)| {
-        let port = how.port.or(first.map(|port| group.port_mapping.endpoint_port(port)));
+        let mapped = first.map(|port| group.port_mapping.endpoint_port(port));
         group.endpoints.iter().filter_map(move |endpoint| {
-            let target = SocketAddr::new(endpoint.address, port?);
+            let target = SocketAddr::new(endpoint.address, how.port.or(endpoint.port).or(mapped)?);
             let mut egress = instance.egress_ips.iter().copied();
             let source = egress.find(|address| address.is_ipv4() == target.is_ipv4())?;
             let host = how.host.clone().or_else(|| host(how.protocol, target));

@@ -125,9 +125,9 @@ impl FlowTables {
 
     /// Counts the living flows at tick `now`.
     pub fn live(&self, now: u32) -> LiveFlows {
-        let mut live = LiveFlows::default();
-        live.v4 = count(self.slots4(), now, &mut live.by_endpoint);
-        live.v6 = count(self.slots6(), now, &mut live.by_endpoint);
+        let (mut live, v4, v6) = (LiveFlows::default(), self.slots4(), self.slots6());
+        live.v4 = count(v4, v6, now, &mut live.by_endpoint);
+        live.v6 = count(v6, v4, now, &mut live.by_endpoint);
         live
     }
 
@@ -135,76 +135,52 @@ impl FlowTables {
     /// them.
     pub fn sweep(&self, now: u32) -> Vec<Idle> {
         let mut idle = Vec::new();
-        sweep(self.slots4(), self.tags4(), now, |forward, back| {
-            idle.push(tell(forward, back, |addrs| {
-                let (src, dst) = unpack4(addrs);
-                (src.into(), dst.into())
-            }))
-        });
-        sweep(self.slots6(), self.tags6(), now, |forward, back| {
-            idle.push(tell(forward, back, |addrs| {
-                let (src, dst) = unpack6(addrs);
-                (src.into(), dst.into())
-            }))
-        });
+        let (v4, v6) = ((self.slots4(), self.tags4()), (self.slots6(), self.tags6()));
+        sweep(v4, v6, now, &mut idle);
+        sweep(v6, v4, now, &mut idle);
         idle
     }
-}
 
-impl FlowTables {
     /// Ends the living pairs of which `is_over` says so, asked by client, endpoint and what the endpoint is reached at, and tells
     /// which established TCP flows were among them.
     pub fn end(&self, now: u32, is_over: impl Fn(IpAddr, EndpointId, (IpAddr, u16)) -> bool) -> Vec<Idle> {
         let mut ended = Vec::new();
-        let is_over = |client: IpAddr, endpoint: u16, at: IpAddr, port: [u8; 4]| {
-            is_over(client, EndpointId(endpoint), (at, u16::from_be_bytes([port[2], port[3]])))
-        };
-        let over4 = |flow: &Flow<1>| {
-            is_over(unpack4(flow.tuple.addrs).0.into(), flow.endpoint, unpack4(flow.new_addrs).1.into(), flow.new_ports)
-        };
-        let over6 = |flow: &Flow<4>| {
-            is_over(unpack6(flow.tuple.addrs).0.into(), flow.endpoint, unpack6(flow.new_addrs).1.into(), flow.new_ports)
-        };
-        end(self.slots4(), self.tags4(), now, over4, |forward, back| {
-            ended.push(tell(forward, back, |addrs| {
-                let (src, dst) = unpack4(addrs);
-                (src.into(), dst.into())
-            }));
-        });
-        end(self.slots6(), self.tags6(), now, over6, |forward, back| {
-            ended.push(tell(forward, back, |addrs| {
-                let (src, dst) = unpack6(addrs);
-                (src.into(), dst.into())
-            }));
-        });
+        let (v4, v6) = ((self.slots4(), self.tags4()), (self.slots6(), self.tags6()));
+        end(v4, v6, now, &is_over, &mut ended);
+        end(v6, v4, now, &is_over, &mut ended);
         ended
     }
 }
 
-fn end<const K: usize, const W: usize>(
-    slots: &[FlowSlot<K, W>],
-    tags: &[Word],
-    now: u32,
-    is_over: impl Fn(&Flow<K>) -> bool,
-    mut tell: impl FnMut(Half<K>, Half<K>),
-) {
-    for (index, slot) in slots.iter().enumerate() {
-        let state = slot.state();
-        if !state.is_live() || !is_pair_alive(slots, index, slot, now) {
-            continue;
-        }
-        let flow = slot.load();
-        // What was copied counts only if the slot was the same flow's all the while, which releasing it finds out.
-        if flow.flags & Flow::<K>::RETURN == 0 && is_over(&flow) {
-            release(slots, tags, index, state, &mut tell);
-        }
+/// Addresses as people write them.
+pub(super) trait Ends: Copy {
+    /// Source and destination.
+    fn ends(self) -> (IpAddr, IpAddr);
+}
+
+impl Ends for [u64; 1] {
+    fn ends(self) -> (IpAddr, IpAddr) {
+        let (src, dst) = unpack4(self);
+        (src.into(), dst.into())
     }
 }
 
-fn count<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], now: u32, by_endpoint: &mut BTreeMap<EndpointId, u64>) -> u64 {
+impl Ends for [u64; 4] {
+    fn ends(self) -> (IpAddr, IpAddr) {
+        let (src, dst) = unpack6(self);
+        (src.into(), dst.into())
+    }
+}
+
+fn count<const K: usize, const W: usize, const P: usize, const Q: usize>(
+    slots: &[FlowSlot<K, W>],
+    across: &[FlowSlot<P, Q>],
+    now: u32,
+    by_endpoint: &mut BTreeMap<EndpointId, u64>,
+) -> u64 {
     let mut total = 0;
     for (index, slot) in slots.iter().enumerate() {
-        if slot.state().is_live() && is_pair_alive(slots, index, slot, now) {
+        if slot.state().is_live() && is_pair_alive(slots, across, index, slot, now) {
             let flow = slot.load();
             if flow.flags & Flow::<K>::RETURN == 0 {
                 total += 1;
@@ -215,20 +191,39 @@ fn count<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], now: u32, by_
     total
 }
 
-/// The same rule by which packets judge: either half was heard of, and they name each other.
-fn is_pair_alive<const K: usize, const W: usize>(
+/// The same rule by which packets judge: either half was heard of, and they name each other. `across` is the other family's table.
+fn is_pair_alive<const K: usize, const W: usize, const P: usize, const Q: usize>(
     slots: &[FlowSlot<K, W>],
+    across: &[FlowSlot<P, Q>],
     index: usize,
     slot: &FlowSlot<K, W>,
     now: u32,
 ) -> bool {
+    let state = slot.state();
     !slot.is_silent(now)
-        || slots
-            .get(slot.state().peer() as usize)
-            .is_some_and(|peer| peer.state().is_live() && peer.state().peer() as usize == index && !peer.is_silent(now))
+        || near_peer(slots, index, state).is_some_and(|peer| !peer.is_silent(now))
+        || far_peer(across, index, state).is_some_and(|peer| !peer.is_silent(now))
 }
 
-type Half<const K: usize> = (Flow<K>, u32);
+/// The other half in the same table of the half at `index`.
+pub(super) fn near_peer<const K: usize, const W: usize>(
+    slots: &[FlowSlot<K, W>],
+    index: usize,
+    state: State,
+) -> Option<&FlowSlot<K, W>> {
+    let peer = slots.get(state.peer() as usize)?;
+    (peer.state().is_live() && peer.state().peer() as usize == index).then_some(peer)
+}
+
+/// The other half in the other family's table of the half at `index`.
+pub(super) fn far_peer<const P: usize, const Q: usize>(
+    across: &[FlowSlot<P, Q>],
+    index: usize,
+    state: State,
+) -> Option<&FlowSlot<P, Q>> {
+    let peer = across.get(state.peer_across() as usize)?;
+    (peer.state().is_live() && peer.state().peer_across() as usize == index).then_some(peer)
+}
 
 /// Frees a slot that is ours, because we claimed it.
 fn free<const K: usize, const W: usize>(slot: &FlowSlot<K, W>, tags: &[Word], index: usize) {
@@ -250,56 +245,124 @@ fn recover<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], tags: &[Wor
     left.map(|(index, slot, _)| free(slot, tags, index)).count()
 }
 
-fn sweep<const K: usize, const W: usize>(
-    slots: &[FlowSlot<K, W>],
-    tags: &[Word],
+/// Slots and tags of one family.
+type Table<'a, const K: usize, const W: usize> = (&'a [FlowSlot<K, W>], &'a [Word]);
+/// A half, and what its sender acknowledged last.
+type Half<const K: usize> = (Flow<K>, u32);
+
+fn sweep<const K: usize, const W: usize, const P: usize, const Q: usize>(
+    (slots, tags): Table<'_, K, W>,
+    across: Table<'_, P, Q>,
     now: u32,
-    mut tell: impl FnMut(Half<K>, Half<K>),
-) {
+    idle: &mut Vec<Idle>,
+) where
+    [u64; K]: Ends,
+    [u64; P]: Ends,
+{
     for (index, slot) in slots.iter().enumerate() {
         let state = slot.state();
-        if !state.is_live() || !slot.is_silent(now) || is_pair_alive(slots, index, slot, now) {
+        if !state.is_live() || !slot.is_silent(now) || is_pair_alive(slots, across.0, index, slot, now) {
             continue;
         }
-        release(slots, tags, index, state, &mut tell);
+        idle.extend(release((slots, tags), across, index, state));
     }
 }
 
-/// Frees both halves of the pair whose one half is at `index` and was `state`, and tells of it if it was an open TCP flow.
-fn release<const K: usize, const W: usize>(
-    slots: &[FlowSlot<K, W>],
-    tags: &[Word],
+fn end<const K: usize, const W: usize, const P: usize, const Q: usize>(
+    (slots, tags): Table<'_, K, W>,
+    across: Table<'_, P, Q>,
+    now: u32,
+    is_over: &impl Fn(IpAddr, EndpointId, (IpAddr, u16)) -> bool,
+    ended: &mut Vec<Idle>,
+) where
+    [u64; K]: Ends,
+    [u64; P]: Ends,
+{
+    for (index, slot) in slots.iter().enumerate() {
+        let state = slot.state();
+        if !state.is_live() || !is_pair_alive(slots, across.0, index, slot, now) {
+            continue;
+        }
+        let flow = slot.load();
+        if flow.flags & Flow::<K>::RETURN != 0 {
+            continue;
+        }
+        // Where the answers come from, which an IPv4 slot does not say of an IPv6 endpoint.
+        let endpoint = match far_peer(across.0, index, state) {
+            Some(peer) => peer.addrs().ends().0,
+            None => flow.new_addrs.ends().1,
+        };
+        let [.., e0, e1] = flow.new_ports;
+        // What was copied counts only if the slot was the same flow's all the while, which releasing it finds out.
+        if is_over(flow.tuple.addrs.ends().0, EndpointId(flow.endpoint), (endpoint, u16::from_be_bytes([e0, e1]))) {
+            ended.extend(release((slots, tags), across, index, state));
+        }
+    }
+}
+
+/// Frees both halves of the pair whose one half is at `index` and was `state`; what both sides must be told.
+fn release<const K: usize, const W: usize, const P: usize, const Q: usize>(
+    (slots, tags): Table<'_, K, W>,
+    across: Table<'_, P, Q>,
     index: usize,
     state: State,
-    tell: &mut impl FnMut(Half<K>, Half<K>),
-) {
+) -> Option<Idle>
+where
+    [u64; K]: Ends,
+    [u64; P]: Ends,
+{
     let slot = &slots[index];
-    let (flow, (_, ack)) = (slot.load(), slot.clock());
+    let half = (slot.load(), slot.clock().1);
     if !slot.state_cell().swap(state.0, state.claimed().0) {
-        return;
+        return None;
     }
     free(slot, tags, index);
     // The other half dies with it, if it still is the other half.
-    let Some(peer) = slots.get(state.peer() as usize) else { return };
-    let (peer_state, other, (_, peer_ack)) = (peer.state(), peer.load(), peer.clock());
-    let is_peer = peer_state.is_live() && peer_state.peer() as usize == index;
-    if !is_peer || !peer.state_cell().swap(peer_state.0, peer_state.claimed().0) {
-        return;
-    }
-    free(peer, tags, state.peer() as usize);
-    let open = |flow: &Flow<K>| flow.flags & (Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED) == Flow::<K>::ESTABLISHED;
-    if flow.tuple.protocol == ga_common::wire::frame::TCP && open(&flow) && open(&other) {
-        if flow.flags & Flow::<K>::RETURN == 0 {
-            tell((flow, ack), (other, peer_ack));
-        } else {
-            tell((other, peer_ack), (flow, ack));
-        }
+    if let Some(peer) = near_peer(slots, index, state) {
+        let other = take(peer, tags, state.peer() as usize, |state| state.peer() as usize == index)?;
+        told(half, other)
+    } else {
+        let peer = far_peer(across.0, index, state)?;
+        let other = take(peer, across.1, state.peer_across() as usize, |state| state.peer_across() as usize == index)?;
+        told(half, other)
     }
 }
 
-fn tell<const K: usize>(forward: Half<K>, back: Half<K>, addresses: impl Fn([u64; K]) -> (IpAddr, IpAddr)) -> Idle {
-    let (client, vip) = addresses(forward.0.tuple.addrs);
-    let (endpoint, egress) = addresses(back.0.tuple.addrs);
+/// Frees a slot while it is the peer that is meant; what it was.
+fn take<const K: usize, const W: usize>(
+    slot: &FlowSlot<K, W>,
+    tags: &[Word],
+    index: usize,
+    is_peer: impl Fn(State) -> bool,
+) -> Option<Half<K>> {
+    let (state, half) = (slot.state(), (slot.load(), slot.clock().1));
+    if !state.is_live() || !is_peer(state) || !slot.state_cell().swap(state.0, state.claimed().0) {
+        return None;
+    }
+    free(slot, tags, index);
+    Some(half)
+}
+
+/// What both sides of a pair must be told, if it was an established TCP flow.
+fn told<const K: usize, const P: usize>(half: Half<K>, other: Half<P>) -> Option<Idle>
+where
+    [u64; K]: Ends,
+    [u64; P]: Ends,
+{
+    let is_open = |flags: u8| flags & (Flow::<1>::ESTABLISHED | Flow::<1>::CLOSED) == Flow::<1>::ESTABLISHED;
+    if half.0.tuple.protocol != ga_common::wire::frame::TCP || !is_open(half.0.flags) || !is_open(other.0.flags) {
+        return None;
+    }
+    Some(if half.0.flags & Flow::<K>::RETURN == 0 { tell(half, other) } else { tell(other, half) })
+}
+
+fn tell<const K: usize, const P: usize>(forward: Half<K>, back: Half<P>) -> Idle
+where
+    [u64; K]: Ends,
+    [u64; P]: Ends,
+{
+    let (client, vip) = forward.0.tuple.addrs.ends();
+    let (endpoint, egress) = back.0.tuple.addrs.ends();
     let ports = |p: [u8; 4]| (u16::from_be_bytes([p[0], p[1]]), u16::from_be_bytes([p[2], p[3]]));
     let ((client_port, vip_port), (endpoint_port, egress_port)) = (ports(forward.0.tuple.ports), ports(back.0.tuple.ports));
     Idle {

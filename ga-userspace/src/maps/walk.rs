@@ -1,13 +1,16 @@
 //! A walk over flow memory: every living pair as people think of it. Reads only; packets do not notice.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use ga_common::abi::{
-    flow::{Flow, FlowSlot, ticks, unpack4, unpack6},
+    flow::{Flow, FlowSlot, ticks},
     id::EndpointId,
 };
 
-use super::FlowTables;
+use super::{
+    FlowTables,
+    flows::{Ends, far_peer, near_peer},
+};
 
 /// A flow: what its two halves say together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,33 +55,34 @@ pub enum Stage {
 impl FlowTables {
     /// Shows `visit` every living pair at tick `now`, IPv4 first.
     pub fn walk(&self, now: u32, mut visit: impl FnMut(Pair)) {
-        walk(
-            self.slots4(),
-            now,
-            |addrs| {
-                let (src, dst) = unpack4(addrs);
-                (src.into(), dst.into())
-            },
-            &mut visit,
-        );
-        walk(
-            self.slots6(),
-            now,
-            |addrs| {
-                let (src, dst) = unpack6(addrs);
-                (src.into(), dst.into())
-            },
-            &mut visit,
-        );
+        walk(self.slots4(), self.slots6(), now, &mut visit);
+        walk(self.slots6(), self.slots4(), now, &mut visit);
     }
 }
 
-fn walk<const K: usize, const W: usize>(
+/// What a half and its peer were, when they were looked at.
+struct Seen {
+    life: Life,
+    flags: u8,
+    is_silent: bool,
+}
+
+impl Seen {
+    fn of<const K: usize, const W: usize>(slot: &FlowSlot<K, W>, now: u32) -> Self {
+        Self { life: life(slot, now), flags: slot.meta().flags(), is_silent: slot.is_silent(now) }
+    }
+}
+
+/// `across` is the other family's table.
+fn walk<const K: usize, const W: usize, const P: usize, const Q: usize>(
     slots: &[FlowSlot<K, W>],
+    across: &[FlowSlot<P, Q>],
     now: u32,
-    addresses: impl Fn([u64; K]) -> (IpAddr, IpAddr),
     visit: &mut impl FnMut(Pair),
-) {
+) where
+    [u64; K]: Ends,
+    [u64; P]: Ends,
+{
     for (index, slot) in slots.iter().enumerate() {
         let state = slot.state();
         if !state.is_live() {
@@ -89,20 +93,25 @@ fn walk<const K: usize, const W: usize>(
         if flow.flags & Flow::<K>::RETURN != 0 || slot.state() != state {
             continue;
         }
-        let peer = slots.get(state.peer() as usize).filter(|peer| {
-            let state = peer.state();
-            state.is_live() && state.peer() as usize == index
-        });
-        let halves = [Some(slot), peer].into_iter().flatten();
-        let lives = halves.clone().map(|half| life(half, now));
-        let left = lives.clone().map(|life| life.left).max().unwrap_or(0);
-        if left == 0 && halves.clone().all(|half| half.is_silent(now)) {
+        let far = far_peer(across, index, state);
+        let (peer, (egress, endpoint)) = if state.is_across() {
+            // The answers' tuple, the other way round; half such a pair leads nowhere.
+            let Some(far) = far else { continue };
+            let (endpoint, egress) = far.addrs().ends();
+            (Some((state.peer_across(), Seen::of(far, now))), (egress, endpoint))
+        } else {
+            let near = near_peer(slots, index, state);
+            (near.map(|peer| (state.peer(), Seen::of(peer, now))), flow.new_addrs.ends())
+        };
+        let own = Seen::of(slot, now);
+        let halves = || [Some(&own), peer.as_ref().map(|(_, seen)| seen)].into_iter().flatten();
+        let left = halves().map(|half| half.life.left).max().unwrap_or(0);
+        if left == 0 && halves().all(|half| half.is_silent) {
             continue;
         }
-        let flags = halves.fold(0, |flags, half| flags | half.load().flags);
+        let flags = halves().fold(0, |flags, half| flags | half.flags);
         let (ports, new) = (pair(flow.tuple.ports), pair(flow.new_ports));
-        let ((client, vip), (egress, endpoint)) = (addresses(flow.tuple.addrs), addresses(flow.new_addrs));
-        let answered = peer.is_some_and(|peer| peer.load().flags & Flow::<K>::ESTABLISHED != 0);
+        let (client, vip) = flow.tuple.addrs.ends();
         visit(Pair {
             protocol: flow.tuple.protocol,
             client: SocketAddr::new(client, ports.0),
@@ -114,15 +123,15 @@ fn walk<const K: usize, const W: usize>(
                 Stage::Closed
             } else if flags & Flow::<K>::FIN != 0 {
                 Stage::Closing
-            } else if flow.flags & Flow::<K>::ESTABLISHED != 0 || answered {
+            } else if flags & Flow::<K>::ESTABLISHED != 0 {
                 Stage::Open
             } else {
                 Stage::Opening
             },
-            idle: lives.clone().map(|life| life.idle).min().unwrap_or(0),
+            idle: halves().map(|half| half.life.idle).min().unwrap_or(0),
             left,
-            timeout_s: lives.map(|life| life.timeout_s).max().unwrap_or(0),
-            slots: (index as u32, peer.map(|_| state.peer())),
+            timeout_s: halves().map(|half| half.life.timeout_s).max().unwrap_or(0),
+            slots: (index as u32, peer.as_ref().map(|(at, _)| *at)),
         });
     }
 }
@@ -148,7 +157,7 @@ fn pair(ports: [u8; 4]) -> (u16, u16) {
 
 #[cfg(test)]
 mod tests {
-    use ga_common::abi::flow::{FlowSlot4, State, Tuple, pack4};
+    use ga_common::abi::flow::{FlowSlot4, FlowSlot6, State, Tuple, pack4, pack6};
 
     use super::*;
 
@@ -187,11 +196,7 @@ mod tests {
 
     fn pairs(slots: &[FlowSlot4], now: u32) -> Vec<Pair> {
         let mut pairs = Vec::new();
-        let addresses = |addrs| {
-            let (src, dst) = unpack4(addrs);
-            (src.into(), dst.into())
-        };
-        walk(slots, now, addresses, &mut |pair| pairs.push(pair));
+        walk::<1, 6, 4, 14>(slots, &[], now, &mut |pair| pairs.push(pair));
         pairs
     }
 
@@ -214,6 +219,53 @@ mod tests {
             slots: (1, Some(2)),
         };
         assert_eq!(found, [expected]);
+    }
+
+    #[test]
+    fn a_pair_between_families_is_one_flow_whichever_way() {
+        let now = 5000;
+        let (slots4, slots6) = ([FlowSlot4::free(), FlowSlot4::free()], [FlowSlot6::free(), FlowSlot6::free()]);
+        let (client6, vip6, egress6, server6) = ([0xc; 16], [0x1; 16], [0xe; 16], [0xb; 16]);
+        let (there, back) = ([0x9c, 0x40, 0, 80], [0x1f, 0x90, 4, 0]);
+        let half6 = |src, dst, new_addrs, ports, new_ports, flags| Flow::<4> {
+            tuple: Tuple { addrs: pack6(src, dst), ports, protocol: 6 },
+            flags,
+            endpoint: 3,
+            new_addrs,
+            new_ports,
+            ifindex: 0,
+            dst_mac: [0; 6],
+            src_mac: [0; 6],
+            tags: 0,
+            timeout_s: 100,
+        };
+        let kept = |src, dst| [pack4(src, dst)[0], 0, 0, 0];
+        // An IPv4 client with an IPv6 endpoint in the first slots, the reverse in the second ones.
+        slots4[0].store(&half(CLIENT, VIP, ([0; 4], [0; 4]), there, [4, 0, 0x1f, 0x90], 0));
+        slots6[0].store(&half6(server6, egress6, kept(VIP, CLIENT), back, [0, 80, 0x9c, 0x40], Flow::<4>::RETURN));
+        slots6[1].store(&half6(client6, vip6, kept(EGRESS, SERVER), there, [4, 0, 0x1f, 0x90], 0));
+        slots4[1].store(&half(SERVER, EGRESS, ([0; 4], [0; 4]), back, [0, 80, 0x9c, 0x40], Flow::<1>::RETURN));
+        for (slot, at) in slots4.iter().zip(0..) {
+            slot.set_clock(now, 0);
+            slot.set_state(State::NEVER.claimed().live_across(at));
+        }
+        for (slot, at) in slots6.iter().zip(0..) {
+            slot.set_clock(now, 0);
+            slot.set_state(State::NEVER.claimed().live_across(at));
+        }
+        let mut found = Vec::new();
+        walk(&slots4, &slots6, now, &mut |pair| found.push(pair));
+        walk(&slots6, &slots4, now, &mut |pair| found.push(pair));
+        let ends: Vec<_> = found.iter().map(|p| (p.client, p.vip, p.egress, p.endpoint, p.slots)).collect();
+        let v4 = |addr: [u8; 4], port| SocketAddr::new(addr.into(), port);
+        let v6 = |addr: [u8; 16], port| SocketAddr::new(addr.into(), port);
+        assert_eq!(
+            ends,
+            [
+                (v4(CLIENT, 40_000), v4(VIP, 80), v6(egress6, 1024), v6(server6, 8080), (0, Some(0))),
+                (v6(client6, 40_000), v6(vip6, 80), v4(EGRESS, 1024), v4(SERVER, 8080), (1, Some(1))),
+            ]
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::series::{Family, Process, Series, Source};
-use crate::status::{AttachMode, Counters, Endpoint, Group, Health, Instance, Listener, NextHop, Status};
+use crate::status::{self, AttachMode, Counters, Endpoint, Group, Health, Instance, Listener, Name, NextHop, Status};
 
 /// In the order of the output.
 pub(super) const FAMILIES: &[Family] = &[
@@ -183,6 +183,23 @@ pub(super) const FAMILIES: &[Family] = &[
         source: Source::Gauge(|status| endpoints(status, |endpoint| endpoint.active_flows as f64)),
     },
     Family {
+        name: "name_failures",
+        help: "Attempts to find out what a domain stands for, or to read an inventory, that were no good.",
+        source: Source::Counter(|status| names(status, |name| Some(name.failures))),
+    },
+    Family {
+        name: "name_age_seconds",
+        help: "Time since the last good answer about a domain, or the last good look at an inventory.",
+        source: Source::Gauge(|status| names(status, |name| name.age_s.map(|age| age as f64))),
+    },
+    Family {
+        name: "name_addresses",
+        help: "Addresses that a domain stands for.",
+        source: Source::Gauge(|status| {
+            names(status, |name| (name.source == status::Source::Dns).then_some(name.addresses.len() as f64))
+        }),
+    },
+    Family {
         name: "drop_packets",
         help: "Packets dropped, by reason and, where one was found, listener.",
         source: Source::Counter(|status| {
@@ -244,6 +261,11 @@ fn mode(mode: AttachMode) -> &'static str {
         AttachMode::Native => "native",
         AttachMode::Generic => "generic",
     }
+}
+
+fn names<'s, V>(status: &'s Status, value: impl Fn(&Name) -> Option<V>) -> Vec<Series<'s, V>> {
+    let labels = |name: &'s Name| [("source", name.source.word()), ("name", name.name.as_str())];
+    status.names.iter().filter_map(|name| Some(Series::new(labels(name), value(name)?))).collect()
 }
 
 fn families(ipv4: u64, ipv6: u64) -> Vec<Series<'static, f64>> {

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
-use super::{HealthCheck, Name, PortMapping};
+use super::{HealthCheck, Name, NamedEndpoint, Part, PortMapping, Target};
 
 /// 0–255, 255 by default; the share of an endpoint is its weight over the sum of the group's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +36,7 @@ impl fmt::Display for TrafficRatio {
     }
 }
 
-/// What an endpoint is. All kinds of this version are reached by IP address.
+/// What an endpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointKind {
     /// `ip`: a public address off the cloud.
@@ -45,17 +45,53 @@ pub enum EndpointKind {
     PublicIp,
     /// `private_ip`: any address, treated as private.
     PrivateIp,
+    /// `ecs`: a host, by address or by a name of the inventory.
+    Ecs,
+    /// `eni`: a network interface, by address or by a name of the inventory.
+    Eni,
+    /// `clb`: a classic load balancer, or a server group of this edge.
+    Clb,
+    /// `alb`: a load balancer for HTTP.
+    Alb,
+    /// `nlb`: a load balancer for TCP and UDP.
+    Nlb,
+    /// `oss`: an object store.
+    Oss,
+    /// `domain`: all addresses of a domain.
+    Domain,
     /// `vswitch`: the hosts of a subnet, of custom routing only; its address is the lowest.
     Vswitch,
 }
 
 impl EndpointKind {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Ip,
+        Self::PublicIp,
+        Self::PrivateIp,
+        Self::Ecs,
+        Self::Eni,
+        Self::Clb,
+        Self::Alb,
+        Self::Nlb,
+        Self::Oss,
+        Self::Domain,
+        Self::Vswitch,
+    ];
+
     /// The TOML word.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Ip => "ip",
             Self::PublicIp => "public_ip",
             Self::PrivateIp => "private_ip",
+            Self::Ecs => "ecs",
+            Self::Eni => "eni",
+            Self::Clb => "clb",
+            Self::Alb => "alb",
+            Self::Nlb => "nlb",
+            Self::Oss => "oss",
+            Self::Domain => "domain",
             Self::Vswitch => "vswitch",
         }
     }
@@ -68,8 +104,14 @@ pub struct Endpoint {
     pub kind: EndpointKind,
     /// Where it is.
     pub address: IpAddr,
+    /// The port that it serves, whatever the listener's; none for all but servers of a server group.
+    pub port: Option<u16>,
     /// Its part of the traffic.
     pub weight: Weight,
+    /// How much of the weight is its own: the rest is that of others that the same endpoint of the file stands for.
+    pub part: Part,
+    /// What it was found by; none when the file has its address.
+    pub found_by: Option<Target>,
 }
 
 /// Which family the edge speaks to endpoints.
@@ -133,6 +175,8 @@ pub struct EndpointGroup {
     pub client_ip: ClientIp,
     /// Listener port to endpoint port.
     pub port_mapping: PortMapping,
-    /// 1 to `limits.endpoints_per_group`, in file order, each address once.
+    /// Those whose address is known, in file order, each address and port once.
     pub endpoints: Vec<Endpoint>,
+    /// Those whose addresses are found out, in file order. Together they are 1 to `limits.endpoints_per_group`.
+    pub named: Vec<NamedEndpoint>,
 }

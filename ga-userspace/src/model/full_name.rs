@@ -1,6 +1,10 @@
 //! Full names of endpoints and of their groups.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +48,8 @@ pub struct EndpointName {
     pub kind: EndpointKind,
     /// Where it is.
     pub address: IpAddr,
+    /// The port that is its own, if it has one.
+    pub port: Option<u16>,
 }
 
 /// Why a text names no endpoint.
@@ -60,6 +66,15 @@ impl EndpointName {
             group: group.name.clone(),
             kind: endpoint.kind,
             address: endpoint.address,
+            port: endpoint.port,
+        }
+    }
+
+    /// Where it is, as a text: the address, with the port if it has one of its own.
+    pub fn at(&self) -> String {
+        match self.port {
+            Some(port) => SocketAddr::new(self.address, port).to_string(),
+            None => self.address.to_string(),
         }
     }
 
@@ -71,7 +86,7 @@ impl EndpointName {
 
 impl fmt::Display for EndpointName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}/{}/{}", self.instance, self.listener, self.group, self.kind.word(), self.address)
+        write!(f, "{}/{}/{}/{}/{}", self.instance, self.listener, self.group, self.kind.word(), self.at())
     }
 }
 
@@ -89,9 +104,11 @@ fn parse(text: &str) -> Option<EndpointName> {
     let mut name = || Name::parse(parts.next()?, NameRule::Extended).ok();
     let (instance, listener, group) = (name()?, name()?, name()?);
     let word = parts.next()?;
-    let kinds = [EndpointKind::Ip, EndpointKind::PublicIp, EndpointKind::PrivateIp, EndpointKind::Vswitch];
-    let kind = kinds.into_iter().find(|kind| kind.word() == word)?;
-    Some(EndpointName { instance, listener, group, kind, address: parts.next()?.parse().ok()? })
+    let kind = EndpointKind::ALL.into_iter().find(|kind| kind.word() == word)?;
+    let at = parts.next()?;
+    let whole = at.parse().map(|address| (address, None));
+    let (address, port) = whole.or_else(|_| at.parse().map(|at: SocketAddr| (at.ip(), Some(at.port())))).ok()?;
+    Some(EndpointName { instance, listener, group, kind, address, port })
 }
 
 impl From<EndpointName> for String {
@@ -114,10 +131,22 @@ mod tests {
 
     #[test]
     fn names_survive_their_text() {
-        for text in ["shop/https/eu/ip/192.0.2.1", "a.b/c/d/private_ip/2001:db8::1"] {
+        for text in [
+            "shop/https/eu/ip/192.0.2.1",
+            "a.b/c/d/private_ip/2001:db8::1",
+            "a/b/c/clb/192.0.2.1:80",
+            "a/b/c/clb/[::1]:80",
+            "a/b/c/vswitch/10.0.0.0",
+        ] {
             assert_eq!(text.parse::<EndpointName>().unwrap().to_string(), text);
         }
-        for text in ["", "shop/https/eu/192.0.2.1", "shop/https/eu/alb/192.0.2.1", "shop/https/eu/ip/192.0.2.1/x"] {
+        for text in [
+            "",
+            "shop/https/eu/192.0.2.1",
+            "shop/https/eu/subnet/192.0.2.1",
+            "shop/https/eu/clb/192.0.2.1:",
+            "shop/https/eu/ip/192.0.2.1/x",
+        ] {
             assert!(text.parse::<EndpointName>().is_err(), "{text}");
         }
     }

@@ -41,6 +41,12 @@ pub struct Limits {
     pub endpoints_per_group: u32,
     /// Port mappings of a group.
     pub port_mappings_per_group: u32,
+    /// Addresses of a domain that are used.
+    pub addresses_per_domain: u32,
+    /// Servers of all server groups.
+    pub vsg_servers_total: u32,
+    /// How often one server may be in server groups.
+    pub vsg_server_attachments: u32,
     /// Entries of the access lists of a listener.
     pub acl_entries_per_listener: u32,
     /// Port items of a listener times entries of its access lists, summed over the listeners of an instance.
@@ -71,6 +77,9 @@ impl Limits {
             default_groups_per_listener: 2,
             endpoints_per_group: 4,
             port_mappings_per_group: 5,
+            addresses_per_domain: 16,
+            vsg_servers_total: 200,
+            vsg_server_attachments: 50,
             acl_entries_per_listener: 200,
             acl_entries_per_instance: 600,
             listeners_per_acl: 10,

@@ -8,11 +8,15 @@ mod endpoint;
 mod full_name;
 mod health_check;
 mod instance;
+mod inventory;
 mod limits;
 mod listener;
 mod name;
 mod node;
+mod pool;
 mod port;
+mod target;
+mod unicast;
 
 pub use acl::{Acl, AclEntry, AclMode, ListenerAcl};
 pub use custom::{Allowed, Block, CustomGroup, Destination, Policy, Protocols, RESERVED_PORTS, Subnet, addresses, usable};
@@ -20,11 +24,15 @@ pub use endpoint::{BackendIpVersion, ClientIp, Endpoint, EndpointGroup, Endpoint
 pub use full_name::{EndpointName, EndpointNameError, GroupName};
 pub use health_check::{HEALTH_TIMEOUT, HealthCheck, HealthProtocol, PROBE_PORTS, StatusRange};
 pub use instance::Instance;
+pub use inventory::{Hosts, Inventory};
 pub use limits::{Limits, NameRule, Profile};
 pub use listener::{Affinity, AllUnhealthy, Listener, Protocol};
 pub use name::{Name, NameError};
 pub use node::{Node, Seed, XdpMode};
+pub use pool::{Pool, PoolWeight, Server, ServerPlace};
 pub use port::{Port, PortError, PortMapping, Ports};
+pub use target::{NamedEndpoint, Part, Target};
+pub use unicast::unusable;
 
 /// Everything one file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +41,10 @@ pub struct Intent {
     pub node: Node,
     /// The limits in force when the file was checked.
     pub limits: Limits,
+    /// Where names of hosts are looked up.
+    pub inventory: Inventory,
+    /// Server groups, in file order.
+    pub pools: Vec<Pool>,
     /// In file order.
     pub instances: Vec<Instance>,
 }

@@ -46,6 +46,8 @@ pub struct Node {
     pub hash_seed: Option<Seed>,
     /// Where Prometheus scrapes (default 127.0.0.1:9464); `None` switches it off.
     pub metrics: Option<SocketAddr>,
+    /// DNS servers to ask for domains; those of the host when empty.
+    pub resolvers: Vec<SocketAddr>,
     /// When more than this part of an instance's probed endpoints, in per cent, begin to fail at once, the fault is taken to be this
     /// host's: nobody is taken out. `None`: never.
     pub panic_threshold: Option<u8>,

@@ -3,7 +3,11 @@
 //! A pure function. From an empty state the same intent gives the same plan, whatever the order in the file; from a running
 //! one, everything that is known by its identity keeps its number, and a table whose shares did not change is not touched.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ga_common::abi::{
     entry::{Endpoint, Listener as ListenerEntry},
@@ -26,7 +30,10 @@ use super::{
 };
 use crate::{
     health::Beliefs,
-    model::{AclMode, Affinity, ClientIp, EndpointGroup, EndpointKind, EndpointName, Instance, Intent, Listener, Weight},
+    model::{
+        self, AclMode, Affinity, BackendIpVersion, ClientIp, EndpointGroup, EndpointKind, EndpointName, Instance, Intent, Listener, Part,
+        Weight,
+    },
 };
 
 /// Plans `intent` with what was set by hand and what is believed of endpoints, given what the maps hold. `seed` is the key of the
@@ -104,8 +111,13 @@ fn instance_view(instance: &Instance, numbers: &Numbers) -> InstanceView {
 
 fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Numbers) -> ListenerView {
     let of_group = |group: &EndpointGroup| -> Vec<_> {
-        let name = |endpoint| EndpointName::new(instance, listener, group, endpoint);
-        group.endpoints.iter().map(|e| endpoint_view(name(e), e.weight, known, numbers)).collect()
+        let view = |e: &model::Endpoint| EndpointView {
+            found_by: e.found_by.clone(),
+            part: e.part,
+            serves: families(instance, group, e.address),
+            ..endpoint_view(EndpointName::new(instance, listener, group, e), e.weight, known, numbers)
+        };
+        group.endpoints.iter().map(view).collect()
     };
     let mut endpoints: Vec<_> = listener.groups.iter().flat_map(of_group).collect();
     let subnets = listener.custom.iter().flat_map(|group| group.subnets.iter().map(move |subnet| (group, subnet)));
@@ -145,12 +157,35 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
     }
 }
 
+/// The families whose clients an endpoint is for: its own with affinity and where it answers clients itself, else all that have a VIP.
+fn families(instance: &Instance, group: &EndpointGroup, address: IpAddr) -> BTreeSet<Family> {
+    match group.backend_ip_version {
+        _ if group.client_ip.is_direct() => [Family::of(address)].into(),
+        BackendIpVersion::Affinity => [Family::of(address)].into(),
+        BackendIpVersion::Ipv4 | BackendIpVersion::Ipv6 => instance.vips.iter().map(|vip| Family::of(*vip)).collect(),
+    }
+}
+
+/// One that is whole and serves IPv4 clients.
 fn endpoint_view(name: EndpointName, configured: Weight, known: Known<'_>, numbers: &Numbers) -> EndpointView {
     let set = known.overrides.endpoints.get(&name).copied().unwrap_or_default();
     let (identity, belief) = (identity::of(&name), known.beliefs.of(&name));
     let (id, weight) = (numbers.endpoints[&identity], set.effective(configured));
     // The claim is known when all endpoints of the listener are, the share when its table is.
-    EndpointView { name, id, identity, claim: 0, configured, weight, drained: set.drained, belief, share: 0.0 }
+    EndpointView {
+        name,
+        id,
+        identity,
+        claim: 0,
+        configured,
+        weight,
+        part: Part::WHOLE,
+        found_by: None,
+        drained: set.drained,
+        belief,
+        serves: [Family::V4].into(),
+        share: 0.0,
+    }
 }
 
 fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
@@ -197,7 +232,8 @@ fn custom(listeners: &[ListenerView], target: &mut State, sheets: &mut Numbering
 fn endpoint_entry(listener: ListenerId, view: &EndpointView) -> Endpoint {
     // The hosts of a subnet are elsewhere each.
     let addr = if view.name.kind == EndpointKind::Vswitch { [0; 16] } else { address_key(view.name.address) };
-    Endpoint { addr, listener, port: [0; 2], flags: Endpoint::IN_USE, identity: view.identity }
+    let port = view.name.port.unwrap_or(0).to_be_bytes();
+    Endpoint { addr, listener, port, flags: Endpoint::IN_USE, identity: view.identity }
 }
 
 /// What the maps have and the plan has not stays as a retired entry: flows may name it.
@@ -273,7 +309,8 @@ fn notes(sorted: &Sorted<'_>, overrides: &Overrides, listeners: &[ListenerView])
             if has(&instance.vips) {
                 notes.extend(of_instance().filter(empty).map(|listener| Note::NoEndpoint { listener: listener.path(), family }));
             }
-            if !has(&instance.egress_ips) && !of_instance().all(|listener| empty(&listener)) {
+            let reached = |endpoint: &EndpointView| Family::of(endpoint.name.address) == family && endpoint.weight != Weight(0);
+            if !has(&instance.egress_ips) && of_instance().any(|listener| listener.endpoints.iter().any(reached)) {
                 notes.push(Note::NoEgress { instance: instance.id.clone(), family });
             }
         }

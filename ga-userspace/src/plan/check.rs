@@ -75,7 +75,7 @@ impl State {
         found.extend(self.listeners.iter().flat_map(|(id, listener)| self.check_acl(*id, listener)));
         found.extend(self.egress.iter().filter_map(|(id, egress)| self.check_egress(*id, egress)));
         found.extend(self.egress.iter().filter_map(|(id, egress)| self.check_custom(*id, egress)));
-        found.extend(self.active.iter().filter_map(|(&(listener, family), table)| self.check_active(listener, family, *table)));
+        found.extend(self.active.iter().filter_map(|(&(listener, _), table)| self.check_active(listener, *table)));
         found.extend(self.endpoints.iter().filter_map(|(id, endpoint)| self.check_endpoint(*id, endpoint)));
         found
     }
@@ -121,7 +121,7 @@ impl State {
         (!v4.chain(v6).all(marked)).then_some(Violation::EgressWithoutAddress(id))
     }
 
-    fn check_active(&self, listener: ListenerId, family: Family, table: TableId) -> Option<Violation> {
+    fn check_active(&self, listener: ListenerId, table: TableId) -> Option<Violation> {
         if !self.listeners.contains_key(&listener) {
             return Some(Violation::ActiveWithoutListener(listener));
         }
@@ -132,9 +132,8 @@ impl State {
             return Some(Violation::ActiveNotFilled(listener, table));
         };
         let chosen: BTreeSet<EndpointId> = slots.iter().flat_map(|slots| slots.iter().copied()).collect();
-        let right = |endpoint: &Endpoint| {
-            endpoint.flags == Endpoint::IN_USE && endpoint.listener == listener && Family::of_key(&endpoint.addr) == family
-        };
+        // Of whichever family: headers are translated where it is not the clients'.
+        let right = |endpoint: &Endpoint| endpoint.flags == Endpoint::IN_USE && endpoint.listener == listener;
         let wrong = chosen.into_iter().find(|id| !self.endpoints.get(id).is_some_and(right));
         wrong.map(|id| Violation::ActiveNamesWrongEndpoint(listener, table, id))
     }

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use super::{
-    EndpointView, Family, GroupView, ListenerView, identity,
+    EndpointView, Family, GroupView, ListenerView, identity, members,
     shares::{self, Member, Policy},
 };
 use crate::{
@@ -46,16 +46,17 @@ pub(super) fn claim(endpoints: &mut [EndpointView]) {
 
 /// The groups as they share out the new flows of `family`.
 pub(super) fn participants(view: &ListenerView, family: Family) -> Vec<shares::Group> {
-    let member = |endpoint: &EndpointView| Member {
+    let member = |endpoint: &EndpointView, parts: u64| Member {
         identity: endpoint.claim,
-        weight: u64::from(endpoint.weight.0),
+        weight: members::share(endpoint.weight, endpoint.part, parts),
         up: endpoint.belief.up && !endpoint.belief.paused,
         percent: endpoint.belief.share_percent,
     };
-    let group = |group: &GroupView| shares::Group {
-        ratio: group.traffic_ratio.0,
-        checked: group.checked,
-        members: view.of_group(group).filter(|endpoint| endpoint.is_of(family)).map(member).collect(),
+    let group = |group: &GroupView| {
+        let of_family = || view.of_group(group).filter(|endpoint| endpoint.is_of(family));
+        let parts = members::common(of_family().map(|endpoint| endpoint.part));
+        let members = of_family().map(|endpoint| member(endpoint, parts)).collect();
+        shares::Group { ratio: group.traffic_ratio.0, checked: group.checked, members }
     };
     view.groups.iter().map(group).collect()
 }

@@ -3,8 +3,6 @@
 //! These functions are frozen: an identity lies in pinned maps across upgrades and decides which slots an endpoint prefers,
 //! so every edge of a fleet and every version must compute the same one. The tests pin their values.
 
-use std::net::IpAddr;
-
 use crate::model::{EndpointKind, EndpointName};
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
@@ -46,24 +44,24 @@ pub(super) fn of_listener(instance: &str, listener: &str) -> u64 {
     of_parts(&["listener", instance, listener])
 }
 
-/// Identity of the place an endpoint is at, the same for every listener that names it.
-pub(super) fn of_place(address: IpAddr) -> u64 {
-    of_parts(&["place", &address.to_string()])
+/// Identity of the place an endpoint is at, the same for every listener that names it: an address, or an address and a port.
+pub(super) fn of_place(at: &str) -> u64 {
+    of_parts(&["place", at])
 }
 
-/// Identity of an endpoint. The address counts in its canonical text form (RFC 5952).
-pub(super) fn of_endpoint(instance: &str, listener: &str, group: &str, kind: EndpointKind, address: IpAddr) -> u64 {
-    of_parts(&["endpoint", instance, listener, group, kind.word(), &address.to_string()])
+/// Identity of an endpoint. Where it is counts in its canonical text form (RFC 5952).
+pub(super) fn of_endpoint(instance: &str, listener: &str, group: &str, kind: EndpointKind, at: &str) -> u64 {
+    of_parts(&["endpoint", instance, listener, group, kind.word(), at])
 }
 
 /// Stable number of where an endpoint is, whoever names it.
 pub(super) fn place(name: &EndpointName) -> u64 {
-    of_place(name.address)
+    of_place(&name.at())
 }
 
 /// The stable number of an endpoint: the same on every edge and after every restart.
 pub(super) fn of(name: &EndpointName) -> u64 {
-    of_endpoint(name.instance.as_str(), name.listener.as_str(), name.group.as_str(), name.kind, name.address)
+    of_endpoint(name.instance.as_str(), name.listener.as_str(), name.group.as_str(), name.kind, &name.at())
 }
 
 #[cfg(test)]
@@ -72,8 +70,8 @@ mod tests {
 
     #[test]
     fn identities_are_frozen() {
-        let v4 = of_endpoint("shop", "https", "eu", EndpointKind::Ip, "192.0.2.1".parse().unwrap());
-        let v6 = of_endpoint("shop", "https", "eu", EndpointKind::PrivateIp, "2001:db8::1".parse().unwrap());
+        let v4 = of_endpoint("shop", "https", "eu", EndpointKind::Ip, "192.0.2.1");
+        let v6 = of_endpoint("shop", "https", "eu", EndpointKind::PrivateIp, "2001:db8::1");
         let found = [of_listener("shop", "https"), v4, v6, of_numbers([1, 2, 3]), mix(0)];
         // The last is the first output of splitmix64 seeded with 0, as published.
         let frozen =

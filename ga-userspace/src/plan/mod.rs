@@ -3,8 +3,9 @@
 //! Reading order: `identity` (names to stable numbers), `maglev` (shares to slots), `shares` (ratios, weights
 //! and health to shares), `state` (the content of the maps as
 //! a value), `check` (what must hold at every moment), `overrides` (what an operator set by hand), `ids` (dense numbers
-//! that survive reloads), `numbers` (who gets which), `acl` (who may open flows), `custom` (which port leads to which host), `sheets` (contents that are named by number),
-//! `view` (the plan with names), `entries` (addresses and services), `groups` (who takes part),
+//! that survive reloads), `numbers` (who gets which), `acl` (who may open flows), `custom` (which port leads to which host),
+//! `sheets` (contents that are named by number), `members` (what names stand for), `view` (the plan with names), `entries`
+//! (addresses and services), `groups` (who takes part),
 //! `build` (intent to plan), `steps` (one change of the maps), `diff` (two states to steps), `change` (two plans to what
 //! people want to know), `moved` (which part of the flows goes elsewhere), `text` (the same as lines).
 //!
@@ -22,6 +23,7 @@ mod groups;
 mod identity;
 mod ids;
 mod maglev;
+mod members;
 mod moved;
 mod numbers;
 mod overrides;
@@ -44,6 +46,7 @@ pub use diff::steps;
 pub use error::PlanError;
 pub use identity::fingerprint;
 pub use maglev::{Candidate, Selection};
+pub use members::{Missing, resolved};
 pub use moved::Moved;
 pub use overrides::{Override, Overrides};
 pub use sheets::{Sheet, SheetId, SheetInfo, SheetKind};

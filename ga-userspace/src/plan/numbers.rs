@@ -53,6 +53,7 @@ pub(super) fn subnet_name(instance: &Instance, listener: &Listener, group: &Cust
         group: group.name.clone(),
         kind: EndpointKind::Vswitch,
         address: subnet.net.network().into(),
+        port: None,
     }
 }
 

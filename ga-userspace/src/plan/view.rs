@@ -1,13 +1,21 @@
 //! The plan: the maps' target content, and the same with names.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
-use super::{AclView, CustomView, Family, Selection, Sheet, SheetId, State};
+use super::{AclView, CustomView, Family, Missing, Selection, Sheet, SheetId, State};
 use crate::{
     health::Belief,
-    model::{Affinity, AllUnhealthy, ClientIp, EndpointName, Name, PortMapping, Ports, Protocol, TrafficRatio, Weight},
+    model::{
+        Affinity, AllUnhealthy, ClientIp, EndpointName, Name, Part, PortMapping, Ports, Protocol, Target, TrafficRatio, Weight,
+    },
 };
 
 /// An immutable, numbered answer to "what shall the data path hold". Listeners and endpoints are in the order of their names.
@@ -156,18 +164,24 @@ pub struct EndpointView {
     pub configured: Weight,
     /// The one in force.
     pub weight: Weight,
+    /// How much of the weight is its own.
+    pub part: Part,
+    /// What it was found by; none when the file has its address.
+    pub found_by: Option<Target>,
     /// By hand.
     pub drained: bool,
     /// What is believed of it.
     pub belief: Belief,
-    /// Its part of the new flows of its family, 0 to 1.
+    /// The families whose clients it is for.
+    pub serves: BTreeSet<Family>,
+    /// Its part of the new flows of those, 0 to 1.
     pub share: f64,
 }
 
 impl EndpointView {
     /// Whether new flows of `family` may be given to it.
     pub fn is_of(&self, family: Family) -> bool {
-        Family::of(self.name.address) == family
+        self.serves.contains(&family)
     }
 }
 
@@ -194,6 +208,8 @@ pub enum Note {
         /// Of the clients.
         family: Family,
     },
+    /// An endpoint that stands for others, and for nobody who can be used.
+    Missing(Missing),
     /// Flows to endpoints of that family have no address to leave by.
     NoEgress {
         /// The instance.
@@ -207,6 +223,7 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OverrideUnmatched(name) => write!(f, "an override is set for {name}, which is not in the file"),
+            Self::Missing(missing) => missing.fmt(f),
             Self::NoEndpoint { listener, family } => {
                 write!(f, "{listener} has no {family} endpoint with a weight; new {family} flows are dropped")
             }

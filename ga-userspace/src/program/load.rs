@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel,
+    Ebpf, EbpfLoader, VerifierLogLevel, features,
     maps::{Array, Map, MapData, MapInfo},
     programs::Xdp,
 };
@@ -92,6 +92,11 @@ pub struct Loaded {
 /// Loads the program; pinned maps under `pin_dir` are adopted when their layout and size agree. Without `pin_dir` nothing is
 /// pinned: for tests.
 pub fn load(pin_dir: Option<&Path>, sizes: Sizes) -> Result<Loaded, Error> {
+    // Without them the verifier would go through rare paths at every call, and give up after half a minute.
+    if !features().btf().is_some_and(|btf| btf.btf_func_global()) {
+        let message = "it does not say that it has global functions (Linux 5.6)".to_owned();
+        return Err(Error::Kernel { what: "verify functions on their own".to_owned(), message });
+    }
     let mut loader = EbpfLoader::new();
     sizes.set(&mut loader);
     let (mut adopted, mut rebuilt) = (false, None);

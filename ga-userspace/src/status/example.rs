@@ -4,7 +4,7 @@ use ga_common::abi::reason;
 
 use super::{
     AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Health, Instance, Interface, LastReload,
-    Listener, MapFill, NextHop, PassCount, Probes, Repairs, SCHEMA_VERSION, Status,
+    Listener, MapFill, Name, NextHop, Origin, PassCount, Probes, Repairs, SCHEMA_VERSION, Source, Status,
 };
 
 fn endpoint(id: u16, address: &str, weight: u8, share: f64, packets: u64) -> Endpoint {
@@ -12,6 +12,7 @@ fn endpoint(id: u16, address: &str, weight: u8, share: f64, packets: u64) -> End
         id,
         address: address.to_owned(),
         kind: "private_ip".to_owned(),
+        origin: Origin::default(),
         configured_weight: 255,
         weight,
         state: if weight == 0 { EndpointState::Drained } else { EndpointState::Active },
@@ -94,6 +95,16 @@ pub(crate) fn example() -> Status {
         },
         flow_events: [("evicted".to_owned(), 0), ("port_retry".to_owned(), 5)].into(),
         maps: vec![MapFill { name: "services".to_owned(), entries: 512, capacity: 1024 }],
+        names: vec![Name {
+            source: Source::Dns,
+            name: "origin.example.net".to_owned(),
+            addresses: vec!["192.0.2.1".to_owned()],
+            left_out: 0,
+            age_s: Some(12),
+            ttl_s: Some(48),
+            failures: 2,
+            error: None,
+        }],
         instances: vec![Instance {
             id: "ga-demo".to_owned(),
             vips: vec!["198.51.100.10".to_owned()],

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Name, Origin};
+
 /// Version of every view, in its field `schema_version`.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -41,6 +43,9 @@ pub struct Status {
     /// What the agent put right.
     #[serde(default)]
     pub repairs: Repairs,
+    /// Names whose addresses are found out, and where.
+    #[serde(default)]
+    pub names: Vec<Name>,
     /// Probes.
     #[serde(default)]
     pub probes: Probes,
@@ -205,10 +210,13 @@ pub struct Group {
 pub struct Endpoint {
     /// Its number in the maps.
     pub id: u16,
-    /// Its address.
+    /// Its address, with the port if it has one of its own.
     pub address: String,
-    /// `ip`, `public_ip` or `private_ip`.
+    /// The word of `type`.
     pub kind: String,
+    /// Where the address is from.
+    #[serde(default)]
+    pub origin: Origin,
     /// The weight in the file.
     pub configured_weight: u8,
     /// The weight in force.

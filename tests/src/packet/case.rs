@@ -234,6 +234,12 @@ pub struct Out {
     pub ttl: Option<u8>,
     /// ICMP type, where it is another one.
     pub kind: Option<u8>,
+    /// ICMP code, where it is another one.
+    pub code: Option<u8>,
+    /// The four bytes behind an ICMP checksum, in hex, where they are others.
+    pub rest: Option<String>,
+    /// TCP options, in hex, where they are others.
+    pub tcp_options: Option<String>,
     /// Source of the quoted packet.
     pub quote_src: Option<String>,
     /// Destination of the quoted packet.

@@ -186,8 +186,16 @@ fn sent(world: &World, packet: &Packet, seen: &Seen, bound: &mut Bound) -> anyho
         fields.checksum.clone_from(checksum);
     }
     fields.vlan.clone_from(&out.vlan);
+    if let Some(options) = &out.tcp_options {
+        fields.tcp_options.clone_from(options);
+    }
+    if Ends::of(packet, bound)?.src.0.is_ipv4() != src.0.is_ipv4() {
+        translated(&mut fields, &seen.bytes);
+    }
     if let Some(icmp) = &mut fields.icmp {
         icmp.kind = out.kind.unwrap_or(icmp.kind);
+        icmp.code = out.code.unwrap_or(icmp.code);
+        icmp.rest = out.rest.clone().unwrap_or_else(|| icmp.rest.clone());
         if let Some(quote) = &mut icmp.quote {
             quote.src.clone_from(&out.quote_src);
             quote.dst = out.quote_dst.clone().context("a packet with a quote needs `quote_src` and `quote_dst`")?;
@@ -201,6 +209,17 @@ fn sent(world: &World, packet: &Packet, seen: &Seen, bound: &mut Bound) -> anyho
         ensure!(ifindex == want, "sent by interface {ifindex}, not {want}");
     }
     Ok(())
+}
+
+/// What is left of a packet's fields in another family (RFC 7915 sections 4.1 and 5.1). What identifies the fragments of a packet that
+/// may be fragmented is the translator's choice: that of `sent`.
+fn translated(fields: &mut Packet, sent: &[u8]) {
+    (fields.ip_options, fields.extension, fields.flow_label, fields.next) = Default::default();
+    let at = if fields.vlan.is_empty() { 14 } else { 18 };
+    if let Some(&[0x45, _, l0, l1, i0, i1]) = sent.get(at..at + 6).and_then(|bytes| bytes.first_chunk::<6>()) {
+        fields.df = u16::from_be_bytes([l0, l1]) > 1260;
+        fields.id = if fields.df { 0 } else { u16::from_be_bytes([i0, i1]) };
+    }
 }
 
 /// A packet that goes to `via` as it came, perhaps in an outer one.

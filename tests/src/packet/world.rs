@@ -169,6 +169,13 @@ fn each_endpoint() -> impl Iterator<Item = (EndpointId, ListenerId, Family, u8)>
     })
 }
 
+const fn other(family: Family) -> Family {
+    match family {
+        Family::V4 => Family::V6,
+        Family::V6 => Family::V4,
+    }
+}
+
 /// What a selection table holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
@@ -178,13 +185,15 @@ enum Content {
     OnlyA,
     /// Endpoint `b` only.
     OnlyB,
+    /// The two endpoints of the other family in turn.
+    Across,
     /// Every entry names nobody.
     Nobody,
     /// Every entry names an endpoint that was never put.
     Ghost,
 }
 
-const CONTENTS: [Content; 5] = [Content::Turns, Content::OnlyA, Content::OnlyB, Content::Nobody, Content::Ghost];
+const CONTENTS: [Content; 6] = [Content::Turns, Content::OnlyA, Content::OnlyB, Content::Across, Content::Nobody, Content::Ghost];
 /// An id that no world puts.
 const GHOST: EndpointId = EndpointId(999);
 
@@ -199,6 +208,7 @@ impl Content {
             Self::Turns => of((slot % 2) as u8 + 1),
             Self::OnlyA => of(1),
             Self::OnlyB => of(2),
+            Self::Across => endpoint_id(listener, other(family), (slot % 2) as u8 + 1),
             Self::Nobody => EndpointId::NONE,
             Self::Ghost => GHOST,
         };
@@ -273,6 +283,14 @@ pub fn world(name: &str) -> anyhow::Result<World> {
         "custom" => ("custom", Recipe { is_custom: true, ..STANDARD }),
         "only_a" => ("only_a", Recipe { content: Some(Content::OnlyA), ..STANDARD }),
         "only_b" => ("only_b", Recipe { content: Some(Content::OnlyB), ..STANDARD }),
+        "across" => ("across", Recipe { content: Some(Content::Across), ..STANDARD }),
+        "one_armed_across" => {
+            ("one_armed_across", Recipe { content: Some(Content::Across), hop_ifindex: Some(INGRESS), ..STANDARD })
+        }
+        "across_tagged" => ("across_tagged", Recipe { content: Some(Content::Across), hop_tags: TAG, ..STANDARD }),
+        "across_tiny" => ("across_tiny", Recipe { content: Some(Content::Across), slots: 8, ..STANDARD }),
+        "across_no_hop" => ("across_no_hop", Recipe { content: Some(Content::Across), hop_ifindex: None, ..STANDARD }),
+        "across_no_egress" => ("across_no_egress", Recipe { content: Some(Content::Across), egress: [0, 0], ..STANDARD }),
         "own_port" => ("own_port", Recipe { port_of_b: 9_090, ..STANDARD }),
         "only_b_own_port" => ("only_b_own_port", Recipe { port_of_b: 9_090, content: Some(Content::OnlyB), ..STANDARD }),
         "empty" => ("empty", Recipe { content: None, ..STANDARD }),

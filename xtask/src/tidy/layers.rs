@@ -22,22 +22,26 @@ const fn room(name: &'static str, may: &'static [&'static str], common: bool) ->
 }
 
 /// Everything but the two rooms that nobody imports.
-const INNER: &[&str] =
-    &["source", "config", "model", "net", "health", "plan", "maps", "program", "proxy", "fleet", "status", "metrics", "admin"];
+const INNER: &[&str] = &[
+    "source", "config", "model", "net", "resolve", "health", "plan", "maps", "program", "proxy", "fleet", "status", "metrics",
+    "admin",
+];
 
 /// `agent` wires the rooms and `cli` is the way in, `ga run` included.
 const INNER_AND_AGENT: &[&str] = &[
-    "source", "config", "model", "net", "health", "plan", "maps", "program", "proxy", "fleet", "status", "metrics", "admin",
-    "agent",
+    "source", "config", "model", "net", "resolve", "health", "plan", "maps", "program", "proxy", "fleet", "status", "metrics",
+    "admin", "agent",
 ];
 
-const ROOMS: [Room; 15] = [
+const ROOMS: [Room; 16] = [
     room("source", &[], false),
     // Capacities of the maps are checked where the file is.
     room("config", &["model"], true),
     room("model", &[], false),
     room("health", &["model"], false),
-    room("plan", &["model", "health"], true),
+    // What names stand for; the values go to the plan.
+    room("resolve", &["model"], false),
+    room("plan", &["model", "health", "resolve"], true),
     room("maps", &["plan"], true),
     // The mode is the model's word; interfaces are described by what netlink says of them.
     room("program", &["model", "net", "plan"], true),
@@ -53,10 +57,12 @@ const ROOMS: [Room; 15] = [
 ];
 
 /// Rooms, and the state machine of another, that take time and bytes as values.
-const PURE: [&str; 6] = [
+const PURE: [&str; 8] = [
     "ga-userspace/src/config",
     "ga-userspace/src/model",
     "ga-userspace/src/plan",
+    "ga-userspace/src/resolve/domain.rs",
+    "ga-userspace/src/resolve/inventory.rs",
     "ga-userspace/src/health/belief.rs",
     "ga-userspace/src/health/order.rs",
     "ga-userspace/src/health/machine.rs",

@@ -3,11 +3,18 @@
 
 mod custom;
 mod health_check;
+mod limits;
+mod places;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
 
-use self::{custom::CustomGroup, health_check::HealthCheck};
+use self::{
+    custom::CustomGroup,
+    health_check::HealthCheck,
+    limits::Limits,
+    places::{Inventory, VserverGroup},
+};
 pub use super::client_ip::{PreserveClientIp, Return};
 use super::{group, node};
 use crate::model;
@@ -34,6 +41,12 @@ pub struct Document {
     /// Limits and the rules that a profile chooses; every one has its documented default.
     #[schemars(default)]
     pub limits: Limits,
+    /// What names of hosts and interfaces stand for, or where that is found out.
+    #[schemars(default)]
+    pub inventory: Inventory,
+    /// Server groups, for listeners and `clb` endpoints.
+    #[schemars(default = "no_pools")]
+    pub vserver_group: Vec<VserverGroup>,
     /// Accelerators: accelerated addresses, egress addresses and listeners.
     #[schemars(length(min = 1))]
     pub instance: Vec<Instance>,
@@ -100,6 +113,9 @@ pub struct Node {
     /// Where Prometheus scrapes, or `off`.
     #[schemars(default = "metrics")]
     pub metrics: String,
+    /// DNS servers to ask for domains, at most 8; those of the host when empty. `10.0.0.53`, `10.0.0.53:5353`.
+    #[schemars(default = "no_texts", length(max = 8))]
+    pub resolvers: Vec<String>,
     /// When more than this part of an instance's probed endpoints, in per cent, begin to fail at once, the fault is taken to be this
     /// host's: nobody is taken out, and an alarm is raised. Without the key any number may fail.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u8", range(min = 1, max = 99))]
@@ -116,83 +132,6 @@ pub enum XdpMode {
     Native,
     /// In the network stack, on any driver.
     Generic,
-}
-
-/// Limits with their documented defaults.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Which generation of documented defaults applies.
-    pub profile: Profile,
-    /// `seed`: names have 2–128 letters, digits, `_`, `-`. `extended`: 1–128, and `.` too.
-    pub name_rule: NameRule,
-    /// Instances of a file.
-    #[schemars(range(min = 1, max = 40))]
-    pub instances: u32,
-    /// Listeners of an instance.
-    #[schemars(range(min = 1, max = 2_048))]
-    pub listeners_per_instance: u32,
-    /// Single ports of a TCP or UDP listener.
-    #[schemars(range(min = 1, max = 2_000))]
-    pub ports_per_l4_listener: u32,
-    /// The highest listener port; fixed.
-    #[schemars(range(min = 65_499, max = 65_499))]
-    pub port_max: u32,
-    /// Default endpoint groups of a listener.
-    #[schemars(range(min = 1, max = 10))]
-    pub default_groups_per_listener: u32,
-    /// Endpoints of a group.
-    #[schemars(range(min = 1, max = 30))]
-    pub endpoints_per_group: u32,
-    /// Port mappings of a group.
-    #[schemars(range(min = 0, max = 2_000))]
-    pub port_mappings_per_group: u32,
-    /// Entries of the access lists of a listener.
-    #[schemars(range(min = 0, max = 32_766))]
-    pub acl_entries_per_listener: u32,
-    /// Port items of a listener times entries of its access lists, summed over the listeners of an instance.
-    #[schemars(range(min = 0, max = 100_000_000))]
-    pub acl_entries_per_instance: u32,
-    /// Listeners that may name one access list.
-    #[schemars(range(min = 1, max = 2_048))]
-    pub listeners_per_acl: u32,
-    /// Groups of a custom routing listener.
-    #[schemars(range(min = 1, max = 5))]
-    pub custom_groups_per_listener: u32,
-    /// Destinations of a group of a custom routing listener.
-    #[schemars(range(min = 1, max = 64))]
-    pub custom_destinations_per_group: u32,
-    /// Subnets of a group of a custom routing listener.
-    #[schemars(range(min = 1, max = 20))]
-    pub custom_endpoints_per_group: u32,
-    /// Hosts that the allow list of a subnet may name.
-    #[schemars(range(min = 1, max = 1_000))]
-    pub custom_policy_addresses_per_endpoint: u32,
-    /// Port ranges that an allow list may give a host.
-    #[schemars(range(min = 1, max = 100))]
-    pub custom_policy_ranges_per_address: u32,
-}
-
-/// Which generation of documented defaults applies.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Profile {
-    /// Pay-as-you-go, the widest.
-    Payg,
-    /// Subscription.
-    Subscription,
-    /// The generation of 2021.
-    Legacy2021,
-}
-
-/// Which characters a name may have.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NameRule {
-    /// 2–128 letters, digits, `_`, `-`; a letter first.
-    Seed,
-    /// 1–128 letters, digits, `.`, `_`, `-`; a letter first.
-    Extended,
 }
 
 /// An accelerator.
@@ -244,6 +183,9 @@ pub struct Listener {
     /// the size of flow memory.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u32", range(min = 1, max = 100_000_000))]
     pub max_new_flows_per_second: Option<u32>,
+    /// The server group that gets all traffic, instead of endpoint groups.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String")]
+    pub vserver_group: Option<String>,
     /// Who may open flows; everybody without it.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "ListenerAcl")]
     pub acl: Option<ListenerAcl>,
@@ -255,7 +197,7 @@ pub struct Listener {
     #[schemars(default = "yes")]
     pub failover_to_zero_ratio: bool,
     /// The default endpoint groups, at most `limits.default_groups_per_listener`, each in a region of its own. At least one of a
-    /// standard listener.
+    /// standard listener without a `vserver_group`.
     #[schemars(default = "no_groups", length(min = 1, max = 10))]
     pub endpoint_group: Vec<EndpointGroup>,
     /// The groups of a custom routing listener, at most `limits.custom_groups_per_listener`.
@@ -343,6 +285,9 @@ pub struct EndpointGroup {
     /// Where the endpoints are; a label.
     #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,64}$"))]
     pub region: String,
+    /// Whether the region is a point of presence: `backend_ip_version` may not be set then.
+    #[schemars(default = "no")]
+    pub pop: bool,
     /// Percent of the traffic that reaches the group in the order of priority; what no group takes goes to the last one. 0: no
     /// traffic.
     #[schemars(default = "all_traffic", range(min = 0, max = 100))]
@@ -351,7 +296,7 @@ pub struct EndpointGroup {
     /// latency follow in file order.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u32", range(min = 0, max = 60_000))]
     pub latency_ms: Option<u32>,
-    /// Which family the edge speaks to endpoints; `affinity`: that of the client.
+    /// Which family the edge speaks to endpoints, whatever the client speaks; `affinity`: that of the client.
     #[schemars(default = "ipv4")]
     pub backend_ip_version: BackendIpVersion,
     /// Whether endpoints see the client's address. `none`: they see the egress address.
@@ -410,8 +355,16 @@ pub struct PortMapping {
 pub struct Endpoint {
     /// What it is.
     pub r#type: EndpointType,
-    /// Its IP address; each once in a group, none of our own.
-    pub address: String,
+    /// An IP address, none of our own; for `ecs` and `eni` also a name of the inventory, for `domain`, `clb`, `alb`, `nlb` and `oss`
+    /// a domain. Each once in a group.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String")]
+    pub address: Option<String>,
+    /// `eni` only: the address that is meant, instead of the primary one.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String")]
+    pub sub_address: Option<String>,
+    /// `clb` only, instead of an address: the server group that is meant.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String")]
+    pub vserver_group: Option<String>,
     /// Its share is its weight over the sum of the group's; 0: no new flows.
     #[schemars(default = "full_weight", range(min = 0, max = 255))]
     pub weight: u8,
@@ -427,31 +380,20 @@ pub enum EndpointType {
     PublicIp,
     /// Any address, treated as private.
     PrivateIp,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let limits = model::Limits::default();
-        Self {
-            profile: Profile::Payg,
-            name_rule: NameRule::Seed,
-            instances: limits.instances,
-            listeners_per_instance: limits.listeners_per_instance,
-            ports_per_l4_listener: limits.ports_per_l4_listener,
-            port_max: model::Port::MAX.into(),
-            default_groups_per_listener: limits.default_groups_per_listener,
-            endpoints_per_group: limits.endpoints_per_group,
-            port_mappings_per_group: limits.port_mappings_per_group,
-            acl_entries_per_listener: limits.acl_entries_per_listener,
-            acl_entries_per_instance: limits.acl_entries_per_instance,
-            listeners_per_acl: limits.listeners_per_acl,
-            custom_groups_per_listener: limits.custom_groups_per_listener,
-            custom_destinations_per_group: limits.custom_destinations_per_group,
-            custom_endpoints_per_group: limits.custom_endpoints_per_group,
-            custom_policy_addresses_per_endpoint: limits.custom_policy_addresses_per_endpoint,
-            custom_policy_ranges_per_address: limits.custom_policy_ranges_per_address,
-        }
-    }
+    /// A host, by address or by a name of the inventory.
+    Ecs,
+    /// A network interface, by address or by a name of the inventory.
+    Eni,
+    /// A classic load balancer by address or domain, or a server group.
+    Clb,
+    /// A load balancer for HTTP; not under UDP.
+    Alb,
+    /// A load balancer for TCP and UDP.
+    Nlb,
+    /// An object store, reached by IPv4; not under UDP.
+    Oss,
+    /// All addresses of a domain; they share the weight.
+    Domain,
 }
 
 fn one() -> u32 {
@@ -522,6 +464,10 @@ fn default_kind() -> GroupKind {
     GroupKind::Default
 }
 
+fn no() -> bool {
+    false
+}
+
 fn ipv4() -> BackendIpVersion {
     BackendIpVersion::Ipv4
 }
@@ -531,6 +477,14 @@ fn preserve_none() -> PreserveClientIp {
 }
 
 fn no_mappings() -> Vec<PortMapping> {
+    Vec::new()
+}
+
+fn no_texts() -> Vec<String> {
+    Vec::new()
+}
+
+fn no_pools() -> Vec<VserverGroup> {
     Vec::new()
 }
 
@@ -579,6 +533,9 @@ mod tests {
             ("PortMapping", &keys::PORT_MAPPING),
             ("HealthCheck", &keys::HEALTH_CHECK),
             ("Endpoint", &keys::ENDPOINT),
+            ("Inventory", &keys::INVENTORY),
+            ("VserverGroup", &keys::VSERVER_GROUP),
+            ("Server", &keys::SERVER),
             ("CustomGroup", &keys::CUSTOM_GROUP),
             ("Destination", &keys::DESTINATION),
             ("CustomEndpoint", &keys::CUSTOM_ENDPOINT),
@@ -615,6 +572,9 @@ mod tests {
             ("default_groups_per_listener", limits::DEFAULT_GROUPS_PER_LISTENER),
             ("endpoints_per_group", limits::ENDPOINTS_PER_GROUP),
             ("port_mappings_per_group", limits::PORT_MAPPINGS_PER_GROUP),
+            ("addresses_per_domain", limits::ADDRESSES_PER_DOMAIN),
+            ("vsg_servers_total", limits::VSG_SERVERS_TOTAL),
+            ("vsg_server_attachments", limits::VSG_SERVER_ATTACHMENTS),
             ("acl_entries_per_listener", limits::ACL_ENTRIES_PER_LISTENER),
             ("acl_entries_per_instance", limits::ACL_ENTRIES_PER_INSTANCE),
             ("listeners_per_acl", limits::LISTENERS_PER_ACL),

@@ -5,8 +5,8 @@ use std::{sync::LazyLock, time::Duration};
 use crate::{
     health::Beliefs,
     model::{
-        Affinity, AllUnhealthy, BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Limits,
-        Listener, Name, NameRule, Node, PortMapping, Ports, Protocol, TrafficRatio, Weight, XdpMode,
+        Affinity, AllUnhealthy, BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Inventory,
+        Limits, Listener, Name, NameRule, Node, Part, PortMapping, Ports, Protocol, TrafficRatio, Weight, XdpMode,
     },
     plan::{Overrides, build::Known},
 };
@@ -40,9 +40,10 @@ pub(super) fn intent(instances: Vec<Instance>) -> Intent {
         nat_ports: 1_024..=32_767,
         hash_seed: None,
         metrics: None,
+        resolvers: Vec::new(),
         panic_threshold: None,
     };
-    Intent { node, limits: Limits::default(), instances }
+    Intent { node, limits: Limits::default(), inventory: Inventory::default(), pools: Vec::new(), instances }
 }
 
 pub(super) fn instance(id: &str, vips: &[&str], egress: &[&str], listeners: Vec<Listener>) -> Instance {
@@ -53,7 +54,14 @@ pub(super) fn instance(id: &str, vips: &[&str], egress: &[&str], listeners: Vec<
 pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &[(&str, u8)]) -> Listener {
     let endpoints = endpoints
         .iter()
-        .map(|(address, weight)| Endpoint { kind: EndpointKind::Ip, address: address.parse().unwrap(), weight: Weight(*weight) })
+        .map(|(address, weight)| Endpoint {
+            kind: EndpointKind::Ip,
+            address: address.parse().unwrap(),
+            port: None,
+            weight: Weight(*weight),
+            part: Part::WHOLE,
+            found_by: None,
+        })
         .collect();
     let group = EndpointGroup {
         name: name("eu"),
@@ -66,6 +74,7 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         client_ip: ClientIp::Hidden,
         port_mapping: PortMapping::default(),
         endpoints,
+        named: Vec::new(),
     };
     Listener {
         name: name(text),

@@ -94,6 +94,7 @@ impl<'a> Stage<'a> {
                 self.plane.forget();
                 self.model.forget();
             }
+            Event::Packet(frame) if self.model.is_doubtful(frame) => {}
             Event::Packet(frame) => {
                 if self.model.is_close_call(frame, self.plane.now_ms()) {
                     self.plane.wait(1);

@@ -137,6 +137,14 @@ impl Model {
         found.and_then(|(id, _)| self.pairs.get(id)).is_some_and(is_close)
     }
 
+    /// Whether `frame` is an error that may be about a pair whose egress address nobody has seen, so that nobody can tell.
+    pub fn is_doubtful(&self, frame: &[u8]) -> bool {
+        matches!(read(frame, &self.site), Err(Fate::Pass(Pass::OtherProtocol)))
+            && matches!(icmp::read(frame), Message::Error(_, quote) if self.pairs.values().any(|pair| {
+                pair.egress.is_none() && (pair.protocol, pair.endpoint) == (quote.protocol, quote.dst)
+            }))
+    }
+
     /// Judges what a data path made of `frame` at `now_ms`.
     pub fn judge(&mut self, frame: &[u8], seen: &Seen, now_ms: u64) -> anyhow::Result<()> {
         let segment = match read(frame, &self.site) {
@@ -200,9 +208,7 @@ impl Model {
         let Some(quote) = quote.filter(|quote| quote.src.ip() == place.dst) else { return passed(Pass::IcmpUnknown) };
         let found = self.by_ends.get(&(quote.protocol, quote.dst, quote.src)).copied();
         let Some((pair, way)) = found.and_then(|(id, way)| Some((self.pairs.get(&id)?.clone(), way))) else {
-            // Nobody has seen the egress addresses of some.
-            let may_be = self.pairs.values().any(|pair| pair.egress.is_none() && pair.endpoint == quote.dst);
-            return if may_be { Ok(()) } else { passed(Pass::IcmpUnknown) };
+            return passed(Pass::IcmpUnknown);
         };
         let alive = pair.alive(now_ms);
         if alive == Alive::No || alive == Alive::Barely && passed(Pass::IcmpUnknown).is_ok() {
