@@ -45,7 +45,7 @@ pub trait Addresses<const K: usize> {
     fn host<T: Tables>(tables: &T, addrs: [u64; K]) -> Option<&Hop>;
     /// Asks how to get there.
     fn want<T: Tables>(tables: &T, addrs: [u64; K]);
-    /// The destination as map key, in [words].
+    /// The destination as map key, in words.
     fn destination_words(addrs: &[u64; K]) -> [u64; 2];
     /// Whether an answer may go there: not to "this network", loopback, multicast, reserved and broadcast addresses (RFC 1122
     /// section 3.2.1.3) nor to their like in IPv6 (RFC 4291 sections 2.5 and 2.7).

@@ -190,7 +190,7 @@ pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> 
     }
 }
 
-/// Lends a packet that opens a flow to the other family; [`Outcome::UNKNOWN`] if nothing speaks against it.
+/// Lends a packet that opens a flow to the other family; `Outcome::UNKNOWN` if nothing speaks against it.
 #[inline(always)]
 pub fn open<T: Tables>(tables: &T, asked: Outcome) -> Outcome {
     match asked.wanted().1 {
@@ -199,7 +199,7 @@ pub fn open<T: Tables>(tables: &T, asked: Outcome) -> Outcome {
     }
 }
 
-/// Draws a NAT port of the other family; [`Outcome::UNKNOWN`] if there was one.
+/// Draws a NAT port of the other family; `Outcome::UNKNOWN` if there was one.
 #[inline(always)]
 pub fn answer<T: Tables>(tables: &T, asked: Outcome) -> Outcome {
     match asked.wanted().1 {

@@ -137,12 +137,18 @@ impl Model {
         found.and_then(|(id, _)| self.pairs.get(id)).is_some_and(is_close)
     }
 
-    /// Whether `frame` is an error that may be about a pair whose egress address nobody has seen, so that nobody can tell.
+    /// Whether nobody can tell what `frame` is: an error, or a reply that must not go on, that may be of a pair whose egress address
+    /// nobody has seen.
     pub fn is_doubtful(&self, frame: &[u8]) -> bool {
-        matches!(read(frame, &self.site), Err(Fate::Pass(Pass::OtherProtocol)))
-            && matches!(icmp::read(frame), Message::Error(_, quote) if self.pairs.values().any(|pair| {
-                pair.egress.is_none() && (pair.protocol, pair.endpoint) == (quote.protocol, quote.dst)
-            }))
+        let endpoint = match read(frame, &self.site) {
+            Ok(segment) if !segment.role.vip && segment.ttl <= 1 => (segment.protocol, segment.src),
+            Err(Fate::Pass(Pass::OtherProtocol)) => match icmp::read(frame) {
+                Message::Error(_, quote) => (quote.protocol, quote.dst),
+                Message::Other | Message::Echo(_) | Message::Vague(_) => return false,
+            },
+            Ok(_) | Err(_) => return false,
+        };
+        self.pairs.values().any(|pair| pair.egress.is_none() && (pair.protocol, pair.endpoint) == endpoint)
     }
 
     /// Judges what a data path made of `frame` at `now_ms`.
