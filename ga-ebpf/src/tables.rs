@@ -29,8 +29,8 @@ use ga_common::{
 
 use crate::{
     apart::{
-        ga_acl, ga_claim4, ga_claim6, ga_custom, ga_elsewhere, ga_give_up4, ga_give_up6, ga_reuse4, ga_reuse6, ga_taken4, ga_taken6,
-        ga_unreachable4, ga_unreachable6,
+        ga_acl, ga_claim4, ga_claim6, ga_custom, ga_elsewhere, ga_give_up4, ga_give_up6, ga_reuse4, ga_reuse6, ga_taken4,
+        ga_taken6, ga_unreachable4, ga_unreachable6,
     },
     maps,
 };

@@ -49,7 +49,7 @@ fn every_port_of_every_address_needs_a_usable_port_of_the_listener() {
     assert_eq!(refusals("", &(listener("1~65499") + &group("1~4094", "10.1.2.0/28"))), ["PortRangeIllegal.Listener"]);
 }
 
-// proves: J09, L04
+// proves: J09
 #[test]
 fn a_custom_listener_has_two_groups_unless_the_limit_says_otherwise() {
     let with = |count: usize| (0..count).fold(listener("1001~2000"), |text, n| text + &group("81", &format!("10.1.{n}.0/28")));

@@ -80,7 +80,7 @@ fn load_balancers_object_stores_and_domains_may_be_named_and_ip_types_may_not() 
     }
 }
 
-// proves: C13, C15
+// proves: C13
 #[test]
 fn neither_an_http_load_balancer_nor_an_object_store_is_under_udp() {
     for (word, why) in
@@ -210,7 +210,6 @@ fn servers_have_weights_0_to_100_and_ports() {
     assert!(ours[0].starts_with("conflict: 198.51.100.1 is a VIP of this edge"), "{ours:?}");
 }
 
-// proves: L04
 #[test]
 fn limits_of_server_groups_and_domains_are_keys() {
     let limited = |limit: &str| {

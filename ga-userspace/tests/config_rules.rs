@@ -156,7 +156,7 @@ fn ports_are_1_to_65499() {
     }
 }
 
-// proves: A08, L04
+// proves: A08
 #[test]
 fn a_listener_has_30_ports_unless_the_limit_says_otherwise() {
     assert_eq!(file().ports("1~30").first().ports.count(), 30);
@@ -194,7 +194,7 @@ fn names_obey_the_documented_rule() {
     }
 }
 
-// proves: A11, L04
+// proves: A11
 #[test]
 fn the_extended_name_rule_allows_one_character_and_dots() {
     let named = |name: &str| file().limit("name_rule = \"extended\"").listener(&format!("name = \"{name}\"\nports = \"80\""));
@@ -266,7 +266,7 @@ fn with_groups(groups: &[&str]) -> File {
     file
 }
 
-// proves: B02, L04
+// proves: B02
 #[test]
 fn two_default_groups_have_different_regions_and_a_third_exceeds_the_quota() {
     let more = |regions: &[&str]| {
@@ -374,7 +374,6 @@ fn the_clients_address_is_kept_where_answers_have_a_way() {
     refused(&format!("preserve_client_ip = \"transparent\"\nreturn = \"ipip\"\n{mapping}"), "conflict");
 }
 
-// proves: L04
 #[test]
 fn profiles_bring_their_documented_limits_and_keys_override_them() {
     let limits = |text: &str| file().limit(text).loaded().intent.limits;
@@ -395,7 +394,7 @@ fn a_group_needs_a_region() {
     assert_eq!(file().first().groups[0].region, "eu");
 }
 
-// proves: C01, L04
+// proves: C01
 #[test]
 fn a_group_has_1_to_4_endpoints_unless_the_limit_says_otherwise() {
     let with = |count: usize| {
@@ -452,7 +451,6 @@ fn an_alb_endpoint_under_udp_is_refused_for_good() {
     file().endpoints(&["type = \"alb\"\naddress = \"alb-1\""]).loaded();
 }
 
-// proves: C15
 #[test]
 fn an_oss_endpoint_with_ipv6_or_affinity_is_refused_for_good() {
     for version in ["ipv6", "affinity"] {
@@ -535,7 +533,6 @@ fn a_mapping_of_a_port_that_the_listener_has_not_is_refused() {
     file().ports("80~81").group(mapping).refused("conflict");
 }
 
-// proves: L04
 #[test]
 fn a_group_has_5_port_mappings_unless_the_limit_says_otherwise() {
     let with = |count: u16| {
@@ -548,7 +545,6 @@ fn a_group_has_5_port_mappings_unless_the_limit_says_otherwise() {
     with(1).limit("port_mappings_per_group = 0").refused("QuotaExceeded.PortOverride");
 }
 
-// proves: L04
 #[test]
 fn instances_and_listeners_are_counted_against_their_limits() {
     let mut two = file();
@@ -559,7 +555,6 @@ fn instances_and_listeners_are_counted_against_their_limits() {
     assert_eq!(file().and(other).limit("listeners_per_instance = 2").loaded().intent.listeners().count(), 2);
 }
 
-// proves: L04
 #[test]
 fn a_limit_beyond_its_documented_ceiling_is_refused() {
     for line in ["instances = 41", "ports_per_l4_listener = 2001", "endpoints_per_group = 31", "listeners_per_instance = 2049"] {

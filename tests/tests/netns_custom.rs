@@ -135,7 +135,7 @@ fn reaches(lab: &Lab, row: &Mapping) -> Result<()> {
     Ok(())
 }
 
-// proves: J02
+// proves: J02, J07
 #[test]
 fn every_row_forwards_to_its_host_by_tcp_and_udp() -> Result<()> {
     let lab = Lab::new(2)?;

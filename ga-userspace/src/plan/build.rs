@@ -31,8 +31,8 @@ use super::{
 use crate::{
     health::Beliefs,
     model::{
-        self, AclMode, Affinity, BackendIpVersion, ClientIp, EndpointGroup, EndpointKind, EndpointName, Instance, Intent, Listener, Part,
-        Weight,
+        self, AclMode, Affinity, BackendIpVersion, ClientIp, EndpointGroup, EndpointKind, EndpointName, Instance, Intent,
+        Listener, Part, Weight,
     },
 };
 
