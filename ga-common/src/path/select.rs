@@ -272,7 +272,7 @@ pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
         return Err(Drop::FlowTableFull);
     }
     room.forward = forward;
-    Ok(if parse::is_mapped(&to.addr) { Family::V4 } else { Family::V6 })
+    Ok(if parse::is_mapped(&room.target) { Family::V4 } else { Family::V6 })
 }
 
 /// Draws a NAT port that is free towards the endpoint in `room`, and claims the slot of the replies to it: the claim is the
