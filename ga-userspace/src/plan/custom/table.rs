@@ -1,7 +1,7 @@
 //! What the data path is told of an instance's custom routing: ranges of ports, blocks and destinations. Where a policy says yes
 //! here and no there, ranges are split.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ga_common::abi::custom::{
     Block, MAX_BLOCKS, MAX_DESTINATIONS, MAX_DESTINATIONS_OF_A_BLOCK, MAX_RANGES, Mapping, Range, Target,
@@ -136,8 +136,10 @@ fn runs(part: &Part) -> Vec<(u32, u32, bool)> {
         Policy::AllowCustom(allowed) => allowed,
     };
     let first = part.block.net.network().to_bits();
-    let mut hosts: Vec<u32> = allowed.iter().map(|allowed| allowed.address.to_bits() - first).collect();
-    hosts.sort_unstable();
+    // One that is named twice counts once, and one that is not of the subnet does not.
+    let of_subnet = |host: &u32| *host < addresses(part.block.net);
+    let hosts: BTreeSet<u32> =
+        allowed.iter().map(|allowed| allowed.address.to_bits().wrapping_sub(first)).filter(of_subnet).collect();
     let mut runs: Vec<(u32, u32, bool)> = Vec::new();
     let mut push = |length: u32, is_allowed: bool| match runs.last_mut() {
         _ if length == 0 => {}
