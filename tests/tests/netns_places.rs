@@ -2,7 +2,7 @@
 //! servers and name servers.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -11,9 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use ga::status::{Endpoint, EndpointState, Source};
+use ga::status::{Endpoint, EndpointState};
 use ga_tests::{
-    lab::{Agent, Lab, VIP4, client4, server4},
+    lab::{Agent, EGRESS4, Lab, VIP4, client4, server4},
     traffic::{Hello, Server, block_in, port_is_open, spread, until},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -81,7 +81,7 @@ fn about(seen: [usize; 3], wanted: [usize; 3]) -> Result<()> {
     Ok(())
 }
 
-// proves: C11, C12, K01, K02, K04, K05, K08
+// proves: C11, C12, K01, K02, K03, K04, K05, K08
 #[test]
 fn pools_and_names_answer_by_their_weights_on_ports_of_their_own() -> Result<()> {
     let lab = Lab::new(3)?;
@@ -96,11 +96,19 @@ fn pools_and_names_answer_by_their_weights_on_ports_of_their_own() -> Result<()>
     let text = head(&lab, "")
         + &listener(80, "vserver_group = \"pool\"")
         + &listener(81, "vserver_group = \"pool\"")
+        + &listener(82, "vserver_group = \"other\"")
         + &listener(83, &of_both);
+    let [a, b] = [1, 2].map(server4);
+    // The same servers, of other weights.
+    let text = format!(
+        "{text}\n[[vserver_group]]\nname = \"other\"\nservers = [{{ address = \"{a}\", port = 8080, weight = 20 }}, \
+         {{ address = \"{b}\", port = 9090, weight = 80 }}]\n"
+    );
     lab.configure(&(text.clone() + &pool()))?;
     let agent = Agent::start(&lab)?;
     about(answers(&lab, 80)?, [2_000, 1_000, 0])?;
     about(answers(&lab, 81)?, [2_000, 1_000, 0])?;
+    about(answers(&lab, 82)?, [600, 2_400, 0])?;
     about(answers(&lab, 83)?, [1_000, 500, 1_500])?;
 
     // One change, and all who name the pool follow; a port may belong to many servers.
@@ -108,7 +116,46 @@ fn pools_and_names_answer_by_their_weights_on_ports_of_their_own() -> Result<()>
     agent.ok(&["reload"])?;
     about(answers(&lab, 80)?, [1_500, 1_500, 0])?;
     about(answers(&lab, 81)?, [1_500, 1_500, 0])?;
+    about(answers(&lab, 82)?, [600, 2_400, 0])?;
     about(answers(&lab, 83)?, [750, 750, 1_500])
+}
+
+// proves: C10, C16, C19
+#[test]
+fn endpoints_of_every_range_answer_and_see_nothing_but_the_egress_address() -> Result<()> {
+    let lab = Lab::new(1)?;
+    // The private ranges, a public address that is taken for a private one, and a public one.
+    let kinds = [
+        ("private_ip", [10, 64, 1, 1]),
+        ("private_ip", [100, 64, 1, 1]),
+        ("private_ip", [172, 16, 1, 1]),
+        ("private_ip", [192, 168, 1, 1]),
+        ("private_ip", [8, 8, 8, 8]),
+        ("public_ip", [198, 18, 1, 1]),
+        ("ip", [198, 19, 1, 1]),
+    ];
+    let server = Server::start(&lab.servers[0], 1, &[80, 81, 82, 83, 84, 85, 86])?;
+    let mut text = head(&lab, "");
+    for (port, (kind, octets)) in (80..).zip(kinds) {
+        let address = Ipv4Addr::from(octets);
+        lab.server_address(1, address.into())?;
+        text += &listener(port, &group_of(&[&format!("type = \"{kind}\"\naddress = \"{address}\"")]));
+    }
+    lab.configure(&text)?;
+    let agent = Agent::start(&lab)?;
+    for (port, (kind, octets)) in (80..).zip(kinds) {
+        let before = server.accepted();
+        let to = SocketAddr::new(VIP4.into(), port);
+        ensure!(spread(&lab.clients[0], client4(1).into(), 0, to, 10)? == BTreeMap::from([(1, 10)]), "{kind}");
+        let local: BTreeSet<_> = server.connections()[before..].iter().map(|one| one.local.ip()).collect();
+        ensure!(local == BTreeSet::from([Ipv4Addr::from(octets).into()]), "{kind}: {local:?}");
+    }
+    ensure!(server.peers() == BTreeSet::from([EGRESS4.into()]), "{:?}", server.peers());
+    // What firewalls are told.
+    let config = lab.dir.join("ga.toml").display().to_string();
+    let told = agent.ok(&["egress", "--config", &config])?;
+    ensure!(told.lines().any(|line| line.starts_with(&format!("lab\t{EGRESS4}\ttcp\tport80,port81,"))), "{told}");
+    Ok(())
 }
 
 // proves: K06, K07, K09
@@ -215,6 +262,8 @@ impl<'l> Zone<'l> {
             server4(3)
         );
         addresses.iter().for_each(|address| text += &format!("pool A {address}\n"));
+        (1..=200).for_each(|number| text += &format!("many A 10.200.0.{number}\n"));
+        text += "loop CNAME pool-of-loop\npool-of-loop CNAME loop\n";
         Ok(fs::write(self.dir.join("zone"), text)?)
     }
 
@@ -250,15 +299,26 @@ fn a_domain_is_followed_within_its_ttl_and_keeps_its_last_answer_when_dns_is_out
     zone.serve()?;
     let literal = format!("type = \"private_ip\"\naddress = \"{c}\"\nweight = 100");
     let group = group_of(&["type = \"domain\"\naddress = \"pool.lab.test\"\nweight = 100", &literal]);
-    lab.configure(&(head(&lab, &format!("resolvers = [\"{c}\"]")) + &listener(80, &group)))?;
+    let hostile = |name: &str| group_of(&[&format!("type = \"domain\"\naddress = \"{name}.lab.test\""), &literal]);
+    let listeners = listener(80, &group) + &listener(81, &hostile("many")) + &listener(82, &hostile("loop"));
+    lab.configure(&(head(&lab, &format!("resolvers = [\"{c}\"]")) + &listeners))?;
     let agent = Agent::start(&lab)?;
     let seen = |wanted: &[Ipv4Addr]| -> Result<Option<()>> {
         let wanted: Vec<_> = wanted.iter().map(ToString::to_string).collect();
-        let found: Vec<_> =
-            endpoints(&agent)?.into_iter().filter(|(_, e)| e.origin.source == Source::Dns).map(|(at, _)| at).collect();
+        let is_ours = |endpoint: &Endpoint| endpoint.origin.name.as_deref() == Some("pool.lab.test");
+        let found: Vec<_> = endpoints(&agent)?.into_iter().filter(|(_, e)| is_ours(e)).map(|(at, _)| at).collect();
         Ok((found == wanted).then_some(()))
     };
     until("both addresses", PATIENCE, || seen(&[a, b]))?;
+    // An answer that is too long is cut, one that leads in circles is none, and both leave the other endpoints alone.
+    let named = |name: &str| -> Result<_> {
+        let found = agent.status()?.names.into_iter().find(|one| one.name == format!("{name}.lab.test"));
+        found.with_context(|| format!("{name} is known"))
+    };
+    let (many, circle) = (named("many")?, named("loop")?);
+    ensure!((many.addresses.len(), many.left_out, many.error) == (16, 184, None), "{:?}", many.addresses);
+    ensure!(circle.addresses.is_empty() && circle.error.is_some(), "{circle:?}");
+    about(answers(&lab, 82)?, [0, 0, 3_000])?;
     about(answers(&lab, 80)?, [750, 750, 1_500])?;
 
     zone.write(&[b])?;

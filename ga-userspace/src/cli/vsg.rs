@@ -239,9 +239,9 @@ async fn save(args: &VsgArgs, old: &str, new: &str, dry_run: bool, context: &Con
         file::replace(&args.config, old, new)?;
         saved.saved = true;
         if agent {
-            let reloaded = client.reload().await;
-            saved.reload = Some(reloaded.map_err(|error| {
-                anyhow::Error::new(error).context(format!("{name} is written, and the agent does not run it yet"))
+            saved.reload = Some(client.reload().await.map_err(|error| {
+                let message = format!("{name} is written, but the agent does not run it: {error}; `ga reload` tries again");
+                Failure::new(Exit::Negative, message)
             })?);
         }
     }

@@ -255,11 +255,12 @@ pub fn without(text: &str, group: &str) -> Result<String, EditError> {
             let span = |index: usize| array.get(index).and_then(Value::span);
             let own = span(index).ok_or_else(nobody)?;
             // The comma goes with it.
-            match (span(index + 1), index.checked_sub(1).and_then(span)) {
-                (Some(next), _) => vec![own.start..next.start],
-                (None, Some(last)) => vec![last.end..own.end],
-                (None, None) => vec![own],
-            }
+            let piece = match (span(index + 1), index.checked_sub(1).and_then(span)) {
+                (Some(next), _) => own.start..next.start,
+                (None, Some(last)) => last.end..own.end,
+                (None, None) => own,
+            };
+            vec![piece]
         }
         Item::None | Item::Value(_) | Item::Table(_) => return Err(nobody()),
     };
