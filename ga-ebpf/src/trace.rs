@@ -19,7 +19,7 @@ use ga_common::{
         flow::{FlowSlot4, FlowSlot6, State},
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::ADMISSION_TICKS,
-        reason::Event,
+        reason::{Drop, Event},
         sheet::{Borders4, Borders6},
     },
     path::{
@@ -60,8 +60,9 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
     };
     let outcome =
         if outcome.is_direct() { Outcome::from_bits(black_box(ga_trace_direct(ctx.ctx, outcome.bits()))) } else { outcome };
-    let outcome =
-        if refuse::is_refused(outcome) { Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))) } else { outcome };
+    // What is too big is told to nobody for its being asked about.
+    let is_answered = refuse::is_refused(outcome) && outcome.verdict() != Verdict::Drop(Drop::TooBig);
+    let outcome = if is_answered { Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))) } else { outcome };
     if outcome.is_answered() {
         TraceTables.explain(Stage::refused);
     }
@@ -133,6 +134,13 @@ pub(crate) extern "C" fn ga_trace_pair_across(asked: u64, answered: u64) -> u64 
     cross::pair(&TraceTables, Outcome::from_bits(asked), Outcome::from_bits(answered)).bits()
 }
 
+/// As [`crate::apart::ga_fit_across`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_fit_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::fit(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
+}
+
 /// As [`crate::apart::ga_translate`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -176,6 +184,11 @@ impl cross::Steps for TraceAcross {
     #[inline(always)]
     fn pair(&mut self, asked: Outcome, answered: Outcome) -> Outcome {
         Outcome::from_bits(black_box(ga_trace_pair_across(asked.bits(), answered.bits())))
+    }
+
+    #[inline(always)]
+    fn fit(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_fit_across(self.0, asked.bits())))
     }
 
     #[inline(always)]
@@ -403,6 +416,16 @@ impl Tables for TraceTables {
             return true;
         };
         now.wrapping_sub(*period as u32) >= ADMISSION_TICKS || ((*period >> 32) as u32) < allowed
+    }
+
+    #[inline(always)]
+    fn mtu(&self, ifindex: u32, tags: u32) -> u32 {
+        KernelTables.mtu(ifindex, tags)
+    }
+
+    #[inline(always)]
+    fn may_tell(&self, _now: u32) -> bool {
+        true
     }
 
     #[inline(always)]

@@ -17,7 +17,7 @@ use super::{
     next_hops::NextHops,
 };
 use crate::{
-    maps::{self, Counters, Fixed, FlowTables, Hops, Idle, LiveFlows, Maps, Repairs},
+    maps::{self, Counters, Fixed, FlowTables, Hops, Idle, LiveFlows, Maps, Mtus, Repairs},
     model::Node,
     net::Net,
     plan::{self, Plan, State},
@@ -101,7 +101,7 @@ impl DataPath {
         }
         Ok(Opened {
             maps,
-            next_hops: NextHops::new(hops),
+            next_hops: NextHops::new(hops, Mtus::open(ebpf)?),
             flows: flow_tables(ebpf, adopted)?,
             counters: Counters::open(ebpf)?,
             running,
@@ -254,7 +254,7 @@ impl DataPath {
     /// applied: one task does both.
     pub(super) fn repair(&mut self, plan: &Plan) {
         let tables = self.maps.repair(&self.running, |id, digest| plan.slots(id, digest), |id| plan.sheets.get(&id).cloned());
-        let Repairs { entries, failed } = tables.and(self.next_hops.maps().repair());
+        let Repairs { entries, failed } = tables.and(self.next_hops.repair());
         for error in failed {
             tracing::error!("a map could not be compared or mended: {error}");
         }

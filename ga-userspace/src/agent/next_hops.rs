@@ -15,7 +15,7 @@ use ga_common::abi::{
 
 use super::Error;
 use crate::{
-    maps::Hops,
+    maps::{Hops, Mtus, Repairs},
     net::{Net, Way},
     plan::State,
     status::NextHop,
@@ -24,6 +24,7 @@ use crate::{
 /// Next hops of endpoints.
 pub(super) struct NextHops {
     hops: Hops,
+    mtus: Mtus,
     /// Endpoints whose way is used although it is not known any more.
     doubtful: BTreeSet<EndpointId>,
     /// Endpoints that packets with the VIP cannot reach, because a router is between.
@@ -34,8 +35,8 @@ pub(super) struct NextHops {
 }
 
 impl NextHops {
-    pub(super) fn new(hops: Hops) -> Self {
-        Self { hops, doubtful: BTreeSet::new(), off_link: BTreeSet::new(), unknown: 0, changes: 0 }
+    pub(super) fn new(hops: Hops, mtus: Mtus) -> Self {
+        Self { hops, mtus, doubtful: BTreeSet::new(), off_link: BTreeSet::new(), unknown: 0, changes: 0 }
     }
 
     /// What is known of the way to an endpoint.
@@ -63,9 +64,9 @@ impl NextHops {
         self.unknown == 0 && self.doubtful.is_empty()
     }
 
-    /// The maps that say it, for repairs.
-    pub(super) fn maps(&mut self) -> &mut Hops {
-        &mut self.hops
+    /// Writes again what somebody else changed.
+    pub(super) fn repair(&mut self) -> Repairs {
+        self.hops.repair().and(self.mtus.repair())
     }
 
     /// Brings the next hops of the endpoints of `state` up to date.
@@ -73,6 +74,7 @@ impl NextHops {
         let wanted: BTreeMap<EndpointId, IpAddr> =
             state.endpoints.iter().map(|(&id, endpoint)| (id, IpAddr::from(endpoint.addr).to_canonical())).collect();
         let ways = net.ways(&wanted.values().copied().collect()).await?;
+        self.mtus.set(net.mtus())?;
         self.doubtful.clear();
         self.unknown = 0;
         let is_l2 = |id: &EndpointId| {

@@ -28,7 +28,7 @@ use super::{Cells, Error, Fixed, Maps, on, tables::Fill};
 use crate::plan::{Family, Sheet, SheetId, State};
 
 /// The maps that are compared.
-pub const REPAIRED: [&str; 16] = [
+pub const REPAIRED: [&str; 17] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
@@ -45,6 +45,7 @@ pub const REPAIRED: [&str; 16] = [
     "SERVICES",
     "HOPS",
     "ENDPOINT_HOPS",
+    "MTUS",
 ];
 /// Selection tables whose content is read in one pass.
 pub const TABLES_A_PASS: usize = 64;

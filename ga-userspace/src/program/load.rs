@@ -25,7 +25,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-pub(super) const MAPS: [&str; 25] = [
+pub(super) const MAPS: [&str; 26] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
@@ -41,6 +41,7 @@ pub(super) const MAPS: [&str; 25] = [
     "ENDPOINTS",
     "ENDPOINT_HOPS",
     "HOPS",
+    "MTUS",
     "EGRESS",
     "FLOWS4",
     "FLOWS6",

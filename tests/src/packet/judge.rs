@@ -21,6 +21,7 @@ use super::{
     encap::unwrapped,
     model::refusal::refusal,
     show::{difference, hex},
+    told::told,
     world::{BEHIND, INGRESS, World, address, is_egress, is_endpoint, macs_to, world},
 };
 
@@ -144,8 +145,11 @@ fn one(plane: &mut dyn Dataplane, world: &World, packet: &Packet, bound: &mut Bo
     if matches!(seen.action, Action::Tx | Action::Redirect) {
         sent(world, packet, &seen, bound)?;
     } else if matches!(seen.action, Action::Refuse(..)) {
-        let want = refusal(&input).context("this cannot be refused by a RST")?;
-        ensure!(want == seen.bytes, "not the RST that was expected:\n{}", difference(&want, &seen.bytes));
+        let want = match packet.mtu {
+            Some(mtu) => told(&input, mtu)?,
+            None => refusal(&input).context("this cannot be refused by a RST")?,
+        };
+        ensure!(want == seen.bytes, "not the answer that was expected:\n{}", difference(&want, &seen.bytes));
     } else {
         ensure!(seen.bytes == input, "not sent, but changed:\n{}", difference(&input, &seen.bytes));
     }
