@@ -14,6 +14,7 @@ use aya_ebpf::{
 };
 use ga_common::{
     abi::{
+        custom::Found,
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
         flow::{FlowSlot4, FlowSlot6, State},
@@ -54,6 +55,7 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_icmp(ctx.ctx))),
         outcome => outcome,
     };
+    let outcome = Outcome::from_bits(black_box(ga_trace_outcome(outcome.bits())));
     let outcome = match outcome.is_across() {
         true => cross::decide(&mut TraceAcross(ctx.ctx), outcome),
         false => outcome,
@@ -72,6 +74,13 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
         Verdict::Drop(_) => XDP_DROP,
         Verdict::Send(_) => XDP_TX,
     }
+}
+
+/// The same number, of which the verifier knows nothing any more: it goes through what follows once, and not once for every outcome.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_outcome(bits: u64) -> u64 {
+    black_box(bits)
 }
 
 /// The same for what [`crate::apart`] has in a function of its own.
@@ -401,6 +410,17 @@ impl Tables for TraceTables {
     #[inline(always)]
     fn denies(&self, word: u32, source: &AddressKey) -> bool {
         KernelTables.denies(word, source)
+    }
+
+    #[inline(always)]
+    fn leads(&self, number: u32, port: u32, protocol: u32) -> Found {
+        KernelTables.leads(number, port, protocol)
+    }
+
+    #[inline(always)]
+    fn host(&self, address: [u8; 4]) -> Option<&Hop> {
+        // SAFETY: an entry is replaced as a whole, and the old one is kept until this program is done (RCU).
+        unsafe { maps::HOSTS.get(&address) }.filter(|hop| hop.ifindex != 0)
     }
 
     #[inline(always)]

@@ -25,7 +25,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-pub(super) const MAPS: [&str; 26] = [
+pub(super) const MAPS: [&str; 28] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
@@ -37,11 +37,13 @@ pub(super) const MAPS: [&str; 26] = [
     "DIGESTS",
     "ACLS4",
     "ACLS6",
-    "ACL_DIGESTS",
+    "MAPPINGS",
+    "SHEET_DIGESTS",
     "ENDPOINTS",
     "ENDPOINT_HOPS",
     "HOPS",
     "MTUS",
+    "HOSTS",
     "EGRESS",
     "FLOWS4",
     "FLOWS6",

@@ -11,7 +11,7 @@ use aya::{
     util::nr_cpus,
 };
 use ga::{
-    maps::{Counters, FlowTables, Hops, Maps, Mtus},
+    maps::{Counters, FlowTables, Hops, Hosts, Maps, Mtus},
     program::{Sizes, load},
 };
 use ga_common::{
@@ -54,6 +54,7 @@ struct Machine {
     maps: Maps,
     hops: Hops,
     mtus: Mtus,
+    hosts: Hosts,
     flows: FlowTables,
     counters: Counters,
     counted: Reasons,
@@ -73,11 +74,10 @@ impl Machine {
         for step in tables() {
             maps.apply(&step)?;
         }
-        let (hops, flows) = (Hops::open(&mut ebpf)?, FlowTables::open(&mut ebpf)?);
-        let mtus = Mtus::open(&mut ebpf)?;
-        let counters = Counters::open(&mut ebpf)?;
+        let (hops, hosts, flows) = (Hops::open(&mut ebpf)?, Hosts::open(&mut ebpf)?, FlowTables::open(&mut ebpf)?);
+        let (mtus, counters) = (Mtus::open(&mut ebpf)?, Counters::open(&mut ebpf)?);
         let admissions = ebpf.take_map("ADMISSIONS").context("the object has no map `ADMISSIONS`")?.try_into()?;
-        Ok(Self { admissions, ebpf, maps, hops, mtus, flows, counters, counted: Reasons::default() })
+        Ok(Self { admissions, ebpf, maps, hops, mtus, hosts, flows, counters, counted: Reasons::default() })
     }
 
     fn install(&mut self, world: &World) -> anyhow::Result<()> {
@@ -90,6 +90,9 @@ impl Machine {
         self.mtus.set(world.mtus.iter().copied())?;
         for (id, hop) in &world.hops {
             self.hops.set(*id, *hop)?;
+        }
+        for (host, hop) in &world.hosts {
+            self.hosts.set((*host).into(), Some(*hop))?;
         }
         Ok(())
     }
