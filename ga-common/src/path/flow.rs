@@ -1,8 +1,8 @@
 //! Flow memory: finding, claiming and releasing slots, and the life of a pair.
 //!
 //! A flow's slot is in one of two groups of [`FLOW_WAYS`] slots that its hash names. A byte of the hash of every slot stands in
-//! its group's word of tags from before it goes live until it is freed: only slots whose tag agrees are looked at, and zeros tell
-//! how much room a group has. A pair is alive while either half is: silence is judged over both.
+//! its group's word of tags from before it goes live until it is freed: besides the slot at home only slots whose tag agrees are
+//! looked at, and zeros tell how much room a group has. A pair is alive while either half is: silence is judged over both.
 //!
 //! Whoever has claimed a slot looks whether somebody else has the same flow, or is just claiming it, and then gives way: of two CPUs
 //! that open the same flow at once one wins at most, and the client's next try is served.
@@ -120,6 +120,16 @@ pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     now: u32,
 ) -> Option<Found> {
     let places = Places::of(hash, memory.mask(settings));
+    let [group, _] = places.groups;
+    let home = places.slot(group, 0);
+    // Most flows are at home. Far memory that is asked for at once is waited for once: every line of that slot, and the tags that
+    // lead to the others.
+    let slot = memory.slot(home)?;
+    let (state, is_silent) = (slot.state(), slot.is_silent(now));
+    let _ = memory.tags(group / FLOW_WAYS)?.load();
+    if state.is_live() && !is_silent && slot.is_for(tuple) {
+        return Some(Found { index: home, state });
+    }
     among::<K, W, M>(memory, places, tuple, now, None)
 }
 
