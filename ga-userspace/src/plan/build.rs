@@ -78,7 +78,7 @@ pub(super) fn build_sized(
     let mut sheets = Numbering::new(running);
     for view in &listeners {
         target.listeners.insert(view.id, ListenerEntry { acl: acl_word(view, &mut sheets)?.0, ..listener_entry(view, &numbers) });
-        target.endpoints.extend(view.endpoints.iter().map(|endpoint| (endpoint.id, endpoint_entry(view.id, endpoint))));
+        target.endpoints.extend(view.endpoints.iter().map(|endpoint| (endpoint.id, endpoint_entry(view, endpoint))));
     }
     retire(running, &mut target);
     tables(&mut listeners, running, &mut target, table_size)?;
@@ -155,10 +155,10 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
     }
 }
 
-/// The families whose clients an endpoint is for: its own with affinity and where it answers clients itself, else all that have a VIP.
+/// The families whose clients an endpoint is for: its own with affinity and where it sees the client's address, else all that have a VIP.
 fn families(instance: &Instance, group: &EndpointGroup, address: IpAddr) -> BTreeSet<Family> {
     match group.backend_ip_version {
-        _ if group.client_ip.is_direct() => [Family::of(address)].into(),
+        _ if group.client_ip != ClientIp::Hidden => [Family::of(address)].into(),
         BackendIpVersion::Affinity => [Family::of(address)].into(),
         BackendIpVersion::Ipv4 | BackendIpVersion::Ipv6 => instance.vips.iter().map(|vip| Family::of(*vip)).collect(),
     }
@@ -195,6 +195,7 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         ClientIp::Hidden => 0,
         ClientIp::L2 => ListenerEntry::L2,
         ClientIp::Ipip => ListenerEntry::IPIP,
+        ClientIp::Gateway => ListenerEntry::GATEWAY,
     };
     let strict = if view.acl.as_ref().is_some_and(|acl| acl.kill_established) { ListenerEntry::STRICT } else { 0 };
     ListenerEntry {
@@ -214,15 +215,20 @@ fn acl_word(view: &ListenerView, sheets: &mut Numbering<'_>) -> Result<AclWord, 
     Ok(AclWord::new(number(Family::V4)?, number(Family::V6)?, acl.mode == AclMode::White))
 }
 
-fn endpoint_entry(listener: ListenerId, view: &EndpointView) -> Endpoint {
-    let port = view.name.port.unwrap_or(0).to_be_bytes();
-    Endpoint { addr: address_key(view.name.address), listener, port, flags: Endpoint::IN_USE, identity: view.identity }
+fn endpoint_entry(listener: &ListenerView, view: &EndpointView) -> Endpoint {
+    let (addr, port) = (address_key(view.name.address), view.name.port.unwrap_or(0).to_be_bytes());
+    let gateway = if listener.client_ip == ClientIp::Gateway { Endpoint::GATEWAY } else { 0 };
+    Endpoint { addr, listener: listener.id, port, flags: Endpoint::IN_USE | gateway, identity: view.identity }
 }
 
-/// What the maps have and the plan has not stays as a retired entry: flows may name it.
+/// What the maps have and the plan has not stays as a retired entry: flows may name it. So may flows that keep their clients'
+/// addresses, though new ones do not.
 fn retire(running: &State, target: &mut State) {
     for (id, endpoint) in &running.endpoints {
-        target.endpoints.entry(*id).or_insert(Endpoint { flags: Endpoint::RETIRED, ..*endpoint });
+        let kept = target.endpoints.entry(*id).or_insert(endpoint.retired());
+        if kept.identity == endpoint.identity {
+            kept.flags |= endpoint.flags & Endpoint::GATEWAY;
+        }
     }
 }
 
