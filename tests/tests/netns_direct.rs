@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use ga::status::Status;
 use ga_tests::{
     lab::{Agent, Lab, Namespace, VIP4, VIP6, client4, client6, ga_binary, pass_program, server4, server6},
-    traffic::{Flows, Probe, Server, Storm, Unwrap, ask_many, spread, transfer},
+    traffic::{End, Flows, Probe, Server, Storm, Unwrap, ask_many, spread, transfer, until},
 };
 
 const VIPS: [IpAddr; 2] = [IpAddr::V4(VIP4), IpAddr::V6(VIP6)];
@@ -241,4 +241,18 @@ fn weights_share_clients_out_and_flows_outlive_reloads_kills_and_changes_of_mode
     let peers: BTreeSet<IpAddr> = servers.iter().flat_map(Server::peers).collect();
     ensure!(peers.iter().all(|peer| (1..=2).any(|n| *peer == client4(n) || *peer == client6(n))), "others were seen: {peers:?}");
     flows.into_iter().try_for_each(|flows| flows.all_well().map(drop))
+}
+
+#[test]
+fn an_idle_connection_is_closed_at_the_endpoint_in_the_clients_name() -> Result<()> {
+    let lab = gateway(&Lab::mapped_listener("web", "tcp", "80", &[255], "idle_timeout = 10", GATEWAY), 1)?;
+    let server = Server::start(&lab.servers[0], 1, &[80])?;
+    let _agent = Agent::start(&lab)?;
+    let silent = Duration::from_secs(600);
+    let _flows: Vec<_> =
+        VIPS.map(|vip| Flows::open(&lab.clients[0], SocketAddr::new(vip, 80), 1, silent)).into_iter().collect::<Result<_>>()?;
+    until("resets at the server", Duration::from_secs(20), || {
+        let ends = server.connections().into_iter().filter_map(|connection| connection.end);
+        Ok((ends.filter(|(end, _)| *end == End::Reset).count() == 2).then_some(()))
+    })
 }

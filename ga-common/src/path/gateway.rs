@@ -54,10 +54,9 @@ fn claim<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory
     let (Some(settings), Some(mut room)) = (tables.settings(), FlowMemory::<K, W>::room(tables)) else { return NOT_READY };
     let room = &mut *room;
     let id = room.service.listener;
-    let Some(to) = tables.endpoint(room.endpoint) else { return Outcome::drop(Drop::NoEndpoint, id) };
     let ([c0, c1, ..], [e0, e1]) = (room.packet.tuple.ports, room.service.endpoint_port);
     room.key.addr = A::source(room.packet.tuple.addrs);
-    let addrs = A::between(&to.addr, &room.key.addr);
+    let addrs = A::between(&room.target, &room.key.addr);
     room.reply = Tuple { addrs, ports: [e0, e1, c0, c1], protocol: room.packet.tuple.protocol };
     let hash = flow::hash(settings, &room.reply);
     let owner = FlowMemory::<K, W>::taken(tables, room, Half::Return, hash, NO_SLOT);

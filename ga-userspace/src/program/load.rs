@@ -25,10 +25,11 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-pub(super) const MAPS: [&str; 25] = [
+pub(super) const MAPS: [&str; 28] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
+    "GATEWAY",
     "ADDRESSES",
     "SERVICES",
     "LISTENERS",
@@ -37,10 +38,12 @@ pub(super) const MAPS: [&str; 25] = [
     "DIGESTS",
     "ACLS4",
     "ACLS6",
-    "ACL_DIGESTS",
+    "MAPPINGS",
+    "SHEET_DIGESTS",
     "ENDPOINTS",
     "ENDPOINT_HOPS",
     "HOPS",
+    "HOSTS",
     "EGRESS",
     "FLOWS4",
     "FLOWS6",
