@@ -120,17 +120,31 @@ pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     now: u32,
 ) -> Option<Found> {
     let places = Places::of(hash, memory.mask(settings));
-    let [group, _] = places.groups;
-    let home = places.slot(group, 0);
-    // Most flows are at home. Far memory that is asked for at once is waited for once: every line of that slot, and the tags that
-    // lead to the others.
-    let slot = memory.slot(home)?;
-    let (state, is_silent) = (slot.state(), slot.is_silent(now));
-    let _ = memory.tags(group / FLOW_WAYS)?.load();
-    if state.is_live() && !is_silent && slot.is_for(tuple) {
-        return Some(Found { index: home, state });
-    }
     among::<K, W, M>(memory, places, tuple, now, None)
+}
+
+/// The same, for packets that most likely belong to a flow. Most flows are at home, and far memory that is asked for at once is
+/// waited for once: every line of the slot at home, and the tags that lead to the others.
+#[inline(always)]
+pub fn find_soon<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
+    tables: &T,
+    settings: &Settings,
+    hash: u64,
+    tuple: &Tuple<K>,
+    now: u32,
+) -> Option<Found> {
+    let places = Places::of(hash, FlowMemory::<K, W>::mask(tables, settings));
+    if !T::DRY {
+        let [group, _] = places.groups;
+        let home = places.slot(group, 0);
+        let slot = FlowMemory::<K, W>::slot(tables, home)?;
+        let (state, is_silent) = (slot.state(), slot.is_silent(now));
+        let _ = FlowMemory::<K, W>::tags(tables, group / FLOW_WAYS)?.load();
+        if state.is_live() && !is_silent && slot.is_for(tuple) {
+            return Some(Found { index: home, state });
+        }
+    }
+    among::<K, W, T>(tables, places, tuple, now, None)
 }
 
 /// The living flow of `tuple`, by its tag. For whoever has claimed the slot `mine` for it, also a slot with the same tag that

@@ -131,7 +131,7 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
             return outcome;
         }
     }
-    let Some(found) = flow::find::<K, W, T>(tables, settings, hash, &packet.tuple, now) else {
+    let Some(found) = flow::find_soon::<K, W, T>(tables, settings, hash, &packet.tuple, now) else {
         return keep::<K, W, T>(tables, &packet, hash, EndpointId::NONE);
     };
     let Some(slot) = FlowMemory::<K, W>::slot(tables, found.index) else { return TRUNCATED };
