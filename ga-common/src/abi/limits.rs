@@ -54,6 +54,9 @@ pub const FILTER_WORDS: u32 = 64;
 /// Words of the filter of services whose endpoints answer clients themselves; a power of two. 8 bytes each.
 pub const DIRECT_WORDS: u32 = 1_024;
 
+/// Words of the filter of endpoints that answer to clients' addresses by way of this edge; a power of two. 8 bytes each.
+pub const GATEWAY_WORDS: u32 = 1_024;
+
 /// Interfaces above this index are refused: a flow slot has 20 bits for one.
 pub const MAX_IFINDEX: u32 = (1 << 20) - 1;
 
