@@ -15,7 +15,7 @@ use crate::packet::{
     world::{CLIENT_MAC, INNER_MAC, NAT_FIRST, OUR_MAC},
 };
 
-const WORLDS: [&str; 13] = [
+const WORLDS: [&str; 16] = [
     "standard",
     "standard",
     "one_armed",
@@ -29,6 +29,9 @@ const WORLDS: [&str; 13] = [
     "two_ports",
     "tagged",
     "one_armed_tagged",
+    "across",
+    "one_armed_across",
+    "across_tagged",
 ];
 
 /// Around every timeout there is.
@@ -147,12 +150,13 @@ impl Generator {
 
     /// An ICMP error about a living flow, by somebody on either side, or an echo request.
     fn message(&mut self, pair: &Pair) -> Vec<u8> {
-        let v6 = pair.vip.is_ipv6();
         let random = &mut self.random;
-        let (to, about, stranger) = match pair.egress {
-            Some(egress) if random.once_in(2) => (egress, pair.endpoint, if v6 { "2001:db8:b::ff" } else { "10.0.0.254" }),
-            _ => (pair.vip, pair.client, if v6 { "2001:db8:c::ff" } else { "192.0.2.254" }),
+        let (to, about, strangers) = match pair.egress {
+            Some(egress) if random.once_in(2) => (egress, pair.endpoint, ["10.0.0.254", "2001:db8:b::ff"]),
+            _ => (pair.vip, pair.client, ["192.0.2.254", "2001:db8:c::ff"]),
         };
+        let v6 = to.is_ipv6();
+        let stranger = strangers[usize::from(v6)];
         let proto = if pair.protocol == UDP { "udp" } else { "tcp" };
         let mut quote = Packet { proto: proto.to_owned(), flags: "A".to_owned(), ..Packet::default() };
         (quote.src, quote.dst) = (Some(to.to_string()), about.to_string());

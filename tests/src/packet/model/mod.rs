@@ -8,6 +8,7 @@
 //! Reading order: [`site`] (a world), [`segment`] (bytes), [`pair`] (life of flows), [`mod@sip`] (the keyed hash), and the order of
 //! things here.
 
+mod across;
 pub mod icmp;
 pub mod link;
 pub mod pair;
@@ -30,6 +31,7 @@ use ga_common::abi::{
 };
 
 use self::{
+    across::identified,
     icmp::Message,
     pair::{Alive, Pair, Way},
     refusal::refusal,
@@ -220,6 +222,9 @@ impl Model {
         if alive == Alive::No || alive == Alive::Barely && passed(Pass::IcmpUnknown).is_ok() {
             return passed(Pass::IcmpUnknown);
         }
+        if pair.client.is_ipv4() != pair.endpoint.is_ipv4() {
+            return self.message_across(&pair, way, frame, seen);
+        }
         let dropped = |reason| unsent(Fate::Drop(reason, self.owner(&pair)), frame, seen);
         if place.ttl <= 1 {
             return dropped(Drop::TtlExpired);
@@ -265,6 +270,35 @@ impl Model {
         Ok(())
     }
 
+    /// An error about a pair between families. What it is translated to the corpus says, type by type; here it goes the right way, or
+    /// nowhere for a reason that there is.
+    fn message_across(&mut self, pair: &Pair, way: Way, frame: &[u8], seen: &Seen) -> anyhow::Result<()> {
+        let owner = self.owner(pair);
+        let reasons = [Drop::TtlExpired, Drop::NoNextHop, Drop::Malformed];
+        match seen.action {
+            Action::Pass(Pass::IcmpUnknown) => unchanged(frame, seen),
+            Action::Drop(reason, id) if reasons.contains(&reason) && id == owner => unchanged(frame, seen),
+            Action::Tx | Action::Redirect => {
+                let (to, ifindex) = match way {
+                    Way::Back => (pair.client.ip(), INGRESS),
+                    Way::There => (pair.endpoint.ip(), self.site.hops.get(&pair.id).map_or(0, |hop| hop.ifindex)),
+                };
+                let at = link::tags(&seen.bytes).1 + 2;
+                let dst = seen.bytes.get(at..).filter(|ip| ip.len() >= 40).map(|ip| match ip[0] >> 4 {
+                    4 => segment::ip_at(ip, 16, true),
+                    _ => segment::ip_at(ip, 24, false),
+                });
+                ensure!(dst == Some(to), "an error about {pair:?} goes to {dst:?}");
+                ensure!(seen.ifindex.is_none_or(|seen| seen == ifindex), "sent by interface {:?}, not {ifindex}", seen.ifindex);
+                self.count(pair.id, way, frame.len());
+                Ok(())
+            }
+            Action::Pass(_) | Action::Drop(..) | Action::Refuse(..) => {
+                bail!("an error about a pair between families: {:?}", seen.action)
+            }
+        }
+    }
+
     fn ask(&mut self, segment: &Segment) {
         let service = self.site.services.get(&(segment.dst.ip(), segment.protocol, segment.dst.port()));
         if let Some((id, _)) = service.filter(|(id, _)| self.site.listeners.get(id).is_some_and(|it| it.admits > 0)) {
@@ -292,8 +326,10 @@ impl Model {
             return (Expected::Not(Fate::Drop(Drop::TtlExpired, listener)), None);
         }
         let is_udp = segment.protocol != TCP;
+        // A pair between families stays with its endpoint.
+        let may_move = pair.client.is_ipv4() == pair.endpoint.is_ipv4();
         let asks_again =
-            way == Way::There && (is_udp && pair.is_waiting() || opens(segment.flags) && pair.is_asked_again(now_ms));
+            may_move && way == Way::There && (is_udp && pair.is_waiting() || opens(segment.flags) && pair.is_asked_again(now_ms));
         if asks_again && pair.again {
             return (self.opening(segment, now_ms, Some(pair.id)), Some(id));
         }
@@ -413,9 +449,10 @@ impl Model {
                 if *way == Way::There && pair.egress.is_none() {
                     let egress = self.legal(segment, pair, ended, seen, now_ms)?;
                     let Some(hop) = self.site.hops.get(&pair.id) else { bail!("sent without a next hop") };
-                    return sent(&rewritten(frame, segment, egress, pair.endpoint, &out_by(hop)), away.ifindex, seen);
+                    let bytes = rewritten(frame, segment, egress, pair.endpoint, &out_by(hop));
+                    return translated(bytes, away.ifindex, pair, seen);
                 }
-                sent(&away.bytes, away.ifindex, seen)
+                translated(away.bytes.clone(), away.ifindex, pair, seen)
             }
             Expected::Opens(pair, hop) => match (seen.action, hop) {
                 (Action::Drop(Drop::FlowTableFull, _), _) => unchanged(frame, seen),
@@ -435,7 +472,7 @@ impl Model {
                         "NAT port {} in the place of the client's own, which is free",
                         egress.port()
                     );
-                    sent(&rewritten(frame, segment, egress, pair.endpoint, &out_by(hop)), hop.ifindex, seen)
+                    translated(rewritten(frame, segment, egress, pair.endpoint, &out_by(hop)), hop.ifindex, pair, seen)
                 }
             },
         }
@@ -603,6 +640,12 @@ fn out_by(hop: &Hop) -> Out {
 /// Back to where the client's packets come from.
 fn home(pair: &Pair) -> Out {
     Out { macs: [pair.macs[1], pair.macs[0]], vlans: pair.vlans.clone(), ifindex: INGRESS }
+}
+
+/// A packet of `pair` is sent as these `bytes`, but for what is the data path's to choose when it comes from the other family.
+fn translated(bytes: Vec<u8>, ifindex: u32, pair: &Pair, seen: &Seen) -> anyhow::Result<()> {
+    let is_across = pair.client.is_ipv4() != pair.endpoint.is_ipv4();
+    sent(&if is_across { identified(bytes, &seen.bytes) } else { bytes }, ifindex, seen)
 }
 
 fn unsent(fate: Fate, frame: &[u8], seen: &Seen) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ use ga_common::abi::{
 
 use super::{
     Fate,
+    across::crossed,
     link::{Vlans, retagged, tags, vlans},
     site::{Role, Site},
 };
@@ -64,6 +65,13 @@ pub struct Segment {
 pub const TCP: u8 = IpNumber::TCP.0;
 /// UDP's number.
 pub const UDP: u8 = IpNumber::UDP.0;
+
+impl Segment {
+    /// Offsets of the IP header, of the transport header, and of what is behind the packet.
+    pub(super) fn places(&self) -> (usize, usize, usize) {
+        (self.l3, self.l4, self.end)
+    }
+}
 
 /// Reads a frame; what is not for the stages behind has its fate already.
 pub fn read(frame: &[u8], site: &Site) -> Result<Segment, Fate> {
@@ -239,9 +247,15 @@ pub(super) fn ip_at(bytes: &[u8], at: usize, is_v4: bool) -> IpAddr {
 /// The ends of a sent frame that came in as `segment`; none when it has become too short.
 pub fn ends(frame: &[u8], segment: &Segment) -> Option<(SocketAddr, SocketAddr)> {
     let ip = frame.get(tags(frame).1 + 2..)?;
-    let header = segment.l4 - segment.l3;
+    let is_v4 = ip.first()? >> 4 == 4;
+    let header = if is_v4 == segment.dst.is_ipv4() {
+        segment.l4 - segment.l3
+    } else if is_v4 {
+        20
+    } else {
+        40
+    };
     let l4 = ip.get(header..header + 4)?;
-    let is_v4 = segment.dst.is_ipv4();
     let (src, dst) = if is_v4 { (12, 16) } else { (8, 24) };
     let (src, dst) = (ip_at(ip, src, is_v4), ip_at(ip, dst, is_v4));
     let port = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
@@ -260,8 +274,11 @@ pub struct Out {
 }
 
 /// The frame between new ends: new MAC addresses, the tags of its way, TTL one less, and checksums computed anew. A checksum that was wrong stays
-/// wrong by as much; a UDP checksum that is not there stays away (RFC 768).
+/// wrong by as much; a UDP checksum that is not there stays away (RFC 768). Between ends of the other family it is [`crossed`].
 pub fn rewritten(frame: &[u8], segment: &Segment, src: SocketAddr, dst: SocketAddr, way: &Out) -> Vec<u8> {
+    if src.is_ipv4() != segment.src.is_ipv4() {
+        return crossed(frame, segment, src, dst, way);
+    }
     let mut out = frame.to_vec();
     out[..6].copy_from_slice(&way.macs[0]);
     out[6..12].copy_from_slice(&way.macs[1]);
@@ -279,7 +296,7 @@ pub fn rewritten(frame: &[u8], segment: &Segment, src: SocketAddr, dst: SocketAd
             out[l3 + 8..l3 + 24].copy_from_slice(&src.octets());
             out[l3 + 24..l3 + 40].copy_from_slice(&dst.octets());
         }
-        // The model never mixes families: bytes that come out unlike anything are the loudest way to say so.
+        // Ends of two families: bytes that come out unlike anything are the loudest way to say so.
         _ => out.clear(),
     }
     if out.is_empty() {
