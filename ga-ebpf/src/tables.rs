@@ -8,6 +8,7 @@ use core::{
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns};
 use ga_common::{
     abi::{
+        active::Active,
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
         flow::{FlowSlot4, FlowSlot6, State, TICK_SHIFT},
@@ -19,14 +20,15 @@ use ga_common::{
     path::{
         acl,
         tables::{Direction, FlowMemory, Half, Scratch, Tables},
+        track::Tracked,
     },
     word::Word,
 };
 
 use crate::{
     apart::{
-        ga_acl, ga_claim4, ga_claim6, ga_elsewhere, ga_give_up4, ga_give_up6, ga_reuse4, ga_reuse6, ga_taken4, ga_taken6,
-        ga_unreachable4, ga_unreachable6,
+        ga_acl, ga_claim4, ga_claim6, ga_elsewhere, ga_give_up4, ga_give_up6, ga_remember4, ga_remember6, ga_reuse4, ga_reuse6,
+        ga_taken4, ga_taken6, ga_track4, ga_track6, ga_unreachable4, ga_unreachable6,
     },
     maps,
 };
@@ -79,6 +81,16 @@ impl FlowMemory<1, 6> for KernelTables {
     }
 
     #[inline(always)]
+    fn tracked(&self) -> Tracked {
+        Tracked(black_box(ga_track4()))
+    }
+
+    #[inline(always)]
+    fn remember(&self) {
+        black_box(ga_remember4());
+    }
+
+    #[inline(always)]
     fn taken(&self, _room: &Scratch<1>, which: Half, hash: u64, mine: u32) -> u32 {
         black_box(ga_taken4((which == Half::Return).into(), hash, mine))
     }
@@ -126,6 +138,16 @@ impl FlowMemory<4, 14> for KernelTables {
     #[inline(always)]
     fn is_unreachable(&self, index: u32, state: State) -> bool {
         black_box(ga_unreachable6(index, state.0)) != 0
+    }
+
+    #[inline(always)]
+    fn tracked(&self) -> Tracked {
+        Tracked(black_box(ga_track6()))
+    }
+
+    #[inline(always)]
+    fn remember(&self) {
+        black_box(ga_remember6());
     }
 
     #[inline(always)]
@@ -181,8 +203,13 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn active(&self, listener: ListenerId, family: Family) -> TableId {
-        TableId(maps::ACTIVE.get(family.active_index(listener)).copied().unwrap_or(0))
+    fn active(&self, listener: ListenerId, family: Family) -> Active {
+        Active(maps::ACTIVE.get(family.active_index(listener)).copied().unwrap_or(0))
+    }
+
+    #[inline(always)]
+    fn note(&self, index: u32) -> Option<&Word> {
+        maps::SYNS.get(index)
     }
 
     #[inline(always)]

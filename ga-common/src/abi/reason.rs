@@ -75,6 +75,7 @@ reasons! {
         PortReused = "port_reused", "the NAT port of a closed or never answered flow was given to a new one";
         Evicted = "evicted", "a closed or never answered flow made room for a new one";
         EndpointFailed = "endpoint_failed", "an endpoint did not answer a flow or could not be reached";
+        Untracked = "untracked", "a flow whose slot has another endpoint now found no room in flow memory, and is known by the table before only";
         ClientMoved = "client_moved", "a client's packets came from another router or interface: replies follow";
     }
 }

@@ -20,6 +20,7 @@ pub mod select;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub mod track;
 pub mod verdict;
 
 use self::{

@@ -9,6 +9,7 @@ use std::{
 };
 
 use ga_common::abi::{
+    active::{Active, Before},
     entry::{Endpoint, Listener as ListenerEntry},
     id::{EndpointId, Generation, ListenerId, TableId},
     limits::{MAX_ADDRESSES, MAX_SERVICES, MAX_TABLES, TABLE_SIZE},
@@ -248,7 +249,7 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
                 missing += 1;
                 continue;
             };
-            target.active.insert((view.id, family), id);
+            target.active.insert((view.id, family), Active::of(id, Before::Same));
             target.tables.extend(info.map(|info| (id, info)));
             groups::note_shares(view, family, |claim| selection.fraction(claim));
             view.tables.insert(family, TableView { id, digest, selection });
@@ -266,13 +267,13 @@ fn kept(
     selection: &Selection,
     owners: &Owners,
 ) -> Option<(TableId, TableInfo)> {
-    let id = running.active.get(&(listener, family))?;
-    let info = running.tables.get(id).filter(|info| info.digest == digest)?;
+    let id = running.active.get(&(listener, family))?.table();
+    let info = running.tables.get(&id).filter(|info| info.digest == digest)?;
     let same = |claim: u64| {
         let (id, identity) = owners[&claim];
         running.endpoints.get(&id).is_some_and(|entry| entry.identity == identity)
     };
-    selection.candidates().iter().all(|candidate| same(candidate.identity)).then(|| (*id, info.clone()))
+    selection.candidates().iter().all(|candidate| same(candidate.identity)).then(|| (id, info.clone()))
 }
 
 fn filled(selection: &Selection, digest: u64, owners: &Owners, size: usize) -> TableInfo {

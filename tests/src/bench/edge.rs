@@ -14,6 +14,7 @@ use ga::{
 };
 use ga_common::{
     abi::{
+        active::{Active, Before},
         entry::{Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, mapped},
         family::Family,
         flow::{Flow, FlowSlot, State, unpack4, unpack6},
@@ -243,9 +244,9 @@ fn steps() -> Vec<Step> {
         let id = TableId(u32::from(nth) + 1);
         let slots = (0..TABLE_SIZE).map(|slot| EndpointId(first + slot as u16 % ENDPOINTS)).collect();
         steps.push(Step::FillTable { id, digest: u64::from(nth) + 1, slots });
-        steps.push(Step::Activate { listener, family, table: id });
+        steps.push(Step::Activate { listener, family, active: Active::of(id, Before::Same) });
     }
-    steps.push(Step::Activate { listener: guarded, family: Family::V4, table: TableId(1) });
+    steps.push(Step::Activate { listener: guarded, family: Family::V4, active: Active::of(TableId(1), Before::Same) });
     for addr in [vip4, vip6] {
         for (protocol, port, listener) in [(TCP, PORT, tcp), (UDP, PORT, udp), (TCP, GUARDED, guarded)] {
             let key = ServiceKey { addr, port: port.to_be_bytes(), protocol, pad: 0 };
