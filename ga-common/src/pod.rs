@@ -1,5 +1,6 @@
 //! Leave for aya to copy the map types byte by byte.
 
+use crate::abi::custom::Mapping;
 use crate::abi::entry::{Address, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings};
 use crate::abi::id::EndpointId;
 use crate::abi::sheet::{Borders4, Borders6};
@@ -24,6 +25,7 @@ pod!(
     EndpointId,
     Hop,
     Listener,
+    Mapping,
     Seen,
     Service,
     ServiceKey,

@@ -1,14 +1,16 @@
 //! The tables and frames of a packet's way in ordinary memory: tests, fuzzing and explanations run what the kernel runs.
 
 use std::{
+    boxed::Box,
     cell::{Cell, RefCell, RefMut},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
 
 use crate::{
     abi::{
         active::Active,
+        custom::Mapping,
         entry::{Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
         filter,
@@ -97,6 +99,12 @@ pub struct Sim {
     pub acls4: BTreeMap<u32, Box<Borders4>>,
     /// IPv6 access lists.
     pub acls6: BTreeMap<u32, Box<Borders6>>,
+    /// Sheets of custom routing.
+    pub mappings: BTreeMap<u32, Box<Mapping>>,
+    /// Next hops of hosts behind custom routing.
+    pub hosts: BTreeMap<[u8; 4], Hop>,
+    /// Hosts whose next hop was asked for.
+    pub wanted: RefCell<BTreeSet<[u8; 4]>>,
     /// Next hops.
     pub hops: BTreeMap<EndpointId, Hop>,
     /// IPv4 flows.
@@ -149,6 +157,9 @@ impl Sim {
             egress: BTreeMap::new(),
             acls4: BTreeMap::new(),
             acls6: BTreeMap::new(),
+            mappings: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            wanted: RefCell::default(),
             hops: BTreeMap::new(),
             flows4: (0..slots).map(|_| FlowSlot4::free()).collect(),
             flows6: (0..slots).map(|_| FlowSlot6::free()).collect(),
@@ -290,6 +301,20 @@ impl Tables for Sim {
 
     fn acl6(&self, number: u32) -> Option<&Borders6> {
         self.acls6.get(&number).map(|list| &**list)
+    }
+
+    fn mapping(&self, number: u32) -> Option<&Mapping> {
+        self.mappings.get(&number).map(|mapping| &**mapping)
+    }
+
+    fn host(&self, address: [u8; 4]) -> Option<&Hop> {
+        self.hosts.get(&address).filter(|hop| hop.ifindex != 0)
+    }
+
+    fn want(&self, address: [u8; 4]) {
+        if !self.hosts.contains_key(&address) && self.wanted.borrow_mut().insert(address) {
+            self.count_event(Event::HostWanted);
+        }
     }
 
     fn hop(&self, id: EndpointId) -> Option<&Hop> {

@@ -313,3 +313,10 @@ pub(crate) extern "C" fn ga_sum(ctx: *mut xdp_md, offset: u32, length: u32) -> u
 pub(crate) extern "C" fn ga_acl(word: u32, high: u64, low: u64) -> u32 {
     path::acl::denies_halves(&KernelTables, word, high, low).into()
 }
+
+/// [`path::custom::find`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_custom(number: u32, port: u32, protocol: u32) -> u64 {
+    path::custom::find(&KernelTables, number, port, protocol).0
+}

@@ -1,19 +1,20 @@
 //! The maps, by name. Sizes of the flow tables are set when the object is loaded.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     macros::btf_map,
 };
 use ga_common::{
     abi::{
+        custom::Mapping,
         entry::{
             Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, SelectionTable, Service, ServiceKey, Settings,
         },
         flow::{FlowSlot4, FlowSlot6},
         limits::{
-            DIRECT_WORDS, FILTER_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_ENDPOINTS, MAX_HOPS, MAX_INSTANCES, MAX_LISTENERS,
-            MAX_SERVICES, MAX_TABLES, NOTES,
+            DIRECT_WORDS, FILTER_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_CUSTOM, MAX_ENDPOINTS, MAX_HOPS, MAX_HOSTS, MAX_INSTANCES,
+            MAX_LISTENERS, MAX_SERVICES, MAX_TABLES, NOTES,
         },
         reason::{Drop, Event, Pass},
         sheet::{Borders4, Borders6},
@@ -50,9 +51,15 @@ pub(crate) static DIGESTS: Array<u64, { MAX_TABLES as usize }> = Array::new();
 pub(crate) static ACLS4: ArrayOfMaps<Array<Borders4, 1>, { MAX_ACLS as usize }> = ArrayOfMaps::new();
 #[btf_map]
 pub(crate) static ACLS6: ArrayOfMaps<Array<Borders6, 1>, { MAX_ACLS as usize }> = ArrayOfMaps::new();
-/// Digest of each access list: those of IPv4, then those of IPv6.
+/// Sheets of custom routing; number 0 is nobody's.
 #[btf_map]
-pub(crate) static ACL_DIGESTS: Array<u64, { MAX_ACLS as usize * 2 }> = Array::new();
+pub(crate) static MAPPINGS: ArrayOfMaps<Array<Mapping, 1>, { MAX_CUSTOM as usize }> = ArrayOfMaps::new();
+/// Digest of each sheet: IPv4 access lists, IPv6 access lists, custom routing.
+#[btf_map]
+pub(crate) static SHEET_DIGESTS: Array<u64, { MAX_ACLS as usize * 3 }> = Array::new();
+/// Next hops of hosts behind custom routing; an entry without an interface asks for one.
+#[btf_map]
+pub(crate) static HOSTS: HashMap<[u8; 4], Hop, { MAX_HOSTS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 #[btf_map]
 pub(crate) static ENDPOINTS: Array<Endpoint, { MAX_ENDPOINTS as usize }> = Array::new();
 /// Next hop of each endpoint: one aligned word.

@@ -5,10 +5,14 @@ use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xor},
 };
 
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
+};
 use ga_common::{
     abi::{
         active::Active,
+        custom::{Found, Mapping},
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
         flow::{FlowSlot4, FlowSlot6, State, TICK_SHIFT},
@@ -27,8 +31,8 @@ use ga_common::{
 
 use crate::{
     apart::{
-        ga_acl, ga_claim4, ga_claim6, ga_elsewhere, ga_give_up4, ga_give_up6, ga_remember4, ga_remember6, ga_reuse4, ga_reuse6,
-        ga_taken4, ga_taken6, ga_track4, ga_track6, ga_unreachable4, ga_unreachable6,
+        ga_acl, ga_claim4, ga_claim6, ga_custom, ga_elsewhere, ga_give_up4, ga_give_up6, ga_remember4, ga_remember6, ga_reuse4,
+        ga_reuse6, ga_taken4, ga_taken6, ga_track4, ga_track6, ga_unreachable4, ga_unreachable6,
     },
     maps,
 };
@@ -243,6 +247,30 @@ impl Tables for KernelTables {
     fn denies(&self, word: u32, source: &AddressKey) -> bool {
         let [high, low] = acl::halves(source);
         black_box(ga_acl(word, high, low)) != 0
+    }
+
+    #[inline(always)]
+    fn mapping(&self, number: u32) -> Option<&Mapping> {
+        maps::MAPPINGS.get_value(number, &0)
+    }
+
+    #[inline(always)]
+    fn leads(&self, number: u32, port: u32, protocol: u32) -> Found {
+        Found(black_box(ga_custom(number, port, protocol)))
+    }
+
+    #[inline(always)]
+    fn host(&self, address: [u8; 4]) -> Option<&Hop> {
+        // SAFETY: an entry is replaced as a whole, and the old one is kept until this program is done (RCU).
+        unsafe { maps::HOSTS.get(&address) }.filter(|hop| hop.ifindex != 0)
+    }
+
+    #[inline(always)]
+    fn want(&self, address: [u8; 4]) {
+        let is_new = maps::HOSTS.insert(&address, &Hop::default(), u64::from(BPF_NOEXIST)).is_ok();
+        if is_new {
+            self.count_event(Event::HostWanted);
+        }
     }
 
     #[inline(always)]

@@ -15,6 +15,7 @@ use aya_ebpf::{
 use ga_common::{
     abi::{
         active::Active,
+        custom::Found,
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
         flow::{FlowSlot4, FlowSlot6, State},
@@ -419,6 +420,17 @@ impl Tables for TraceTables {
     #[inline(always)]
     fn denies(&self, word: u32, source: &AddressKey) -> bool {
         KernelTables.denies(word, source)
+    }
+
+    #[inline(always)]
+    fn leads(&self, number: u32, port: u32, protocol: u32) -> Found {
+        KernelTables.leads(number, port, protocol)
+    }
+
+    #[inline(always)]
+    fn host(&self, address: [u8; 4]) -> Option<&Hop> {
+        // SAFETY: an entry is replaced as a whole, and the old one is kept until this program is done (RCU).
+        unsafe { maps::HOSTS.get(&address) }.filter(|hop| hop.ifindex != 0)
     }
 
     #[inline(always)]

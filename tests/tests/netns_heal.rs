@@ -18,6 +18,7 @@ use aya::{
 };
 use ga::status::{NextHop, Status};
 use ga_common::abi::{
+    custom::Mapping,
     entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, SelectionTable, Service, ServiceKey, Settings},
     filter,
     id::EndpointId,
@@ -452,6 +453,7 @@ fn held(lab: &Lab) -> Result<BTreeMap<&'static str, String>> {
             "TABLES" => inner::<SelectionTable>(lab, name)?,
             "ACLS4" => inner::<Borders4>(lab, name)?,
             "ACLS6" => inner::<Borders6>(lab, name)?,
+            "MAPPINGS" => inner::<Mapping>(lab, name)?,
             _ => {
                 let pin = lab.pin_dir.join("maps").join(name).display().to_string();
                 let dump = lab.edge.read(&["bpftool", "-j", "map", "dump", "pinned", &pin])?;
@@ -502,11 +504,12 @@ fn spoil(lab: &Lab, name: &str) -> Result<u64> {
             let mut list: Array<_, Borders4> = Array::try_from(Map::Array(MapData::from_id(list)?))?;
             list.set(0, Borders4::NONE, 0)?;
         }
-        "ACLS6" => {
-            let pin = lab.pin_dir.join("maps/ACLS6").display().to_string();
+        "ACLS6" | "MAPPINGS" => {
+            let pin = lab.pin_dir.join("maps").join(name).display().to_string();
             lab.edge.run(&["bpftool", "map", "delete", "pinned", &pin, "key", "1", "0", "0", "0"])?;
         }
-        "ACL_DIGESTS" => change::<u64>(lab, name, 7, |digest| *digest ^= 1)?,
+        "HOSTS" => table::<[u8; 4], Hop>(lab, name)?.insert([10, 7, 0, 1], Hop { ifindex: 7, ..Hop::default() }, 0)?,
+        "SHEET_DIGESTS" => change::<u64>(lab, name, 7, |digest| *digest ^= 1)?,
         "LISTENERS" => change::<Listener>(lab, name, 0, |listener| listener.flags = 0)?,
         "ACTIVE" => change::<u32>(lab, name, 1, |table| *table = 0)?,
         "DIGESTS" => change::<u64>(lab, name, 4, |digest| *digest ^= 1)?,
@@ -564,7 +567,12 @@ fn spoilt_maps_are_put_right() -> Result<()> {
         .map(|(name, entry)| format!("\n[[acl]]\nname = \"{name}\"\nentries = [\"{entry}\"]\n"))
         .concat();
     let acl = "acl = { mode = \"white\", lists = [\"all4\", \"all6\"] }";
-    let text = text(&lab, &[255, 100]) + &Lab::listener("spare", "tcp", "81", &[0, 0, 255], acl) + &lists;
+    let rooms = "
+        [[instance]]\nid = \"play\"\nvips = [\"198.51.100.77\"]\negress_ips = [\"203.0.113.77\"]
+        [[instance.listener]]\nname = \"rooms\"\ntype = \"custom_routing\"\nports = \"101~116\"
+        [[instance.listener.custom_group]]\nregion = \"eu\"\ndestinations = [{ ports = \"81\", protocols = [\"tcp\"] }]
+        [[instance.listener.custom_group.endpoint]]\ncidr = \"10.7.0.0/28\"\n";
+    let text = text(&lab, &[255, 100]) + &Lab::listener("spare", "tcp", "81", &[0, 0, 255], acl) + rooms + &lists;
     let agent = start(&lab, &text)?;
     forwards(&lab)?;
     let right = held(&lab)?;

@@ -35,7 +35,7 @@ pub const fn key([high, low]: [u64; 2]) -> AddressKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Address {
-    /// [`Address::VIP`] and [`Address::EGRESS`].
+    /// [`Address::VIP`], [`Address::EGRESS`] and [`Address::CUSTOM`].
     pub roles: u8,
     /// Protocols that have a listener on this VIP: [`Address::TCP`], [`Address::UDP`].
     pub protocols: u8,
@@ -48,6 +48,8 @@ impl Address {
     pub const VIP: u8 = 1;
     /// Endpoints answer to it.
     pub const EGRESS: u8 = 2;
+    /// Ports without a service are asked for in the instance's custom routing.
+    pub const CUSTOM: u8 = 4;
     /// Some TCP port of this VIP has a listener.
     pub const TCP: u8 = 1;
     /// Some UDP port of this VIP has a listener.
@@ -110,6 +112,8 @@ impl Listener {
     pub const SOURCE_IP: u32 = 1;
     /// The entry belongs to the running plan.
     pub const IN_USE: u32 = 2;
+    /// Custom routing: the port says which host, and hosts have their own next hops.
+    pub const CUSTOM: u32 = 1 << 31;
     /// Packets go to the endpoint's MAC address as they came, and endpoints, which have the VIP too, answer clients themselves.
     pub const L2: u32 = 1 << 16;
     /// Packets go to the endpoint within an IP packet (RFC 2003, RFC 2473, RFC 4213); it answers clients itself.
@@ -122,7 +126,7 @@ impl Listener {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where it is.
+    /// Where it is; all zero for a subnet, whose hosts are elsewhere each.
     pub addr: AddressKey,
     /// Whose endpoint it is.
     pub listener: ListenerId,
@@ -155,8 +159,8 @@ pub struct Egress {
     pub count4: u16,
     /// How many of `v6` are set.
     pub count6: u16,
-    /// Zero.
-    pub pad: u32,
+    /// Number of the instance's sheet of custom routing; 0 is none.
+    pub custom: u32,
     /// IPv4 addresses.
     pub v4: [[u8; 4]; MAX_EGRESS],
     /// IPv6 addresses.

@@ -31,6 +31,16 @@ pub const MAX_TABLES: u32 = 8_192;
 /// 140 kB each for IPv4, 560 kB for IPv6.
 pub const MAX_ACLS: u32 = 512;
 
+/// Sheets of custom routing in use or being filled, the explicit empty one included. 8 bytes each, plus the sheets themselves: 70 kB
+/// each, however many ports they map.
+pub const MAX_CUSTOM: u32 = 128;
+
+/// Hosts behind custom routing whose next hop is known or wanted. About 72 bytes each that is.
+pub const MAX_HOSTS: u32 = 16_384;
+
+/// Seconds a UDP flow of custom routing is remembered without packets.
+pub const CUSTOM_UDP_TIMEOUT_S: u16 = 20;
+
 /// Distinct next hops (interface, MAC pair and VLAN tags). 20 bytes each.
 pub const MAX_HOPS: u32 = 4_096;
 

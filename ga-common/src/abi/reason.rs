@@ -51,6 +51,7 @@ reasons! {
         ExtHeaders = "ext_headers", "more or longer IPv6 extension headers than are walked over";
         Unreachable = "unreachable", "says that an endpoint cannot be reached, of a connection that is tried with another one";
         Acl = "acl", "the listener's access lists do not let this source in";
+        CustomDenied = "custom_denied", "the policy of the subnet behind this port does not let packets reach the host";
         NotReady = "not_ready", "the settings map is not filled yet";
     }
 }
@@ -74,6 +75,7 @@ reasons! {
         PortRetry = "port_retry", "a drawn NAT port was taken, and another one was tried";
         PortReused = "port_reused", "the NAT port of a closed or never answered flow was given to a new one";
         Evicted = "evicted", "a closed or never answered flow made room for a new one";
+        HostWanted = "host_wanted", "a packet for a host behind custom routing waits for its next hop to be found";
         EndpointFailed = "endpoint_failed", "an endpoint did not answer a flow or could not be reached";
         Untracked = "untracked", "a flow whose slot has another endpoint now found no room in flow memory, and is known by the table before only";
         ClientMoved = "client_moved", "a client's packets came from another router or interface: replies follow";

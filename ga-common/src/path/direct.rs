@@ -126,7 +126,7 @@ fn choose<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemor
     if active.before() != Before::Same {
         return asked;
     }
-    match select::named(tables, settings, room, active.table()) {
+    match select::named(tables, settings, room, listener.flags, active.table()) {
         Ok(endpoint) => {
             room.endpoint = endpoint;
             Outcome::UNKNOWN

@@ -140,7 +140,7 @@ fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables +
     room.from = if is_return {
         slot.client_way()
     } else {
-        let hop = tables.hop(meta.endpoint());
+        let hop = tables.hop(meta.endpoint()).or_else(|| A::host(tables, room.to.addrs));
         Way::by(hop.ok_or_else(|| Outcome::drop(Drop::NoNextHop, owner(tables, meta.endpoint())))?)
     };
     // What was copied counts only if the slot was the same flow's all the while.

@@ -7,6 +7,7 @@
 
 pub mod acl;
 pub mod cross;
+pub mod custom;
 pub mod direct;
 pub mod encap;
 pub mod explain;
@@ -33,7 +34,7 @@ use self::{
 };
 use crate::{
     abi::{
-        entry::{Address, ServiceKey, Settings},
+        entry::{Address, Listener, ServiceKey, Settings},
         flow::{Flow, Tuple, Way, mac, unpack_mac},
         id::{EndpointId, ListenerId},
         reason::{Drop, Pass},
@@ -182,9 +183,12 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
         }
     }
     let (endpoint, is_return) = (meta.endpoint(), flags & Flow::<K>::RETURN != 0);
-    let hop = if is_return { None } else { tables.hop(endpoint) };
+    let mut hop = if is_return { None } else { tables.hop(endpoint) };
     if hop.is_none() && !is_return {
-        return Outcome::drop(Drop::NoNextHop, owner(tables, endpoint));
+        hop = A::host(tables, slot.translation(packet.tuple.protocol).addrs);
+        if hop.is_none() {
+            return unreachable::<K, A, T>(tables, endpoint, &slot.translation(packet.tuple.protocol));
+        }
     }
     if A::rewrite(frame, packet.place, packet.tuple.protocol, slot).is_none() {
         return TRUNCATED;
@@ -252,12 +256,14 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     let [_, _, p0, p1] = room.packet.tuple.ports;
     let (addrs, protocol) = (room.packet.tuple.addrs, room.packet.tuple.protocol);
     room.key = ServiceKey { addr: A::destination(addrs), port: [p0, p1], protocol, pad: 0 };
-    let Some(service) = tables.service(&room.key) else {
-        return Outcome::pass(match tables.address(&room.key.addr) {
-            Some(address) if address.roles & Address::VIP != 0 => Pass::NoListener,
-            Some(_) => Pass::NoReturnFlow,
-            None => Pass::NotOurs,
-        });
+    let service = match tables.service(&room.key) {
+        Some(service) => service,
+        None => match tables.address(&room.key.addr) {
+            Some(address) if custom::serve::<K, A, T>(tables, address, room) => room.service,
+            Some(address) if address.roles & Address::VIP != 0 => return Outcome::pass(Pass::NoListener),
+            Some(_) => return Outcome::pass(Pass::NoReturnFlow),
+            None => return Outcome::pass(Pass::NotOurs),
+        },
     };
     tables.explain(|| Stage::service(service));
     let id = service.listener;
@@ -275,6 +281,9 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     if listener.acl != 0 && tables.denies(listener.acl, &room.key.addr) {
         tables.explain(|| Stage::denied(id));
         return Outcome::drop(Drop::Acl, id);
+    }
+    if listener.flags & Listener::CUSTOM != 0 && room.is_denied != 0 {
+        return Outcome::drop(Drop::CustomDenied, id);
     }
     if protocol == TCP && room.packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
         return Outcome::drop(Drop::NoFlow, id);
@@ -322,12 +331,15 @@ fn send<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + F
     tags: Tags,
 ) -> Outcome {
     let Some(room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
-    let hop = tables.hop(room.endpoint);
+    let hop = match tables.hop(room.endpoint) {
+        None => A::host(tables, room.to.addrs),
+        hop => hop,
+    };
     if !T::DRY {
         select::fill::<K, W, A, T>(tables, &room);
         tables.count_flow(room.endpoint);
     }
-    let Some(hop) = hop else { return Outcome::drop(Drop::NoNextHop, room.service.listener) };
+    let Some(hop) = hop else { return unreachable::<K, A, T>(tables, room.endpoint, &room.to) };
     if T::DRY {
         tell_rewritten(tables, &room.to);
     }
@@ -335,6 +347,16 @@ fn send<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + F
         return TRUNCATED;
     }
     depart(frame, tables, Leave { tags, way: Way::by(hop), endpoint: room.endpoint, direction: Direction::Forward })
+}
+
+/// No way is known to where a packet goes. For a host behind custom routing the agent is asked to find one.
+#[inline(never)]
+fn unreachable<const K: usize, A: Addresses<K>, T: Tables>(tables: &T, endpoint: EndpointId, to: &Tuple<K>) -> Outcome {
+    let id = owner(tables, endpoint);
+    if !T::DRY && tables.listener(id).is_some_and(|listener| listener.flags & Listener::CUSTOM != 0) {
+        A::want(tables, to.addrs);
+    }
+    Outcome::drop(Drop::NoNextHop, id)
 }
 
 /// The way back to where a packet came from.

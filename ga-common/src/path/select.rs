@@ -10,11 +10,14 @@ use super::{
 };
 use crate::{
     abi::{
-        entry::{AddressKey, Egress, Listener, Settings, mapped},
+        entry::{AddressKey, Egress, Hop, Listener, Settings, mapped},
         family::Family,
         flow::{Becomes, Flow, TICK_SHIFT, Tuple, pack4, pack6, unpack_mac, unpack4, unpack6},
         id::{EndpointId, ListenerId, TableId},
-        limits::{ADMISSION_TICKS, ELSEWHERE_TRIES, MAX_EGRESS, NAT_RETRIES, NAT_REUSING_RETRIES, SYN_TIMEOUT_S, TABLE_SIZE},
+        limits::{
+            ADMISSION_TICKS, CUSTOM_UDP_TIMEOUT_S, ELSEWHERE_TRIES, MAX_EGRESS, NAT_RETRIES, NAT_REUSING_RETRIES, SYN_TIMEOUT_S,
+            TABLE_SIZE,
+        },
         reason::{Drop, Event},
     },
     hash::{Sip, scale},
@@ -38,6 +41,10 @@ pub trait Addresses<const K: usize> {
     fn source(addrs: [u64; K]) -> AddressKey;
     /// The destination as map key.
     fn destination(addrs: [u64; K]) -> AddressKey;
+    /// How to get to the destination, if it is a host behind custom routing.
+    fn host<T: Tables>(tables: &T, addrs: [u64; K]) -> Option<&Hop>;
+    /// Asks how to get there.
+    fn want<T: Tables>(tables: &T, addrs: [u64; K]);
     /// The destination as map key, in words.
     fn destination_words(addrs: &[u64; K]) -> [u64; 2];
     /// Whether an answer may go there: not to "this network", loopback, multicast, reserved and broadcast addresses (RFC 1122
@@ -86,6 +93,16 @@ impl Addresses<1> for V4 {
     #[inline(always)]
     fn destination(addrs: [u64; 1]) -> AddressKey {
         mapped(unpack4(addrs).1)
+    }
+
+    #[inline(always)]
+    fn host<T: Tables>(tables: &T, addrs: [u64; 1]) -> Option<&Hop> {
+        tables.host(unpack4(addrs).1)
+    }
+
+    #[inline(always)]
+    fn want<T: Tables>(tables: &T, addrs: [u64; 1]) {
+        tables.want(unpack4(addrs).1);
     }
 
     #[inline(always)]
@@ -139,6 +156,14 @@ impl Addresses<4> for V6 {
     }
 
     #[inline(always)]
+    fn host<T: Tables>(_tables: &T, _addrs: [u64; 4]) -> Option<&Hop> {
+        None
+    }
+
+    #[inline(always)]
+    fn want<T: Tables>(_tables: &T, _addrs: [u64; 4]) {}
+
+    #[inline(always)]
     fn destination_words(addrs: &[u64; 4]) -> [u64; 2] {
         [addrs[2], addrs[3]]
     }
@@ -173,22 +198,28 @@ pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
     settings: &Settings,
     room: &Scratch<K>,
 ) -> Result<EndpointId, Drop> {
-    named(tables, settings, room, tables.active(room.service.listener, A::FAMILY).table())
+    let id = room.service.listener;
+    let flags = tables.listener(id).map_or(0, |listener| listener.flags);
+    // The port said which.
+    if flags & Listener::CUSTOM != 0 {
+        return Ok(room.endpoint);
+    }
+    named(tables, settings, room, flags, tables.active(id, A::FAMILY).table())
 }
 
-/// The endpoint that `table` names for a flow of the packet in `room`.
+/// The endpoint that `table` names for a flow of the packet in `room`, to a listener with these flags.
 #[inline(always)]
 pub(super) fn named<const K: usize, T: Tables>(
     tables: &T,
     settings: &Settings,
     room: &Scratch<K>,
+    flags: u32,
     table: TableId,
 ) -> Result<EndpointId, Drop> {
-    let id = room.service.listener;
     if table == TableId::EMPTY {
         return Err(Drop::NoEndpoint);
     }
-    let by_source = tables.listener(id).is_some_and(|listener| listener.flags & Listener::SOURCE_IP != 0);
+    let by_source = flags & Listener::SOURCE_IP != 0;
     let hash = if by_source { Sip::new(settings.seed).words(room.packet.tuple.addrs).finish() } else { room.hash };
     let slot = if room.avoid == EndpointId::NONE { place(hash) } else { tables.elsewhere(table, hash, room.avoid) };
     let chosen = tables.choose(table, slot);
@@ -240,7 +271,15 @@ pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
         return Err(Drop::NoEndpoint);
     }
     room.service.endpoint_port = to.port_of(room.service);
-    room.timeout_s = if room.packet.tuple.protocol == TCP { SYN_TIMEOUT_S } else { listener.idle_timeout_s };
+    let is_custom = listener.flags & Listener::CUSTOM != 0;
+    room.timeout_s = match (room.packet.tuple.protocol, is_custom) {
+        (TCP, _) => SYN_TIMEOUT_S,
+        (_, true) => CUSTOM_UDP_TIMEOUT_S,
+        (_, false) => listener.idle_timeout_s,
+    };
+    if !is_custom {
+        room.target = to.addr;
+    }
     (room.endpoint, room.instance) = (endpoint, listener.instance);
     let forward = FlowMemory::<K, W>::claim(tables, room.hash);
     if forward == NO_SLOT {
@@ -252,7 +291,7 @@ pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
         return Err(Drop::FlowTableFull);
     }
     room.forward = forward;
-    Ok(if parse::is_mapped(&to.addr) { Family::V4 } else { Family::V6 })
+    Ok(if parse::is_mapped(&room.target) { Family::V4 } else { Family::V6 })
 }
 
 /// Draws a NAT port that is free towards the endpoint in `room`, and claims the slot of the replies to it: the claim is the
@@ -310,9 +349,7 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     settings: &Settings,
     room: &mut Scratch<K>,
 ) -> Result<u32, Drop> {
-    let (Some(to), Some(egress)) = (tables.endpoint(room.endpoint), tables.egress(room.instance)) else {
-        return Err(Drop::NoEgress);
-    };
+    let Some(egress) = tables.egress(room.instance) else { return Err(Drop::NoEgress) };
     let [c0, c1, ..] = room.packet.tuple.ports;
     let mut draw = room.hash as u32;
     // The client's own port first (RFC 4787 section 4.2.1), whatever CPU this is: a client that comes again from a port meets what
@@ -320,7 +357,7 @@ fn claim_reply<const K: usize, const W: usize, A: Addresses<K>, T: Tables + Flow
     let mut port = own_port(settings, u16::from_be_bytes([c0, c1]));
     // Counted in 64 bits: the verifier loses sight of a narrower counter that waits on the stack.
     for attempt in 0..u64::from(NAT_RETRIES) {
-        let Some(addrs) = A::reply(&to.addr, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
+        let Some(addrs) = A::reply(&room.target, egress, draw.rotate_left(16)) else { return Err(Drop::NoEgress) };
         let [p0, p1] = port.unwrap_or_else(|| nat_port(settings, tables.cpu(), draw)).to_be_bytes();
         let [e0, e1] = room.service.endpoint_port;
         room.reply = Tuple { addrs, ports: [e0, e1, p0, p1], protocol: room.packet.tuple.protocol };

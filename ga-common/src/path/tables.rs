@@ -4,6 +4,7 @@ use core::ops::DerefMut;
 
 use crate::abi::{
     active::Active,
+    custom::{Found, Mapping},
     entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
     family::Family,
     flow::{FlowSlot, State, Tuple, Way},
@@ -16,6 +17,7 @@ use crate::word::Word;
 use super::{
     acl,
     cross::icmp::Report,
+    custom,
     explain::Stage,
     flow::{self, NO_SLOT, News},
     parse::{Parsed, Place},
@@ -64,6 +66,10 @@ pub struct Scratch<const K: usize> {
     pub timeout_s: u16,
     /// What the packet says of its flow.
     pub news: News,
+    /// Where the endpoint is.
+    pub target: AddressKey,
+    /// Custom routing leads to a host that must not be reached.
+    pub is_denied: u32,
     /// What an ICMP error of the other family becomes.
     pub report: Report,
 }
@@ -105,6 +111,8 @@ impl<const K: usize> Scratch<K> {
             back: NO_SLOT,
             timeout_s: 0,
             news: News { flags: 0, seq: 0 },
+            target: [0; 16],
+            is_denied: 0,
             report: Report::NONE,
         }
     }
@@ -255,6 +263,24 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     fn denies(&self, word: u32, source: &AddressKey) -> bool {
         acl::denies(self, word, source)
     }
+    /// A sheet of custom routing.
+    #[inline(always)]
+    fn mapping(&self, _number: u32) -> Option<&Mapping> {
+        None
+    }
+    /// Where a port leads by a sheet of custom routing. Rare, so the kernel has it apart.
+    #[inline(always)]
+    fn leads(&self, number: u32, port: u32, protocol: u32) -> Found {
+        custom::find(self, number, port, protocol)
+    }
+    /// How to get to a host behind custom routing; none while that is not known.
+    #[inline(always)]
+    fn host(&self, _address: [u8; 4]) -> Option<&Hop> {
+        None
+    }
+    /// Asks the agent how to get to a host behind custom routing.
+    #[inline(always)]
+    fn want(&self, _address: [u8; 4]) {}
     /// How to get to an endpoint; none while its neighbour is unknown.
     fn hop(&self, id: EndpointId) -> Option<&Hop>;
     /// Whether this CPU may open one more flow of a listener now, of `allowed` in [`ADMISSION_TICKS`](crate::abi::limits::ADMISSION_TICKS).

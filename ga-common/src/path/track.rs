@@ -98,9 +98,10 @@ pub fn choose<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tabl
     };
     let room = &mut *room;
     let (id, family) = (room.service.listener, if K == 1 { Family::V4 } else { Family::V6 });
+    let flags = tables.listener(id).map_or(0, |listener| listener.flags);
     // One look at the word: both tables are those of the same moment.
     let active = tables.active(id, family);
-    let owner = select::named(tables, settings, room, active.table()).unwrap_or(EndpointId::NONE);
+    let owner = select::named(tables, settings, room, flags, active.table()).unwrap_or(EndpointId::NONE);
     let (hash, seq) = (room.hash, room.news.seq);
     let is_tcp = room.packet.tuple.protocol == TCP;
     // An ICMP error is about a flow, and says nothing of how it goes on.
@@ -116,7 +117,7 @@ pub fn choose<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tabl
     }
     let before = match active.before() {
         Before::Same | Before::Remembered => EndpointId::NONE,
-        Before::Table(table) => select::named(tables, settings, room, table).unwrap_or(EndpointId::NONE),
+        Before::Table(table) => select::named(tables, settings, room, flags, table).unwrap_or(EndpointId::NONE),
     };
     let before = if is_there(tables, before, id, is_tcp) { before } else { owner };
     let noted = match tables.note(Note::index(hash)) {

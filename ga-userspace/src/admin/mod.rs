@@ -5,6 +5,7 @@
 //! | `GET /v1/status` | | [`Status`](crate::status::Status) |
 //! | `GET /v1/drops` | | [`Drops`](crate::status::Drops) |
 //! | `POST /v1/plan` | `{"file", "text"}` | [`Planned`](crate::status::Planned); changes nothing |
+//! | `POST /v1/mappings` | [`MappingQuery`](crate::status::MappingQuery) | [`MappingList`](crate::status::MappingList); changes nothing |
 //! | `POST /v1/flows` | [`FlowQuery`](crate::status::FlowQuery) | [`FlowList`](crate::status::FlowList); changes nothing |
 //! | `POST /v1/reload` | | [`Reloaded`](crate::status::Reloaded), when live |
 //! | `POST /v1/endpoints/drain` | `{"selector"}` | [`EndpointChange`](crate::status::EndpointChange), when live |

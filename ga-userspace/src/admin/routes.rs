@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 use super::access::{Access, Patience};
 use crate::status::{
-    Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status, Trace,
-    TraceOrder, WatchLine, WatchOrder,
+    Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, MappingList, MappingQuery, Planned, Refusal, Reloaded,
+    Selector, Status, Trace, TraceOrder, WatchLine, WatchOrder,
 };
 
 /// Bytes a body may have: a configuration is far smaller.
@@ -57,6 +57,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/v1/drops", get(drops))
         .route("/v1/plan", post(plan))
         .route("/v1/flows", post(flows))
+        .route("/v1/mappings", post(mappings))
         .route("/v1/trace", post(trace))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -141,6 +142,13 @@ async fn plan(State(handle): State<Handle>, body: Bytes) -> Answer<Planned> {
 async fn flows(State(handle): State<Handle>, body: Bytes) -> Answer<FlowList> {
     Answer(match parse::<FlowQuery>(&body) {
         Ok(query) => handle.flows(query).await,
+        Err(refusal) => Err(refusal),
+    })
+}
+
+async fn mappings(State(handle): State<Handle>, body: Bytes) -> Answer<MappingList> {
+    Answer(match parse::<MappingQuery>(&body) {
+        Ok(query) => handle.mappings(query).await,
         Err(refusal) => Err(refusal),
     })
 }

@@ -117,6 +117,7 @@ mod tests {
                 Request::Flows { query, reply } => {
                     reply.send(Ok(FlowList { matched: u64::from(query.limit), ..FlowList::default() }));
                 }
+                Request::Mappings { reply, .. } => reply.send(Err(Refusal::new(Code::NotFound, "no such listener"))),
                 Request::Trace { reply, .. } => reply.send(Err(Refusal::new(Code::NotFound, "no such interface"))),
                 Request::Watch { order, reply } => {
                     let (tell, told) = mpsc::channel(8);

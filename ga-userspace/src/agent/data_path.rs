@@ -8,6 +8,7 @@ use std::{
 };
 
 use aya::Ebpf;
+use ga_common::abi::reason::Event;
 use tokio::time::sleep;
 
 use super::{
@@ -17,7 +18,7 @@ use super::{
     next_hops::NextHops,
 };
 use crate::{
-    maps::{self, Counters, Fixed, FlowTables, Hops, Idle, LiveFlows, Maps, Repairs},
+    maps::{self, Counters, Fixed, FlowTables, Hops, Hosts, Idle, LiveFlows, Maps, Repairs},
     model::Node,
     net::Net,
     plan::{self, Plan, State},
@@ -36,6 +37,8 @@ pub(super) struct DataPath {
     flows: Arc<FlowTables>,
     counters: Counters,
     running: State,
+    /// How often packets asked for hosts behind custom routing.
+    wanted: u64,
     /// Entries that were not what they should have been, by map.
     repaired: BTreeMap<&'static str, u64>,
 }
@@ -78,6 +81,8 @@ impl DataPath {
                     flows: Arc::new(flows),
                     counters,
                     running,
+                    // Whoever was asked for before is looked at once.
+                    wanted: u64::MAX,
                     repaired: maps::REPAIRED.map(|map| (map, 0)).into(),
                 })
             }
@@ -101,7 +106,7 @@ impl DataPath {
         }
         Ok(Opened {
             maps,
-            next_hops: NextHops::new(hops),
+            next_hops: NextHops::new(hops, Hosts::open(ebpf)?),
             flows: flow_tables(ebpf, adopted)?,
             counters: Counters::open(ebpf)?,
             running,
@@ -223,6 +228,16 @@ impl DataPath {
         if net.has_news() || !self.next_hops.is_settled() { self.follow(net, None).await } else { Ok(()) }
     }
 
+    /// Whether packets asked for hosts behind custom routing that nobody had asked for.
+    pub(super) fn is_asked_for_hosts(&mut self) -> Result<bool, Error> {
+        let wanted = self.counters.event(Event::HostWanted)?;
+        if wanted == self.wanted {
+            return Ok(false);
+        }
+        self.wanted = wanted;
+        Ok(self.next_hops.hosts().look()?)
+    }
+
     /// Follows until every endpoint is reachable or `patience` is over.
     pub(super) async fn resolve(&mut self, net: &mut Net, patience: Duration) -> Result<(), Error> {
         let start = Instant::now();
@@ -254,7 +269,7 @@ impl DataPath {
     /// applied: one task does both.
     pub(super) fn repair(&mut self, plan: &Plan) {
         let tables = self.maps.repair(&self.running, |id, digest| plan.slots(id, digest), |id| plan.sheets.get(&id).cloned());
-        let Repairs { entries, failed } = tables.and(self.next_hops.maps().repair());
+        let Repairs { entries, failed } = tables.and(self.next_hops.maps().repair()).and(self.next_hops.hosts().repair());
         for error in failed {
             tracing::error!("a map could not be compared or mended: {error}");
         }

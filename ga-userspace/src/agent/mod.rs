@@ -7,6 +7,7 @@ mod error;
 mod flows;
 mod gate;
 mod health;
+mod mappings;
 mod names;
 mod next_hops;
 mod overrides;
@@ -76,6 +77,8 @@ pub struct Options {
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often some of the neighbours in use are asked whether they are still there. Two rounds find one that is not.
 const ASK: Duration = Duration::from_millis(400);
+/// How often it is looked whether packets wait for hosts behind custom routing.
+const HOSTS: Duration = Duration::from_millis(50);
 /// How often the maps are compared with what they should hold, and everything that netlink reported with how it is.
 const REPAIR: Duration = Duration::from_secs(10);
 /// How long the start waits for neighbours to be resolved.
@@ -150,7 +153,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let metrics = listener.map(|listener| tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped))));
     tracing::info!(generation = agent.plan.generation.0, socket = %agent.options.admin_socket.display(), "ready");
 
-    let [mut sweep, mut ask, mut repair, mut look] = [SWEEP, ASK, REPAIR, LOOK].map(every);
+    let [mut sweep, mut ask, mut repair, mut look, mut hosts] = [SWEEP, ASK, REPAIR, LOOK, HOSTS].map(every);
     loop {
         select! {
             Some(request) = requests.recv() => agent.answer(request).await,
@@ -158,6 +161,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Some(_ended) = agent.tasks.join_next() => {}
             () = agent.resolver.changed() => agent.follow_names().await,
             report = agent.health.changed() => agent.judge(report).await,
+            _ = hosts.tick(), if agent.is_custom() => agent.look_for_hosts().await,
             () = agent.net.changed() => {
                 sleep(SETTLE).await;
                 agent.heal().await;
@@ -304,6 +308,7 @@ impl Agent {
                 reply.send(answer);
             }
             Request::Flows { query, reply } => self.list_flows(query, reply),
+            Request::Mappings { query, reply } => reply.send(mappings::list(&self.plan, &query)),
             Request::Trace { order, reply } => self.order_trace(order, reply),
             Request::Watch { order, reply } => self.order_watch(order, reply),
         }
@@ -470,6 +475,24 @@ impl Agent {
         self.data_path.keep_attached(&self.intent.node, &self.net).await;
         if let Err(error) = self.data_path.follow_news(&mut self.net).await {
             tracing::error!("next hops: {error}");
+        }
+    }
+
+    /// Whether any listener is one of custom routing.
+    fn is_custom(&self) -> bool {
+        self.plan.listeners.iter().any(|listener| listener.custom.is_some())
+    }
+
+    /// Finds ways to hosts behind custom routing that packets wait for.
+    async fn look_for_hosts(&mut self) {
+        match self.data_path.is_asked_for_hosts() {
+            Ok(true) => {
+                if let Err(error) = self.data_path.follow(&mut self.net, None).await {
+                    tracing::error!("next hops: {error}");
+                }
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!("hosts behind custom routing: {error}"),
         }
     }
 

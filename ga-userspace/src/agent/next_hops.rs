@@ -5,25 +5,32 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
 };
 
 use ga_common::abi::{
-    entry::{Hop, Listener},
+    entry::{Endpoint, Hop, Listener},
     id::EndpointId,
 };
 
 use super::Error;
 use crate::{
-    maps::Hops,
+    maps::{Hops, Hosts},
     net::{Net, Way},
     plan::State,
     status::NextHop,
 };
 
+/// How long a host behind custom routing is looked for before it is forgotten, until a packet asks again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Next hops of endpoints.
 pub(super) struct NextHops {
     hops: Hops,
+    /// Hosts behind custom routing, and since when those are looked for that are not found.
+    hosts: Hosts,
+    missing: BTreeMap<Ipv4Addr, Instant>,
     /// Endpoints whose way is used although it is not known any more.
     doubtful: BTreeSet<EndpointId>,
     /// Endpoints that packets with the VIP cannot reach, because a router is between.
@@ -34,8 +41,9 @@ pub(super) struct NextHops {
 }
 
 impl NextHops {
-    pub(super) fn new(hops: Hops) -> Self {
-        Self { hops, doubtful: BTreeSet::new(), off_link: BTreeSet::new(), unknown: 0, changes: 0 }
+    pub(super) fn new(hops: Hops, hosts: Hosts) -> Self {
+        let (doubtful, off_link) = (BTreeSet::new(), BTreeSet::new());
+        Self { hops, hosts, missing: BTreeMap::new(), doubtful, off_link, unknown: 0, changes: 0 }
     }
 
     /// What is known of the way to an endpoint.
@@ -60,7 +68,7 @@ impl NextHops {
 
     /// Whether the next look is worth its while even when nothing was reported.
     pub(super) fn is_settled(&self) -> bool {
-        self.unknown == 0 && self.doubtful.is_empty()
+        self.unknown == 0 && self.doubtful.is_empty() && self.missing.is_empty()
     }
 
     /// The maps that say it, for repairs.
@@ -68,11 +76,20 @@ impl NextHops {
         &mut self.hops
     }
 
-    /// Brings the next hops of the endpoints of `state` up to date.
+    /// The same of hosts behind custom routing.
+    pub(super) fn hosts(&mut self) -> &mut Hosts {
+        &mut self.hosts
+    }
+
+    /// Brings the next hops of the endpoints of `state` up to date, and those of hosts that packets asked for.
     pub(super) async fn follow(&mut self, net: &mut Net, state: &State) -> Result<(), Error> {
-        let wanted: BTreeMap<EndpointId, IpAddr> =
-            state.endpoints.iter().map(|(&id, endpoint)| (id, IpAddr::from(endpoint.addr).to_canonical())).collect();
-        let ways = net.ways(&wanted.values().copied().collect()).await?;
+        // A subnet is at no address.
+        let is_somewhere = |(_, endpoint): &(&EndpointId, &Endpoint)| endpoint.addr != [0; 16];
+        let address_of = |(&id, endpoint): (&EndpointId, &Endpoint)| (id, IpAddr::from(endpoint.addr).to_canonical());
+        let wanted: BTreeMap<EndpointId, IpAddr> = state.endpoints.iter().filter(is_somewhere).map(address_of).collect();
+        let hosts = self.hosts.all().keys().map(|host| IpAddr::V4(*host));
+        let ways = net.ways(&wanted.values().copied().chain(hosts).collect()).await?;
+        self.follow_hosts(&ways, net)?;
         self.doubtful.clear();
         self.unknown = 0;
         let is_l2 = |id: &EndpointId| {
@@ -100,6 +117,30 @@ impl NextHops {
                 (_, None) => self.unknown += 1,
                 (Way::Through(_) | Way::Nowhere, Some(_)) => drop(self.doubtful.insert(id)),
                 (Way::Known(_), Some(_)) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl NextHops {
+    fn follow_hosts(&mut self, ways: &BTreeMap<IpAddr, Way>, net: &Net) -> Result<(), Error> {
+        let now = Instant::now();
+        for (host, old) in self.hosts.all().clone() {
+            let way = ways.get(&IpAddr::V4(host)).copied().unwrap_or(Way::Nowhere);
+            let new = match way {
+                Way::Known(hop) => Some(hop),
+                Way::Through(_) | Way::Nowhere => old.filter(|hop| stays(*hop, way, net)),
+            };
+            if self.hosts.set(host, new)? {
+                self.changes += 1;
+                tracing::debug!(%host, ?new, "next hop");
+            }
+            if matches!(way, Way::Known(_)) {
+                self.missing.remove(&host);
+            } else if now - *self.missing.entry(host).or_insert(now) > PATIENCE {
+                self.missing.remove(&host);
+                self.hosts.forget(host)?;
             }
         }
         Ok(())

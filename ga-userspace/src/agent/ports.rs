@@ -33,9 +33,6 @@ impl Ports {
 
     /// Gives the listeners of `loaded` their ports, and says what is given away then; `text` is the file's.
     pub(super) fn settle(&self, loaded: &mut Loaded, text: &str) -> Result<Allocation, Error> {
-        if loaded.intent.listeners().any(|(_, listener)| listener.is_custom()) {
-            tracing::warn!("packets for custom routing listeners are not forwarded yet in this version");
-        }
         plan::settle(&mut loaded.intent, &self.given).map_err(|refused| {
             let problem = |refused: &plan::Refused| {
                 config::problem_of_ports(loaded, &refused.instance, &refused.listener, &refused.why, &refused.help)

@@ -21,8 +21,8 @@ use tokio::{net::UnixStream, time::timeout};
 use crate::{
     admin::{EndpointOrder, PlanOrder, WeightOrder},
     status::{
-        Action, Drops, EndpointChange, FlowList, FlowQuery, Handle, Planned, Refusal, Reloaded, Selector, Status, Trace,
-        TraceOrder, WatchLine, WatchOrder,
+        Action, Drops, EndpointChange, FlowList, FlowQuery, Handle, MappingList, MappingQuery, Planned, Refusal, Reloaded,
+        Selector, Status, Trace, TraceOrder, WatchLine, WatchOrder,
     },
 };
 
@@ -105,6 +105,11 @@ impl Client {
     /// `POST /v1/plan`.
     pub async fn plan(&self, file: String, text: String) -> Result<Planned, ClientError> {
         self.ask(Method::POST, "/v1/plan", Some(&PlanOrder { file, text }), Handle::CHANGE_DEADLINE).await
+    }
+
+    /// `POST /v1/mappings`.
+    pub async fn mappings(&self, query: &MappingQuery) -> Result<MappingList, ClientError> {
+        self.ask(Method::POST, "/v1/mappings", Some(query), Handle::CHANGE_DEADLINE).await
     }
 
     /// `POST /v1/flows`.
@@ -265,7 +270,11 @@ mod tests {
                         summary: vec![file],
                         report: Value::Null,
                     })),
-                    Question::Endpoint { .. } | Question::Flows { .. } | Question::Trace { .. } | Question::Watch { .. } => {}
+                    Question::Endpoint { .. }
+                    | Question::Flows { .. }
+                    | Question::Mappings { .. }
+                    | Question::Trace { .. }
+                    | Question::Watch { .. } => {}
                 }
             }
         });

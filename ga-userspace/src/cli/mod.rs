@@ -10,6 +10,7 @@ mod endpoints;
 mod exit;
 mod file;
 mod flows;
+mod mappings;
 mod output;
 mod packets;
 mod pcapng;
@@ -101,6 +102,9 @@ enum Verb {
     /// Write packets before and after translation into a file
     #[command(after_long_help = capture::EXAMPLES)]
     Capture(capture::CaptureArgs),
+    /// Show which port of a custom routing listener leads to which host
+    #[command(after_long_help = mappings::EXAMPLES)]
+    Mappings(mappings::MappingsArgs),
     /// List endpoints; drain them, or change their weight
     #[command(after_long_help = endpoints::EXAMPLES)]
     Endpoints(endpoints::EndpointsArgs),
@@ -154,6 +158,7 @@ fn dispatch(verb: &Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Trace(args) => block_on(trace::run(args, context)),
         Verb::Watch(args) => block_on(packets::run(args, context)),
         Verb::Capture(args) => block_on(capture::run(args, context)),
+        Verb::Mappings(args) => block_on(mappings::run(args, context)),
         Verb::Endpoints(args) => block_on(endpoints::run(args, context)),
     }
 }

@@ -8,6 +8,7 @@ mod counters;
 mod direct;
 mod flows;
 mod hops;
+mod hosts;
 mod repair;
 mod sheets;
 mod tables;
@@ -30,6 +31,7 @@ use ga_common::abi::{
 pub use counters::{Counters, DropCount, PassCount};
 pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
+pub use hosts::Hosts;
 pub use repair::{REPAIRED, Repairs, TABLES_A_PASS};
 use sheets::Sheets;
 use tables::{Fill, SelectionTables};

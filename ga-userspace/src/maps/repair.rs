@@ -29,7 +29,7 @@ use super::{Cells, Error, Fixed, Maps, on, tables::Fill};
 use crate::plan::{Family, Sheet, SheetId, State};
 
 /// The maps that are compared.
-pub const REPAIRED: [&str; 16] = [
+pub const REPAIRED: [&str; 18] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
@@ -37,7 +37,8 @@ pub const REPAIRED: [&str; 16] = [
     "EGRESS",
     "ACLS4",
     "ACLS6",
-    "ACL_DIGESTS",
+    "MAPPINGS",
+    "SHEET_DIGESTS",
     "LISTENERS",
     "ENDPOINTS",
     "TABLES",
@@ -46,6 +47,7 @@ pub const REPAIRED: [&str; 16] = [
     "SERVICES",
     "HOPS",
     "ENDPOINT_HOPS",
+    "HOSTS",
 ];
 /// Selection tables whose content is read in one pass.
 pub const TABLES_A_PASS: usize = 64;

@@ -6,14 +6,18 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, ArrayOfMaps, Map, MapData, MapError},
 };
-use ga_common::abi::sheet::{Borders, Borders4, Borders6};
+use ga_common::abi::{
+    custom::Mapping,
+    limits::MAX_ACLS,
+    sheet::{Borders, Borders4, Borders6},
+};
 use rustix::io::Errno;
 
 use super::{Cells, Error, on, take};
 use crate::plan::{Sheet, SheetId, SheetInfo, SheetKind};
 
 /// Digests of all kinds.
-const DIGESTS: &str = "ACL_DIGESTS";
+const DIGESTS: &str = "SHEET_DIGESTS";
 /// Sheets whose content is read in one pass.
 const READ_A_PASS: usize = 4;
 
@@ -21,6 +25,7 @@ const READ_A_PASS: usize = 4;
 pub(super) struct Sheets {
     acls4: Kind<Borders4>,
     acls6: Kind<Borders6>,
+    custom: Kind<Mapping>,
     digests: Cells<u64>,
     last: Option<SheetId>,
 }
@@ -30,6 +35,7 @@ impl Sheets {
         Ok(Self {
             acls4: Kind::open(ebpf, "ACLS4")?,
             acls6: Kind::open(ebpf, "ACLS6")?,
+            custom: Kind::open(ebpf, "MAPPINGS")?,
             digests: Cells::take(ebpf, DIGESTS)?,
             last: None,
         })
@@ -40,6 +46,7 @@ impl Sheets {
         match sheet {
             Sheet::Acl4(borders) => self.acls4.fill(id.number, &*filled(borders)),
             Sheet::Acl6(borders) => self.acls6.fill(id.number, &*filled(borders)),
+            Sheet::Custom(table) => self.custom.fill(id.number, &*table.filled()),
         }?;
         self.digests.set(place(id), sheet.digest())
     }
@@ -49,6 +56,7 @@ impl Sheets {
         match id.kind {
             SheetKind::Acl4 => self.acls4.release(id.number),
             SheetKind::Acl6 => self.acls6.release(id.number),
+            SheetKind::Custom => self.custom.release(id.number),
         }
         self.digests.set(place(id), 0)
     }
@@ -71,12 +79,12 @@ impl Sheets {
         &mut self,
         state: &BTreeMap<SheetId, SheetInfo>,
         content: impl Fn(SheetId) -> Option<Sheet>,
-    ) -> [(&'static str, Result<u64, Error>); 3] {
+    ) -> [(&'static str, Result<u64, Error>); 4] {
         let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let turn: Vec<SheetId> =
             state.range((after, Bound::Unbounded)).chain(state).map(|(id, _)| *id).take(READ_A_PASS.min(state.len())).collect();
         self.last = turn.last().copied();
-        let mut counts = [Ok(0), Ok(0)];
+        let mut counts = [Ok(0), Ok(0), Ok(0)];
         for (id, info) in state {
             let result = content(*id).filter(|sheet| sheet.digest() == info.digest).ok_or(Error::UnknownSheet { id: *id });
             let result = result.and_then(|sheet| self.mend(*id, &sheet, turn.contains(id)));
@@ -89,8 +97,8 @@ impl Sheets {
         }
         let right = all().map(|id| (place(id), state.get(&id).map_or(0, |info| info.digest)));
         let digests = self.digests.restore(right);
-        let [v4, v6] = counts;
-        [(self.acls4.name, v4), (self.acls6.name, v6), (DIGESTS, digests)]
+        let [v4, v6, custom] = counts;
+        [(self.acls4.name, v4), (self.acls6.name, v6), (self.custom.name, custom), (DIGESTS, digests)]
     }
 
     /// Whether the sheet had to be filled again.
@@ -98,6 +106,7 @@ impl Sheets {
         let is_right = match sheet {
             Sheet::Acl4(borders) => self.acls4.is_right(id.number, is_read.then(|| filled(borders)).as_deref())?,
             Sheet::Acl6(borders) => self.acls6.is_right(id.number, is_read.then(|| filled(borders)).as_deref())?,
+            Sheet::Custom(table) => self.custom.is_right(id.number, is_read.then(|| table.filled()).as_deref())?,
         };
         if !is_right {
             self.fill(id, sheet)?;
@@ -113,7 +122,7 @@ fn all() -> impl Iterator<Item = SheetId> {
 
 /// Where its digest is.
 fn place(id: SheetId) -> u32 {
-    id.kind as u32 * id.kind.limit() + u32::from(id.number)
+    id.kind as u32 * MAX_ACLS + u32::from(id.number)
 }
 
 fn filled<B: ga_common::abi::sheet::Border>(borders: &[B]) -> Box<Borders<B>> {

@@ -44,7 +44,7 @@ impl AclView {
         let is_listed = match (self.sheets.get(&Family::of(client)), client.to_canonical()) {
             (Some(Sheet::Acl4(borders)), IpAddr::V4(v4)) => is_inside(borders, v4.to_bits()),
             (Some(Sheet::Acl6(borders)), IpAddr::V6(v6)) => is_inside(borders, wide(v6)),
-            (Some(Sheet::Acl4(_) | Sheet::Acl6(_)) | None, _) => false,
+            (Some(Sheet::Acl4(_) | Sheet::Acl6(_) | Sheet::Custom(_)) | None, _) => false,
         };
         is_listed == (self.mode == AclMode::White)
     }

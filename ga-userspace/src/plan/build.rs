@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ga_common::abi::{
@@ -19,20 +20,20 @@ use ga_common::abi::{
 use ipnet::Ipv4Net;
 
 use super::{
-    CustomView, EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection, State, TableInfo,
-    TableView, acl, address_key, entries,
+    CustomTable, CustomView, EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection,
+    State, TableInfo, TableView, acl, address_key, entries,
     error::within,
     groups, identity,
     ids::Pool,
     numbers::{Numbers, Sorted, subnet_name},
     shares,
-    sheets::Numbering,
+    sheets::{Numbering, Sheet},
 };
 use crate::{
     health::Beliefs,
     model::{
-        self, AclMode, Affinity, BackendIpVersion, ClientIp, EndpointGroup, EndpointName, Instance, Intent, Listener, Part,
-        Weight,
+        self, AclMode, Affinity, BackendIpVersion, ClientIp, EndpointGroup, EndpointKind, EndpointName, Instance, Intent,
+        Listener, Part, Weight,
     },
 };
 
@@ -81,6 +82,7 @@ pub(super) fn build_sized(
         target.listeners.insert(view.id, ListenerEntry { acl: acl_word(view, &mut sheets)?.0, ..listener_entry(view, &numbers) });
         target.endpoints.extend(view.endpoints.iter().map(|endpoint| (endpoint.id, endpoint_entry(view.id, endpoint))));
     }
+    custom(&listeners, &mut target, &mut sheets)?;
     retire(running, &mut target);
     tables(&mut listeners, running, &mut target, table_size)?;
     target.sheets = sheets.infos;
@@ -198,10 +200,11 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         ClientIp::Ipip => ListenerEntry::IPIP,
     };
     let strict = if view.acl.as_ref().is_some_and(|acl| acl.kill_established) { ListenerEntry::STRICT } else { 0 };
+    let custom = if view.custom.is_some() { ListenerEntry::CUSTOM } else { 0 };
     ListenerEntry {
         instance: numbers.instances[&view.instance],
         idle_timeout_s: view.idle_timeout_s,
-        flags: ListenerEntry::IN_USE | affinity | client_ip | strict,
+        flags: ListenerEntry::IN_USE | affinity | client_ip | strict | custom,
         identity: identity::of_listener(view.instance.as_str(), view.name.as_str()),
         admission: view.max_new_flows_per_second,
         acl: AclWord::NONE.0,
@@ -215,9 +218,23 @@ fn acl_word(view: &ListenerView, sheets: &mut Numbering<'_>) -> Result<AclWord, 
     Ok(AclWord::new(number(Family::V4)?, number(Family::V6)?, acl.mode == AclMode::White))
 }
 
+/// How instances name their custom routing.
+fn custom(listeners: &[ListenerView], target: &mut State, sheets: &mut Numbering<'_>) -> Result<(), PlanError> {
+    for (id, egress) in &mut target.egress {
+        let is_of = |view: &&ListenerView| target.listeners.get(&view.id).is_some_and(|entry| entry.instance == *id);
+        let views: Vec<&CustomView> = listeners.iter().filter(is_of).filter_map(|view| view.custom.as_ref()).collect();
+        if !views.is_empty() {
+            egress.custom = sheets.number(&Sheet::Custom(Arc::new(CustomTable::new(views.into_iter())?)))?.into();
+        }
+    }
+    Ok(())
+}
+
 fn endpoint_entry(listener: ListenerId, view: &EndpointView) -> Endpoint {
+    // The hosts of a subnet are elsewhere each.
+    let addr = if view.name.kind == EndpointKind::Vswitch { [0; 16] } else { address_key(view.name.address) };
     let port = view.name.port.unwrap_or(0).to_be_bytes();
-    Endpoint { addr: address_key(view.name.address), listener, port, flags: Endpoint::IN_USE, identity: view.identity }
+    Endpoint { addr, listener, port, flags: Endpoint::IN_USE, identity: view.identity }
 }
 
 /// What the maps have and the plan has not stays as a retired entry: flows may name it.

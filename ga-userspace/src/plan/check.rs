@@ -50,6 +50,9 @@ pub enum Violation {
     /// Packets would look for an access list that is not there, and be kept out.
     #[error("listener {0} names {1}, which is not filled")]
     SheetNotFilled(ListenerId, SheetId),
+    /// Packets would ask for a mapping that is not there.
+    #[error("instance {0} names {1}, which is not filled")]
+    MappingNotFilled(InstanceId, SheetId),
     /// The step would write a sheet that exists: packets may be reading it.
     #[error("{0} is filled already")]
     SheetTaken(SheetId),
@@ -75,6 +78,7 @@ impl State {
         found.extend(self.listeners.iter().filter_map(|(id, listener)| self.check_listener(*id, listener)));
         found.extend(self.listeners.iter().flat_map(|(id, listener)| self.check_acl(*id, listener)));
         found.extend(self.egress.iter().filter_map(|(id, egress)| self.check_egress(*id, egress)));
+        found.extend(self.egress.iter().filter_map(|(id, egress)| self.check_custom(*id, egress)));
         found.extend(self.active.iter().flat_map(|(&(listener, _), active)| self.check_active(listener, *active)));
         found.extend(self.endpoints.iter().filter_map(|(id, endpoint)| self.check_endpoint(*id, endpoint)));
         found
@@ -98,6 +102,12 @@ impl State {
     fn check_listener(&self, id: ListenerId, listener: &Listener) -> Option<Violation> {
         let known = self.egress.contains_key(&listener.instance);
         (!known).then_some(Violation::ListenerWithoutEgress(id, listener.instance))
+    }
+
+    fn check_custom(&self, id: InstanceId, egress: &Egress) -> Option<Violation> {
+        let sheet = SheetId { kind: SheetKind::Custom, number: u16::try_from(egress.custom).ok()? };
+        let is_there = egress.custom == 0 || self.sheets.contains_key(&sheet);
+        (!is_there).then_some(Violation::MappingNotFilled(id, sheet))
     }
 
     fn check_acl(&self, id: ListenerId, listener: &Listener) -> Vec<Violation> {

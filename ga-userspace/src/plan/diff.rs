@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ga_common::abi::{
     active::Active,
-    entry::{Address, Endpoint},
+    entry::{Address, Egress, Endpoint},
 };
 
 use super::{State, Step};
@@ -44,8 +44,11 @@ fn add(running: &State, target: &State, steps: &mut Vec<Step>) {
         }
     }
     for (id, egress) in &target.egress {
-        if running.egress.get(id) != Some(egress) {
-            steps.push(Step::PutEgress(*id, *egress));
+        // Custom routing is pointed to when all that it names is there.
+        let old = running.egress.get(id).copied();
+        let first = Egress { custom: old.map_or(0, |old| old.custom), ..*egress };
+        if old != Some(first) {
+            steps.push(Step::PutEgress(*id, first));
         }
     }
     for (id, listener) in &target.listeners {
@@ -66,6 +69,11 @@ fn add(running: &State, target: &State, steps: &mut Vec<Step>) {
 }
 
 fn point(running: &State, target: &State, steps: &mut Vec<Step>) {
+    for (id, egress) in &target.egress {
+        if running.egress.get(id).map_or(0, |old| old.custom) != egress.custom {
+            steps.push(Step::PutEgress(*id, *egress));
+        }
+    }
     for (&(listener, family), &active) in &target.active {
         if running.active.get(&(listener, family)) != Some(&active) {
             steps.push(Step::Activate { listener, family, active });

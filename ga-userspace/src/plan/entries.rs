@@ -30,7 +30,9 @@ pub(super) fn addresses(sorted: &Sorted<'_>, numbers: &Numbers) -> BTreeMap<Addr
             false => protocol_bit(listener.protocol.number()),
         };
         let protocols = instance.listeners.iter().fold(0, |bits, listener| bits | of_listener(listener));
-        instance.vips.iter().for_each(|ip| add(*ip, Address::VIP, protocols, id));
+        let is_custom = instance.listeners.iter().any(Listener::is_custom);
+        let roles = if is_custom { Address::VIP | Address::CUSTOM } else { Address::VIP };
+        instance.vips.iter().for_each(|ip| add(*ip, roles, protocols, id));
         instance.egress_ips.iter().for_each(|ip| add(*ip, Address::EGRESS, 0, id));
     }
     addresses

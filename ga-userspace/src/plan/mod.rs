@@ -41,7 +41,7 @@ pub use acl::AclView;
 pub use build::build;
 pub use change::{Action, Change, Changes, Object, compare};
 pub use check::Violation;
-pub use custom::{Allocation, CustomView, Refused, Row, settle};
+pub use custom::{Allocation, CustomView, Part as CustomPart, Refused, Row, Table as CustomTable, settle};
 pub use diff::steps;
 pub use error::PlanError;
 pub use identity::fingerprint;

@@ -4,11 +4,11 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use ga_common::abi::{
-    limits::MAX_ACLS,
+    limits::{MAX_ACLS, MAX_CUSTOM},
     sheet::{MAX_BORDERS, Wide},
 };
 
-use super::{PlanError, State, error::within, identity, ids::Pool};
+use super::{CustomTable, PlanError, State, error::within, identity, ids::Pool};
 
 /// What a sheet is for; each kind has numbers of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,16 +17,19 @@ pub enum SheetKind {
     Acl4,
     /// An IPv6 access list.
     Acl6,
+    /// The custom routing of an instance.
+    Custom,
 }
 
 impl SheetKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Acl4, Self::Acl6];
+    pub const ALL: [Self; 3] = [Self::Acl4, Self::Acl6, Self::Custom];
 
     /// Numbers there are; 0 is nobody's.
     pub const fn limit(self) -> u32 {
         match self {
             Self::Acl4 | Self::Acl6 => MAX_ACLS,
+            Self::Custom => MAX_CUSTOM,
         }
     }
 
@@ -34,6 +37,7 @@ impl SheetKind {
         match self {
             Self::Acl4 => "IPv4 access lists",
             Self::Acl6 => "IPv6 access lists",
+            Self::Custom => "sheets of custom routing",
         }
     }
 }
@@ -60,6 +64,8 @@ pub enum Sheet {
     Acl4(Arc<[u32]>),
     /// Borders of an IPv6 access list.
     Acl6(Arc<[Wide]>),
+    /// Which ports of an instance lead where.
+    Custom(Arc<CustomTable>),
 }
 
 impl fmt::Debug for Sheet {
@@ -74,6 +80,7 @@ impl Sheet {
         match self {
             Self::Acl4(_) => SheetKind::Acl4,
             Self::Acl6(_) => SheetKind::Acl6,
+            Self::Custom(_) => SheetKind::Custom,
         }
     }
 
@@ -82,6 +89,7 @@ impl Sheet {
         let numbers: Box<dyn Iterator<Item = u64>> = match self {
             Self::Acl4(borders) => Box::new(borders.iter().map(|border| u64::from(*border))),
             Self::Acl6(borders) => Box::new(borders.iter().flat_map(|border| [border.high, border.low])),
+            Self::Custom(table) => Box::new(table.numbers()),
         };
         identity::of_numbers(numbers).max(1)
     }
@@ -90,6 +98,8 @@ impl Sheet {
         match self {
             Self::Acl4(borders) => borders.len(),
             Self::Acl6(borders) => borders.len(),
+            // It was made to fit.
+            Self::Custom(_) => 0,
         }
     }
 }

@@ -25,7 +25,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-pub(super) const MAPS: [&str; 25] = [
+pub(super) const MAPS: [&str; 27] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
@@ -37,10 +37,12 @@ pub(super) const MAPS: [&str; 25] = [
     "DIGESTS",
     "ACLS4",
     "ACLS6",
-    "ACL_DIGESTS",
+    "MAPPINGS",
+    "SHEET_DIGESTS",
     "ENDPOINTS",
     "ENDPOINT_HOPS",
     "HOPS",
+    "HOSTS",
     "EGRESS",
     "FLOWS4",
     "FLOWS6",

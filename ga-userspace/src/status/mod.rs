@@ -6,6 +6,7 @@
 #[cfg(test)]
 pub(crate) mod example;
 mod flows;
+mod mappings;
 mod names;
 mod order;
 mod rates;
@@ -18,6 +19,7 @@ mod view;
 mod watch;
 
 pub use flows::{FLOWS_LIMIT, FlowFilter, FlowList, FlowQuery, FlowRow, FlowState, Protocol, Top, TopRow};
+pub use mappings::{MAX_PAGE_SIZE, Mapping, MappingList, MappingQuery, PAGE_SIZE, SocketAddress};
 pub use names::{Name, Origin, Source};
 pub use order::{Drops, EndpointChange, EndpointList, EndpointRow, Planned, Reloaded};
 pub use refusal::{Code, Refusal};

@@ -8,8 +8,8 @@ use tokio::{
 };
 
 use super::{
-    Code, EndpointChange, EndpointPath, FlowList, FlowQuery, Planned, Refusal, Reloaded, Status, Trace, TraceOrder, WatchLine,
-    WatchOrder,
+    Code, EndpointChange, EndpointPath, FlowList, FlowQuery, MappingList, MappingQuery, Planned, Refusal, Reloaded, Status,
+    Trace, TraceOrder, WatchLine, WatchOrder,
 };
 
 /// Requests that may wait for the agent.
@@ -46,6 +46,13 @@ pub enum Request {
         query: FlowQuery,
         /// Where the answer goes.
         reply: Reply<FlowList>,
+    },
+    /// Which port leads where?
+    Mappings {
+        /// Which rows.
+        query: MappingQuery,
+        /// Where the answer goes.
+        reply: Reply<MappingList>,
     },
     /// What would become of a packet?
     Trace {
@@ -111,6 +118,11 @@ impl Handle {
     /// Read the configuration again and apply it.
     pub async fn reload(&self) -> Result<Reloaded, Refusal> {
         self.ask(Self::CHANGE_DEADLINE, Request::Reload).await
+    }
+
+    /// Which port leads where?
+    pub async fn mappings(&self, query: MappingQuery) -> Result<MappingList, Refusal> {
+        self.ask(Self::CHANGE_DEADLINE, |reply| Request::Mappings { query, reply }).await
     }
 
     /// What would change?

@@ -11,7 +11,7 @@ use aya::{
     util::nr_cpus,
 };
 use ga::{
-    maps::{Counters, FlowTables, Hops, Maps},
+    maps::{Counters, FlowTables, Hops, Hosts, Maps},
     program::{Sizes, load},
 };
 use ga_common::{
@@ -53,6 +53,7 @@ struct Machine {
     ebpf: Ebpf,
     maps: Maps,
     hops: Hops,
+    hosts: Hosts,
     flows: FlowTables,
     counters: Counters,
     counted: Reasons,
@@ -72,10 +73,10 @@ impl Machine {
         for step in tables() {
             maps.apply(&step)?;
         }
-        let (hops, flows) = (Hops::open(&mut ebpf)?, FlowTables::open(&mut ebpf)?);
+        let (hops, hosts, flows) = (Hops::open(&mut ebpf)?, Hosts::open(&mut ebpf)?, FlowTables::open(&mut ebpf)?);
         let counters = Counters::open(&mut ebpf)?;
         let admissions = ebpf.take_map("ADMISSIONS").context("the object has no map `ADMISSIONS`")?.try_into()?;
-        Ok(Self { admissions, ebpf, maps, hops, flows, counters, counted: Reasons::default() })
+        Ok(Self { admissions, ebpf, maps, hops, hosts, flows, counters, counted: Reasons::default() })
     }
 
     fn install(&mut self, world: &World) -> anyhow::Result<()> {
@@ -87,6 +88,9 @@ impl Machine {
         }
         for (id, hop) in &world.hops {
             self.hops.set(*id, *hop)?;
+        }
+        for (host, hop) in &world.hosts {
+            self.hosts.set((*host).into(), Some(*hop))?;
         }
         Ok(())
     }

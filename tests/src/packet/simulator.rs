@@ -95,6 +95,7 @@ impl Simulator {
             Step::FillSheet { id, content } => match content {
                 Sheet::Acl4(borders) => drop(sim.acls4.insert(id.number.into(), filled(borders))),
                 Sheet::Acl6(borders) => drop(sim.acls6.insert(id.number.into(), filled(borders))),
+                Sheet::Custom(table) => drop(sim.mappings.insert(id.number.into(), table.filled())),
             },
             Step::ReleaseSheet(_) => bail!("no world gives up a sheet"),
         }
@@ -161,6 +162,7 @@ impl Dataplane for Simulator {
         (settings.flow4_mask, settings.flow6_mask) = (world.fixed.flows4 - 1, world.fixed.flows6 - 1);
         settings.nat_first = world.fixed.nat_first;
         settings.nat_span = world.fixed.nat_last - world.fixed.nat_first + 1;
+        self.sim.hosts.extend(world.hosts.iter().copied());
         for (id, hop) in &world.hops {
             match hop {
                 Some(hop) => self.sim.hops.insert(*id, *hop),

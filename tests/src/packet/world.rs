@@ -8,7 +8,8 @@ use std::{net::IpAddr, sync::Arc};
 use anyhow::bail;
 use ga::{
     maps::Fixed,
-    plan::{Family, Sheet, SheetId, SheetKind, Step},
+    model::{Allowed, Block, Destination, Policy, Protocols},
+    plan::{CustomPart as Part, CustomTable, CustomView, Family, Sheet, SheetId, SheetKind, Step},
 };
 use ga_common::abi::{
     active::{Active, Before},
@@ -36,7 +37,7 @@ pub const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 pub const INNER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 
 /// Names that corpus files may use for addresses.
-const NAMES: [(&str, &str); 16] = [
+const NAMES: [(&str, &str); 17] = [
     ("client4", "192.0.2.7"),
     ("other4", "192.0.2.200"),
     ("client6", "2001:db8:c::7"),
@@ -46,6 +47,7 @@ const NAMES: [(&str, &str); 16] = [
     ("tcp_only4", "198.51.100.2"),
     ("tcp_only6", "2001:db8:1::2"),
     ("both4", "198.51.100.3"),
+    ("rooms4", "198.51.100.4"),
     ("stranger4", "198.51.100.99"),
     ("stranger6", "2001:db8:1::99"),
     ("egress4", "203.0.113.1"),
@@ -82,7 +84,12 @@ pub const BANNED: ListenerId = ListenerId(5);
 pub const SIX_ONLY: ListenerId = ListenerId(6);
 const LISTENERS: [ListenerId; 10] = [WEB, DNS, STICKY, GUARDED, INVITED, BANNED, SIX_ONLY, L2, IPIP, CROSS];
 /// Worlds without listeners' endpoints still name them; the last listener that has counters of its own.
-pub const LISTENER_COUNT: u16 = LISTENERS.len() as u16;
+pub const LISTENER_COUNT: u16 = LISTENERS.len() as u16 + 1;
+
+/// Custom routing, on a VIP and in a world of its own: 101 to 196 to the ports 81 to 85 and, for UDP only, 53 of 10.0.0.16/28. Who
+/// may be reached: .17, 82 and 83 of .18, and 81 of .19, to which no way is known.
+const ROOMS: ListenerId = ListenerId(10);
+const ROOM: EndpointId = EndpointId(900);
 
 /// The address a name stands for, or the address itself.
 pub fn address(text: &str) -> anyhow::Result<IpAddr> {
@@ -118,9 +125,9 @@ pub fn macs_to(addr: IpAddr) -> ([u8; 6], [u8; 6]) {
     }
 }
 
-/// Whether `addr` is an endpoint's.
+/// Whether `addr` is an endpoint's, or a host's behind custom routing.
 pub fn is_endpoint(addr: IpAddr) -> bool {
-    endpoint_number(addr).is_some_and(|number| (1..=2).contains(&number))
+    endpoint_number(addr).is_some_and(|number| (1..=2).contains(&number) || (16..32).contains(&number))
 }
 
 /// Whether `addr` is one of our egress addresses.
@@ -223,6 +230,8 @@ pub struct World {
     pub steps: Vec<Step>,
     /// Next hops.
     pub hops: Vec<(EndpointId, Option<Hop>)>,
+    /// Next hops of hosts behind custom routing.
+    pub hosts: Vec<([u8; 4], Hop)>,
 }
 
 struct Recipe {
@@ -235,6 +244,7 @@ struct Recipe {
     egress: [u16; 2],
     slots: u32,
     nat_last: u16,
+    is_custom: bool,
     /// Listeners whose endpoints see the client's address are open.
     is_transparent: bool,
     /// What is known of their older flows.
@@ -258,6 +268,7 @@ const STANDARD: Recipe = Recipe {
     egress: [2, 1],
     slots: SLOTS,
     nat_last: 32_767,
+    is_custom: false,
     is_transparent: false,
     past: Past::Same,
 };
@@ -281,6 +292,7 @@ pub fn world(name: &str) -> anyhow::Result<World> {
         "one_armed" => ("one_armed", Recipe { hop_ifindex: Some(INGRESS), ..STANDARD }),
         "tagged" => ("tagged", Recipe { hop_tags: TAG, ..STANDARD }),
         "one_armed_tagged" => ("one_armed_tagged", Recipe { hop_ifindex: Some(INGRESS), hop_tags: TAG, ..STANDARD }),
+        "custom" => ("custom", Recipe { is_custom: true, ..STANDARD }),
         "only_a" => ("only_a", Recipe { content: Some(Content::OnlyA), ..STANDARD }),
         "only_b" => ("only_b", Recipe { content: Some(Content::OnlyB), ..STANDARD }),
         "across" => ("across", Recipe { content: Some(Content::Across), ..STANDARD }),
@@ -358,7 +370,13 @@ impl Recipe {
                 steps.push(Step::Activate { listener, family, active: Active::of(table, before) });
             }
         }
-        World { name, ready: self.ready, fixed, steps, hops }
+        let mut hosts = Vec::new();
+        if self.is_custom {
+            rooms(&mut steps);
+            let hop = |number| Hop { dst_mac: endpoint_mac(number), src_mac: INNER_MAC, ifindex: BEHIND, tags: 0 };
+            hosts.extend([16, 17, 18].map(|number| ([10, 0, 0, number], hop(number))));
+        }
+        World { name, ready: self.ready, fixed, steps, hops, hosts }
     }
 }
 
@@ -390,8 +408,34 @@ fn lists() -> Vec<Step> {
         fill(SheetKind::Acl4, 1, Sheet::Acl4([v4(0), v4(10), v4(11), v4(128)].into())),
         fill(SheetKind::Acl6, 1, Sheet::Acl6([subnet, Wide { low: 10, ..subnet }, Wide { low: 11, ..subnet }, after].into())),
         fill(SheetKind::Acl4, 2, Sheet::Acl4([v4(200), v4(201)].into())),
+        fill(SheetKind::Custom, 1, Sheet::Custom(Arc::new(mapping()))),
         fill(SheetKind::Acl6, 2, Sheet::Acl6([wide("other6", 0), wide("other6", 1)].into())),
     ]
+}
+
+/// What [`ROOMS`] leads to.
+fn mapping() -> CustomTable {
+    let allowed = |last, ports: &[(u16, u16)]| Allowed { address: [10, 0, 0, last].into(), ports: ports.to_vec() };
+    let policy = Policy::AllowCustom(vec![allowed(17, &[]), allowed(18, &[(82, 83)]), allowed(19, &[(81, 81)])]);
+    let destination = |first, last, protocols| Destination { first, last, protocols };
+    let destinations = vec![destination(81, 85, Protocols::Both), destination(53, 53, Protocols::Udp)];
+    let net = "10.0.0.16/28".parse().expect("a network");
+    let taken = vec![(101, 196)];
+    let block = Block { group: "eu".to_owned(), net, destinations: destinations.clone(), taken };
+    let view = CustomView::of(vec![Part { block, region: "eu".to_owned(), policy, destinations, endpoint: ROOM }]);
+    CustomTable::new([&view].into_iter()).expect("it fits")
+}
+
+fn rooms(steps: &mut Vec<Step>) {
+    let instance = InstanceId(1);
+    let roles = Address::VIP | Address::CUSTOM;
+    steps.push(Step::PutAddress(v6("rooms4"), Address { roles, protocols: Address::TCP | Address::UDP, instance }));
+    let flags = Listener::IN_USE | Listener::CUSTOM;
+    let identity = u64::from(ROOMS.0);
+    steps.push(Step::PutListener(ROOMS, Listener { instance, idle_timeout_s: 900, flags, identity, admission: ALL, acl: 0 }));
+    let room = Endpoint { addr: [0; 16], listener: ROOMS, port: [0; 2], flags: Endpoint::IN_USE, identity };
+    steps.push(Step::PutEndpoint(ROOM, room));
+    steps.push(Step::PutEgress(instance, Egress { custom: 1, ..egress([1, 0]) }));
 }
 
 fn addresses(steps: &mut Vec<Step>) {
@@ -411,7 +455,8 @@ fn addresses(steps: &mut Vec<Step>) {
 }
 
 fn egress(counts: [u16; 2]) -> Egress {
-    let mut egress = Egress { count4: counts[0], count6: counts[1], pad: 0, v4: [[0; 4]; MAX_EGRESS], v6: [[0; 16]; MAX_EGRESS] };
+    let mut egress =
+        Egress { count4: counts[0], count6: counts[1], custom: 0, v4: [[0; 4]; MAX_EGRESS], v6: [[0; 16]; MAX_EGRESS] };
     egress.v4[..2].copy_from_slice(&[[203, 0, 113, 1], [203, 0, 113, 2]]);
     egress.v6[0] = v6("egress6");
     egress

@@ -25,6 +25,7 @@ where
     };
     (far.packet.tuple.ports, far.packet.tuple.protocol) = (near.packet.tuple.ports, near.packet.tuple.protocol);
     (far.service, far.hash, far.endpoint, far.instance) = (near.service, near.hash, near.endpoint, near.instance);
+    far.target = near.target;
     // The slot that is claimed is none of the other family's.
     far.forward = NO_SLOT;
     Outcome::UNKNOWN

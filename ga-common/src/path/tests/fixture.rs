@@ -60,7 +60,7 @@ pub(super) fn edge(slots: usize, ports: u16, weights: &[u32]) -> Sim {
     let mut sim = Sim::new(slots, [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);
     sim.tick.set(1000);
     sim.settings.nat_span = ports;
-    let mut egress = Egress { count4: 1, count6: 1, pad: 0, v4: [[0; 4]; MAX_EGRESS], v6: [[0; 16]; MAX_EGRESS] };
+    let mut egress = Egress { count4: 1, count6: 1, custom: 0, v4: [[0; 4]; MAX_EGRESS], v6: [[0; 16]; MAX_EGRESS] };
     (egress.v4[0], egress.v6[0]) = ([203, 0, 113, 1], key([0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 1].into()));
     sim.egress.insert(InstanceId(0), egress);
     for addr in [mapped(egress.v4[0]), egress.v6[0]] {

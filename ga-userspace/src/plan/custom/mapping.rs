@@ -15,13 +15,17 @@ pub struct CustomView {
 
 /// A block, with what the file says of its subnet now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) block: Block,
-    pub(super) region: String,
-    pub(super) policy: Policy,
+pub struct Part {
+    /// Which ports it has.
+    pub block: Block,
+    /// The group's region.
+    pub region: String,
+    /// Who may be reached.
+    pub policy: Policy,
     /// The group's, now: of those that the block has, only these are served.
-    pub(super) destinations: Vec<Destination>,
-    pub(super) endpoint: EndpointId,
+    pub destinations: Vec<Destination>,
+    /// Which endpoint the subnet is.
+    pub endpoint: EndpointId,
 }
 
 /// A listener port and where it leads.
@@ -60,6 +64,15 @@ impl CustomView {
             })
         };
         Self { subnets: listener.blocks.iter().filter_map(part).collect() }
+    }
+
+    /// Of these blocks.
+    pub fn of(subnets: Vec<Part>) -> Self {
+        Self { subnets }
+    }
+
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.subnets
     }
 
     /// Where `port` leads.

@@ -5,6 +5,8 @@
 
 mod allocate;
 mod mapping;
+mod table;
 
 pub use allocate::{Allocation, Refused, settle};
-pub use mapping::{CustomView, Row};
+pub use mapping::{CustomView, Part, Row};
+pub use table::Table;

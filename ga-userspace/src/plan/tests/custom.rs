@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use ga_common::abi::id::EndpointId;
+use ga_common::abi::{
+    custom::{Found, Target},
+    id::EndpointId,
+};
 use proptest::prelude::*;
 
 use super::{
-    super::custom::{Allocation, CustomView, settle},
+    super::custom::{Allocation, CustomView, Table as CustomTable, settle},
     fixtures,
 };
 use crate::model::{
@@ -36,7 +39,7 @@ fn intent(ports: &str, groups: Vec<CustomGroup>) -> Intent {
 /// The mapping as rows, and what was given away.
 fn settled(mut intent: Intent, before: &Allocation) -> Result<(CustomView, Allocation), String> {
     let after = settle(&mut intent, before).map_err(|refused| refused[0].why.clone())?;
-    let view = CustomView::new(&intent.instances[0].listeners[0], |_, _| Some(EndpointId(0)));
+    let view = CustomView::new(&intent.instances[0].listeners[0], |_, _| Some(EndpointId(7)));
     Ok((view, after))
 }
 
@@ -130,6 +133,7 @@ fn policy() -> impl Strategy<Value = Policy> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
+    // proves: J07
     #[test]
     fn the_two_ways_to_ask_are_inverse_for_every_row(
         wanted in proptest::collection::vec((destinations(), proptest::collection::btree_set(0u8..4, 1..3), policy()), 1..3),
@@ -158,8 +162,20 @@ proptest! {
             prop_assert!(reverse.contains(row));
             prop_assert!(reverse.iter().all(|other| (other.host, other.host_port) == (row.host, row.host_port)));
         }
-        for port in (1..=9999).filter(|port| !ports.contains(port)) {
-            prop_assert!(view.forward(port).is_none());
+        let table = CustomTable::new([&view].into_iter()).unwrap().filled();
+        for port in 0..=10_100 {
+            let row = view.forward(port);
+            prop_assert_eq!(row.is_some(), ports.contains(&port));
+            for (bit, protocol) in [(Target::TCP, Protocols::Tcp), (Target::UDP, Protocols::Udp)] {
+                let found = table.find(port, bit);
+                match row.as_ref().filter(|row| row.protocols.meets(protocol)) {
+                    Some(row) => {
+                        prop_assert_eq!((found.host(), found.port()), (row.host.octets(), row.host_port.to_be_bytes()));
+                        prop_assert_eq!((found.endpoint(), found.is_denied()), (EndpointId(7), !row.is_allowed));
+                    }
+                    None => prop_assert_eq!(found, Found::NOWHERE),
+                }
+            }
         }
     }
 }

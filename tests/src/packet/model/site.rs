@@ -149,6 +149,8 @@ impl Site {
                 let borders: Vec<u128> = match content {
                     Sheet::Acl4(borders) => borders.iter().map(|border| u128::from(*border)).collect(),
                     Sheet::Acl6(borders) => borders.iter().map(|b| u128::from(b.high) << 64 | u128::from(b.low)).collect(),
+                    // The model's worlds have no custom routing.
+                    Sheet::Custom(_) => return,
                 };
                 self.lists.insert((id.number.into(), matches!(content, Sheet::Acl6(_))), borders);
             }
