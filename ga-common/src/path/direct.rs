@@ -17,6 +17,7 @@ use super::{
     parse::{self, Parsed, flag},
     select::{self, Addresses, V4, V6},
     tables::{Direction, FlowMemory, Tables},
+    track,
     verdict::Outcome,
 };
 use crate::{
@@ -144,6 +145,7 @@ fn follow<const K: usize, const W: usize, F: Frame, T: Tables + FlowMemory<K, W>
             let Some(tcp) = tcp(frame, room.packet.place.l4) else { return TRUNCATED };
             room.news = News { flags: room.packet.flags, seq: u32::from_be_bytes(tcp.seq) };
         }
+        track::find::<K, W, T>(tables, &mut room);
     }
     let tracked = FlowMemory::<K, W>::tracked(tables);
     {

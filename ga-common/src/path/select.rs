@@ -220,13 +220,25 @@ pub(super) fn named<const K: usize, T: Tables>(
         return Err(Drop::NoEndpoint);
     }
     let by_source = flags & Listener::SOURCE_IP != 0;
-    let hash = if by_source { Sip::new(settings.seed).words(room.packet.tuple.addrs).finish() } else { room.hash };
+    let hash = hash_of(settings, room, by_source);
     let slot = if room.avoid == EndpointId::NONE { place(hash) } else { tables.elsewhere(table, hash, room.avoid) };
     let chosen = tables.choose(table, slot);
     if T::DRY {
         tell(tables, &Stage::chosen(table, slot, hash, by_source, chosen.unwrap_or(EndpointId::NONE)));
     }
     chosen.filter(|&id| id != EndpointId::NONE).ok_or(Drop::NoEndpoint)
+}
+
+/// The hash by which the flow of the packet in `room` chooses its endpoint.
+#[inline(always)]
+fn hash_of<const K: usize>(settings: &Settings, room: &Scratch<K>, by_source: bool) -> u64 {
+    if by_source { Sip::new(settings.seed).words(room.packet.tuple.addrs).finish() } else { room.hash }
+}
+
+/// The entry of every table that the flow of the packet in `room`, to a listener with these flags, belongs to.
+#[inline(always)]
+pub(super) fn entry<const K: usize>(settings: &Settings, room: &Scratch<K>, flags: u32) -> u32 {
+    place(hash_of(settings, room, flags & Listener::SOURCE_IP != 0))
 }
 
 /// Explains something. A function of its own because of the verifier's view of whoever calls it.

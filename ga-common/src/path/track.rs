@@ -16,10 +16,10 @@
 use super::{
     direct::opens,
     explain::{By, Stage},
-    flow::{self, NO_SLOT},
+    flow::{self, LIVING, NO_SLOT},
     parse::flag,
     select,
-    tables::{FlowMemory, Half, Tables},
+    tables::{FlowMemory, Half, Scratch, Tables},
 };
 use crate::{
     abi::{
@@ -27,7 +27,7 @@ use crate::{
         entry::Endpoint,
         family::Family,
         flow::Flow,
-        id::{EndpointId, ListenerId},
+        id::{EndpointId, ListenerId, TableId},
         limits::{FIRST_BYTES, NOTES},
         reason::Event,
     },
@@ -90,7 +90,7 @@ impl Tracked {
     }
 }
 
-/// Where the packet in its room goes.
+/// Where the packet in its room goes, which [`find`] has looked for.
 #[inline(always)]
 pub fn choose<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T) -> Tracked {
     let (Some(settings), Some(mut room)) = (tables.settings(), FlowMemory::<K, W>::room(tables)) else {
@@ -101,7 +101,8 @@ pub fn choose<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tabl
     let flags = tables.listener(id).map_or(0, |listener| listener.flags);
     // One look at the word: both tables are those of the same moment.
     let active = tables.active(id, family);
-    let owner = select::named(tables, settings, room, flags, active.table()).unwrap_or(EndpointId::NONE);
+    let entry = select::entry(settings, room, flags);
+    let owner = at(tables, active.table(), entry);
     let (hash, seq) = (room.hash, room.news.seq);
     let is_tcp = room.packet.tuple.protocol == TCP;
     // An ICMP error is about a flow, and says nothing of how it goes on.
@@ -117,23 +118,15 @@ pub fn choose<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tabl
     }
     let before = match active.before() {
         Before::Same | Before::Remembered => EndpointId::NONE,
-        Before::Table(table) => select::named(tables, settings, room, flags, table).unwrap_or(EndpointId::NONE),
+        Before::Table(table) => at(tables, table, entry),
     };
     let before = if is_there(tables, before, id, is_tcp) { before } else { owner };
     let noted = match tables.note(Note::index(hash)) {
         Some(note) if is_tcp && is_own => Note(note.load()).endpoint(hash, seq),
         Some(_) | None => EndpointId::NONE,
     };
-    room.reply = room.packet.tuple.alone();
-    let found = flow::find::<K, W, T>(tables, settings, hash, &room.reply, tables.tick());
-    let slot = found.map_or(NO_SLOT, |found| found.index);
-    let kept = match (FlowMemory::<K, W>::slot(tables, slot), found) {
-        (Some(slot), Some(found)) => {
-            let meta = slot.meta();
-            if slot.state() == found.state { meta.endpoint() } else { EndpointId::NONE }
-        }
-        _ => EndpointId::NONE,
-    };
+    let slot = room.back;
+    let kept = kept::<K, W, T>(tables, room, slot);
     let (chosen, by) = if is_there(tables, noted, id, is_tcp) {
         (noted, By::Note)
     } else if is_there(tables, kept, id, is_tcp) {
@@ -156,6 +149,23 @@ pub fn choose<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tabl
     if (chosen == owner && chosen == before) || is_over { tracked } else { Tracked(tracked.0 | Tracked::NEWS) }
 }
 
+/// Looks for the flow of the packet in its room in flow memory, and leaves there where it is.
+#[inline(always)]
+pub(super) fn find<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, room: &mut Scratch<K>) {
+    room.reply = room.packet.tuple.alone();
+    // A SYN is not asked what was before.
+    room.back = match opens(&room.packet) {
+        true => NO_SLOT,
+        false => FlowMemory::<K, W>::taken(tables, room, Half::Return, room.hash, LIVING),
+    };
+}
+
+/// Who stands in an entry of a table.
+#[inline(always)]
+fn at<T: Tables>(tables: &T, table: TableId, entry: u32) -> EndpointId {
+    if table == TableId::EMPTY { EndpointId::NONE } else { tables.choose(table, entry).unwrap_or(EndpointId::NONE) }
+}
+
 /// Whether a flow of `listener` may go there: TCP flows also to an endpoint that is not to get new ones any more.
 #[inline(always)]
 fn is_there<T: Tables>(tables: &T, endpoint: EndpointId, listener: ListenerId, is_tcp: bool) -> bool {
@@ -163,6 +173,17 @@ fn is_there<T: Tables>(tables: &T, endpoint: EndpointId, listener: ListenerId, i
         Some(to) => to.listener == listener && (to.flags == Endpoint::IN_USE || to.flags != 0 && is_tcp),
         None => false,
     }
+}
+
+/// Where the slot at `index`, in which the flow of the packet in `room` was found, says that it goes.
+#[inline(always)]
+fn kept<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, room: &Scratch<K>, index: u32) -> EndpointId {
+    let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return EndpointId::NONE };
+    let state = slot.state();
+    let meta = slot.meta();
+    // What was read counts only if it was the same flow's all the while.
+    let is_his = state.is_live() && slot.is_for(&room.reply) && slot.state() == state;
+    if is_his { meta.endpoint() } else { EndpointId::NONE }
 }
 
 /// Notes in the slot at `index` that its flow was heard of again, and where it goes.
