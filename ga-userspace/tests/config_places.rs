@@ -3,7 +3,10 @@
 
 use ga::{
     config,
+    health::Roster,
     model::{EndpointGroup, EndpointKind, Intent, Target},
+    plan,
+    resolve::Addresses,
 };
 
 /// A file: `top` are tables beside the instance, `listener` what the listener has after its ports.
@@ -121,7 +124,8 @@ fn an_inventory_says_where_it_is_and_is_checked() {
         ("[inventory]\nfile = \"hosts.toml\"", "bad_value"),
         ("[inventory]\nurl = \"ftp://x/\"", "bad_value"),
         ("[inventory]\nurl = \"http:///x\"", "bad_value"),
-        ("[inventory]\nurl = \"https://x/\"", "not_supported_yet"),
+        ("[inventory]\nurl = \"https:///x\"", "bad_value"),
+        ("[inventory]\nurl = \"https://x/\"\nca = \"ca.pem\"", "bad_value"),
         ("[inventory]\nurl = \"http://x/\"\ninterval = 4", "out_of_range"),
         ("[inventory.hosts]\nweb = []", "out_of_range"),
         ("[inventory.hosts]\nweb = \"10.0.0.300\"", "bad_value"),
@@ -229,4 +233,56 @@ fn limits_of_server_groups_and_domains_are_keys() {
 fn a_pool_that_nobody_uses_is_a_warning() {
     let (_, warnings) = parse(&pool(PAIR), &group_of(&["type = \"ip\"\naddress = \"192.0.2.1\""])).unwrap();
     assert_eq!(warnings, ["server group `pool-a` is used by no listener and no endpoint"]);
+}
+
+#[test]
+fn an_inventory_may_be_asked_in_tls_and_its_certificates_are_for_nothing_else() {
+    let group = group_of(&["type = \"ip\"\naddress = \"192.0.2.1\""]);
+    let (intent, warnings) = parse("[inventory]\nurl = \"https://x/\"\nca = \"/etc/ga/ca.pem\"", &group).unwrap();
+    assert_eq!(intent.inventory.ca.unwrap().to_str(), Some("/etc/ga/ca.pem"));
+    assert_eq!(warnings, [""; 0]);
+    let (_, warnings) = parse("[inventory]\nurl = \"http://x/\"\nca = \"/etc/ga/ca.pem\"", &group).unwrap();
+    assert_eq!(warnings, ["`ca` says who vouches for the server of an `https://` address, and `url` is none"]);
+}
+
+#[test]
+fn a_pools_health_check_is_for_those_who_have_nothing_else() {
+    let checked = |name: &str, check: &str| format!("[[vserver_group]]\nname = \"{name}\"\n{check}\nservers = [{PAIR}]\n");
+    let every = |seconds| format!("health_check = {{ interval = {seconds} }}");
+    let interval = |top: &str, listener: &str| {
+        let (mut intent, warnings) = parse(top, listener).unwrap();
+        let check = intent.instances.remove(0).listeners.remove(0).groups.remove(0).health_check;
+        (check.map(|check| check.interval.as_secs()), warnings.len())
+    };
+    let (five, none) = (checked("pool-a", &every(5)), checked("pool-a", ""));
+    assert_eq!(interval(&five, "vserver_group = \"pool-a\""), (Some(5), 0));
+    assert_eq!(interval(&none, "vserver_group = \"pool-a\""), (None, 0));
+    assert_eq!(interval(&checked("pool-a", "health_check = { enabled = false }"), "vserver_group = \"pool-a\""), (None, 0));
+
+    let a = "type = \"clb\"\nvserver_group = \"pool-a\"";
+    assert_eq!(interval(&five, &group_of(&[a])), (Some(5), 0));
+    let own = |check: &str| group_of(&[a]).replace("region", &format!("{check}\nregion"));
+    assert_eq!(interval(&five, &own(&every(7))), (Some(7), 0), "the endpoint group's own counts");
+    assert_eq!(interval(&five, &own("health_check = { enabled = false }")), (None, 0));
+    let both = group_of(&[a, "type = \"clb\"\nvserver_group = \"pool-b\""]);
+    assert_eq!(interval(&(five.clone() + &checked("pool-b", &every(5))), &both), (Some(5), 0));
+    for other in [every(6), String::new()] {
+        assert_eq!(interval(&(five.clone() + &checked("pool-b", &other)), &both), (None, 1), "{other}");
+    }
+    assert_eq!(interval(&five, &group_of(&[a, "type = \"ip\"\naddress = \"192.0.2.1\""])), (None, 1));
+    let problems = refused(&checked("pool-a", "health_check = { threshold = 1 }"), "vserver_group = \"pool-a\"");
+    assert!(matches!(&problems[..], [one] if one.starts_with("out_of_range")), "{problems:?}");
+}
+
+#[test]
+fn servers_of_a_pool_are_probed_at_their_own_ports_whatever_their_weights() {
+    let servers = "{ address = \"10.0.0.21\", port = 8080 }, { address = \"10.0.0.22\", port = 9090, weight = 0 }";
+    let targets = |check: &str| {
+        let (intent, _) = parse(&format!("{}\n{check}", pool(servers)), "vserver_group = \"pool-a\"").unwrap();
+        let (whole, _) = plan::resolved(&intent, &Addresses::written(&intent));
+        Roster::of(&whole).checks.iter().map(|check| check.target.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(targets("health_check = { protocol = \"tcp\" }"), ["10.0.0.21:8080", "10.0.0.22:9090"]);
+    assert_eq!(targets("health_check = { protocol = \"tcp\", port = 81 }"), ["10.0.0.21:81", "10.0.0.22:81"]);
+    assert_eq!(targets(""), [""; 0]);
 }

@@ -32,6 +32,7 @@ impl Agent {
             access_point: self.intent.node.ap.clone(),
             generation: self.data_path.running().generation.0,
             config_hash: self.config_hash.clone(),
+            config_file: std::path::absolute(&self.options.config).unwrap_or_default().display().to_string(),
             uptime_s: self.started.elapsed().as_secs_f64(),
             started_at: Some(self.started_at),
             last_reload: self.last_reload.clone(),

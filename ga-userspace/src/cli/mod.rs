@@ -6,6 +6,7 @@ pub mod check;
 mod client;
 pub mod detach;
 mod drops;
+mod egress;
 mod endpoints;
 mod exit;
 mod file;
@@ -21,6 +22,7 @@ pub mod schema;
 mod status;
 mod trace;
 mod units;
+mod vsg;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -78,6 +80,9 @@ enum Verb {
     /// Show what endpoints that see the client's address must be configured with
     #[command(after_long_help = backend::EXAMPLES)]
     Backend(backend::BackendArgs),
+    /// Show the addresses that endpoints see
+    #[command(after_long_help = egress::EXAMPLES)]
+    Egress(egress::EgressArgs),
     /// About the configuration's format
     #[command(subcommand, after_long_help = schema::EXAMPLES)]
     Config(ConfigVerb),
@@ -108,6 +113,9 @@ enum Verb {
     /// List endpoints; drain them, or change their weight
     #[command(after_long_help = endpoints::EXAMPLES)]
     Endpoints(endpoints::EndpointsArgs),
+    /// List server groups; change their servers in the file
+    #[command(after_long_help = vsg::EXAMPLES)]
+    Vsg(vsg::VsgArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -150,6 +158,7 @@ fn dispatch(verb: &Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Check(args) => check::run(args, context),
         Verb::Plan(args) => block_on(plan::run(args, context)),
         Verb::Backend(args) => backend::run(args, context),
+        Verb::Egress(args) => egress::run(args, context),
         Verb::Config(ConfigVerb::Schema(args)) => schema::run(args, context),
         Verb::Reload => block_on(reload::run(context)),
         Verb::Status(args) => block_on(status::run(args, context)),
@@ -160,6 +169,7 @@ fn dispatch(verb: &Verb, context: &Context) -> anyhow::Result<Exit> {
         Verb::Capture(args) => block_on(capture::run(args, context)),
         Verb::Mappings(args) => block_on(mappings::run(args, context)),
         Verb::Endpoints(args) => block_on(endpoints::run(args, context)),
+        Verb::Vsg(args) => block_on(vsg::run(args, context)),
     }
 }
 
@@ -240,6 +250,13 @@ mod tests {
             "ga check ga.toml",
             "ga plan new.toml --against old.toml",
             "ga config schema",
+            "ga egress --config ga.toml",
+            "ga vsg list --config ga.toml",
+            "ga vsg --config ga.toml show pool-a --json",
+            "ga vsg set pool-a --row 2 --column weight --replicate below",
+            "ga vsg set pool-a --row 2 --column port --value 80 --replicate all --dry-run",
+            "ga vsg set pool-a --column weight --reset --values 1,2,3",
+            "ga vsg delete pool-a",
             "ga reload",
         ] {
             assert!(parse(line).is_ok(), "{line}");
@@ -262,6 +279,10 @@ mod tests {
             "ga endpoints weight 10.0.0.11",
             "ga endpoints drain a/10.0.0.11",
             "ga status --output yaml",
+            "ga vsg set pool-a --row 2 --column weight",
+            "ga vsg set pool-a --column weight --replicate below",
+            "ga vsg set pool-a --row 2 --column name --value x",
+            "ga vsg set pool-a --row 2 --column weight --value 1 --values 1,2",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -157,8 +157,13 @@ fn read(
     if let (Some(client_ip), Some(mapping)) = (client_ip, &port_mapping) {
         client_ip::no_mapping(table, client_ip, mapping, cx);
     }
-    let health_check = health_check::read(table.optional("health_check"), cx);
+    let check_value = table.optional("health_check");
+    let says_nothing = check_value.is_none();
+    let mut health_check = health_check::read(check_value, cx);
     let (endpoints, named) = endpoint::read_all(table, around, protocol, version, cx).unzip();
+    if let (true, Some(endpoints), Some(named)) = (says_nothing, &endpoints, &named) {
+        health_check = Ok(pool::health_check_of_all(table, endpoints, named, cx));
+    }
     if let (Some(client_ip), Some(named)) = (client_ip, &named) {
         client_ip::no_pool(table, client_ip, named, cx);
     }
@@ -186,13 +191,14 @@ fn read(
 /// The one group of a listener that names a server group.
 pub(super) fn of_pool(value: &Value<'_>, cx: &mut Context<'_>) -> Option<EndpointGroup> {
     let pool = pool::named(value, cx)?;
+    let health_check = pool::health_check(&pool, cx);
     Some(EndpointGroup {
         name: pool.clone(),
         region: POOL_REGION.to_owned(),
         description: String::new(),
         traffic_ratio: TrafficRatio::default(),
         latency: None,
-        health_check: None,
+        health_check,
         // The servers' addresses decide: a client is served by servers of its family.
         backend_ip_version: BackendIpVersion::Affinity,
         client_ip: ClientIp::Hidden,

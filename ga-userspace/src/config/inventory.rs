@@ -16,12 +16,16 @@ pub(super) const INTERVAL_S: std::ops::RangeInclusive<u32> = 5..=3_600;
 /// Addresses of a name.
 const MAX_ADDRESSES: usize = 64;
 
+const FILE_HELP: &str = "begin with `/`; what ends in `.json` is JSON, all else TOML";
+const CA_HELP: &str = "begin with `/`; the file has certificates in PEM";
+
 /// Reads the table; without it there are no names.
 pub(super) fn read(document: &Table<'_>, cx: &mut Context<'_>) -> Option<Inventory> {
     let Some(value) = document.optional("inventory") else { return Some(Inventory::default()) };
     let table = value.table(&keys::INVENTORY, &mut cx.problems)?;
     let hosts = table.optional("hosts").map_or(Some(Hosts::new()), |value| hosts(&value, cx));
-    let file = table.optional("file").map_or(Some(None), |value| file(&value, cx).map(Some));
+    let file = table.optional("file").map_or(Some(None), |value| path(&value, FILE_HELP, cx).map(Some));
+    let ca = table.optional("ca").map_or(Some(None), |value| path(&value, CA_HELP, cx).map(Some));
     let url = table.optional("url").map_or(Some(None), |value| url(&value, cx).map(Some));
     let interval = table.optional("interval").map_or(Some(Inventory::INTERVAL), |value| {
         value.integer(INTERVAL_S, &mut cx.problems).map(|seconds| Duration::from_secs(seconds.into()))
@@ -30,7 +34,13 @@ pub(super) fn read(document: &Table<'_>, cx: &mut Context<'_>) -> Option<Invento
         let draft = Fault::new(Kind::NoEffect, "`interval` is how often `url` is asked, and there is no `url`");
         cx.problems.warn(value.span.clone(), &value.path, draft.help("a `file` is read when it changes; remove the key"));
     }
-    Some(Inventory { hosts: hosts?, file: file?, url: url?, interval: interval? })
+    let is_secured = matches!(&url, Some(Some(url)) if url.starts_with("https://"));
+    if let (Some(value), false) = (table.optional("ca"), is_secured) {
+        let draft =
+            Fault::new(Kind::NoEffect, "`ca` says who vouches for the server of an `https://` address, and `url` is none");
+        cx.problems.warn(value.span.clone(), &value.path, draft.help("set `url = \"https://…\"`, or remove the key"));
+    }
+    Some(Inventory { hosts: hosts?, file: file?, url: url?, ca: ca?, interval: interval? })
 }
 
 /// Whether a text that is no address can be the name of a host: 1 to 253 letters, digits, `.`, `_` and `-`, not all of them digits
@@ -85,32 +95,28 @@ fn hosts(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Hosts> {
     (cx.problems.count() == before).then_some(hosts)
 }
 
-fn file(value: &Value<'_>, cx: &mut Context<'_>) -> Option<PathBuf> {
+fn path(value: &Value<'_>, help: &str, cx: &mut Context<'_>) -> Option<PathBuf> {
     let text = value.string(&mut cx.problems)?;
     if text.starts_with('/') && text.len() < 4_096 {
         return Some(PathBuf::from(text));
     }
     let draft = Fault::new(Kind::BadValue, format!("{:?} is not the full path of a file", shorten(text)));
-    value.problem(draft.help("begin with `/`; what ends in `.json` is JSON, all else TOML"), &mut cx.problems);
+    value.problem(draft.help(help), &mut cx.problems);
     None
 }
 
 fn url(value: &Value<'_>, cx: &mut Context<'_>) -> Option<String> {
     let text = value.string(&mut cx.problems)?;
-    let draft = if text.starts_with("https://") {
-        Fault::new(Kind::NotSupportedYet, "an inventory is not asked by https yet in this version")
-            .help("ask a relay on this host by http://, or let something write an `inventory.file`")
-    } else if text.strip_prefix("http://").is_some_and(is_authority) {
+    if ["http://", "https://"].iter().any(|scheme| text.strip_prefix(scheme).is_some_and(is_authority)) {
         return Some(text.to_owned());
-    } else {
-        Fault::new(Kind::BadValue, format!("{:?} is not an address of the form http://host/path", shorten(text)))
-            .help("as in \"http://10.0.0.5:8500/hosts.json\": a host or an IP address, a port if it is not 80, a path")
-    };
+    }
+    let draft = Fault::new(Kind::BadValue, format!("{:?} is not an address of the form https://host/path", shorten(text)))
+        .help("as in \"http://10.0.0.5:8500/hosts.json\": a host or an IP address, a port if it is not the usual one, a path");
     value.problem(draft, &mut cx.problems);
     None
 }
 
-/// Whether what follows `http://` begins with a host, and has no space or control character.
+/// Whether what follows the scheme begins with a host, and has no space or control character.
 fn is_authority(rest: &str) -> bool {
     let authority = rest.split('/').next().unwrap_or_default();
     !authority.is_empty()

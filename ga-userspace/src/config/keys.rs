@@ -113,12 +113,14 @@ pub(super) const GROUP: Keys = Keys {
 };
 
 pub(super) const VSERVER_GROUP: Keys =
-    Keys { table: "`[[vserver_group]]`", known: &["name", "description", "servers"], later: &["health_check"] };
+    Keys { table: "`[[vserver_group]]`", known: &["name", "description", "health_check", "servers"], later: &[] };
 
 pub(super) const SERVER: Keys =
     Keys { table: "a server of a group", known: &["address", "port", "weight", "description"], later: &["type"] };
 
-pub(super) const INVENTORY: Keys = Keys { table: "`[inventory]`", known: &["hosts", "file", "url", "interval"], later: &[] };
+pub(super) const INVENTORY: Keys =
+    Keys { table: "`[inventory]`", known: &["hosts", "file", "url", "ca", "interval"], later: &[] };
+
 pub(super) const ACL: Keys = Keys { table: "`[[acl]]`", known: &["name", "entries"], later: &[] };
 
 pub(super) const ACL_ENTRY: Keys = Keys { table: "an entry of a list", known: &["address", "description"], later: &[] };

@@ -16,6 +16,7 @@ mod change;
 mod client_ip;
 mod custom;
 mod document;
+pub mod edit;
 mod endpoint;
 mod group;
 mod health_check;

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::{
     address,
     document::Context,
-    inventory, keys,
+    health_check, inventory, keys,
     problem::{Fault, Kind},
     text,
     tree::{Table, Value, shorten},
 };
-use crate::model::{Name, Pool, PoolWeight, Server, ServerPlace};
+use crate::model::{Endpoint, HealthCheck, Name, NamedEndpoint, Pool, PoolWeight, Server, ServerPlace, Target};
 
 const MAX_DESCRIPTION: usize = 80;
 
@@ -24,6 +24,7 @@ pub(super) struct Pools {
 struct Used {
     value: (std::ops::Range<usize>, String),
     users: usize,
+    health_check: Option<HealthCheck>,
 }
 
 /// Reads every pool; the instances are read after them.
@@ -53,6 +54,35 @@ pub(super) fn named(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Name> {
     None
 }
 
+/// How the servers of a pool are probed.
+pub(super) fn health_check(name: &Name, cx: &Context<'_>) -> Option<HealthCheck> {
+    cx.pools.names.get(name).and_then(|used| used.health_check.clone())
+}
+
+/// How the endpoints of a group are probed that says nothing about it: as its pools say, where it has nothing but pools and all of
+/// them say the same.
+pub(super) fn health_check_of_all(
+    group: &Table<'_>,
+    endpoints: &[Endpoint],
+    named: &[NamedEndpoint],
+    cx: &mut Context<'_>,
+) -> Option<HealthCheck> {
+    let of = |one: &NamedEndpoint| match &one.target {
+        Target::Pool(name) => health_check(name, cx),
+        Target::Host { .. } | Target::Domain(_) => None,
+    };
+    let checks: Vec<_> = named.iter().map(of).collect();
+    let first = checks.iter().flatten().next()?;
+    if endpoints.is_empty() && checks.iter().all(|check| check.as_ref() == Some(first)) {
+        return Some(first.clone());
+    }
+    let draft =
+        Fault::new(Kind::NoEffect, "a server group of this endpoint group has a `health_check`, which other endpoints have not")
+            .help("write `health_check` in the endpoint group: it is for all of them");
+    cx.problems.warn(group.span.clone(), &group.path, draft);
+    None
+}
+
 /// Warns of pools that nobody uses; for when all instances are read.
 pub(super) fn unused(cx: &mut Context<'_>) {
     for (name, used) in &cx.pools.names {
@@ -75,6 +105,10 @@ fn read(table: &Table<'_>, count: &mut Count, cx: &mut Context<'_>) -> Option<Po
     let name_value = table.required("name", "give the server group a name: `name = \"pool-a\"`", &mut cx.problems);
     let name = name_value.as_ref().and_then(|value| name(value, cx));
     text::description(table.optional("description"), cx);
+    let health_check = health_check::read(table.optional("health_check"), cx);
+    if let (Some(used), Ok(check)) = (name.as_ref().and_then(|name| cx.pools.names.get_mut(name)), &health_check) {
+        used.health_check.clone_from(check);
+    }
     let help = "name its servers: `servers = [{ address = \"10.0.0.21\", port = 8080 }]`";
     let value = table.required("servers", help, &mut cx.problems)?;
     let tables = value.tables(&keys::SERVER, &mut cx.problems)?;
@@ -82,7 +116,7 @@ fn read(table: &Table<'_>, count: &mut Count, cx: &mut Context<'_>) -> Option<Po
     let before = cx.problems.count();
     let servers: Vec<_> = tables.iter().filter_map(|table| server(table, &mut places, count, cx)).collect();
     // A server that could not be read is a problem already.
-    (cx.problems.count() == before && !servers.is_empty()).then_some(Pool { name: name?, servers })
+    (cx.problems.count() == before && !servers.is_empty() && health_check.is_ok()).then_some(Pool { name: name?, servers })
 }
 
 fn name(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Name> {
@@ -93,7 +127,7 @@ fn name(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Name> {
         value.problem(draft.help("names of server groups are unique in a file"), &mut cx.problems);
         return None;
     }
-    let used = Used { value: (value.span.clone(), value.path.clone()), users: 0 };
+    let used = Used { value: (value.span.clone(), value.path.clone()), users: 0, health_check: None };
     cx.pools.names.insert(name.clone(), used);
     Some(name)
 }

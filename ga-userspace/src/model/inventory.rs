@@ -12,8 +12,10 @@ pub struct Inventory {
     pub hosts: Hosts,
     /// A file of names, read again when it changes.
     pub file: Option<PathBuf>,
-    /// An address where names are polled, `http://…`.
+    /// An address where names are polled, `http://…` or `https://…`.
     pub url: Option<String>,
+    /// Certificates that vouch for its server, in PEM; without, those of the system do.
+    pub ca: Option<PathBuf>,
     /// How often the address is asked: 5–3,600 s (30).
     pub interval: Duration,
 }
@@ -25,6 +27,6 @@ impl Inventory {
 
 impl Default for Inventory {
     fn default() -> Self {
-        Self { hosts: Hosts::new(), file: None, url: None, interval: Self::INTERVAL }
+        Self { hosts: Hosts::new(), file: None, url: None, ca: None, interval: Self::INTERVAL }
     }
 }

@@ -270,8 +270,9 @@ impl Task {
                 }
                 Origin::Url => {
                     source.next = now + self.wanted.inventory.interval;
+                    let ca = self.wanted.inventory.ca.clone();
                     self.errands.spawn(async move {
-                        let brought = source::url(&place, tag).await;
+                        let brought = source::url(&place, ca.as_deref(), tag).await;
                         Brought::Url(place, brought)
                     });
                 }

@@ -1,4 +1,4 @@
-//! Reading an inventory's file and asking its address.
+//! Reading an inventory's file and asking its address, plain or in TLS.
 
 use std::{io, path::Path, time::Duration};
 
@@ -10,9 +10,16 @@ use hyper::{
     header::{ETAG, HOST, HeaderValue, IF_NONE_MATCH},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
-use super::inventory::{self, Form, MAX_BYTES};
+use super::{
+    inventory::{self, Form, MAX_BYTES},
+    tls,
+};
 use crate::model::Hosts;
 
 /// For one question, from connecting to the last byte.
@@ -44,19 +51,32 @@ pub(super) async fn file(path: &Path) -> Result<Hosts, String> {
     inventory::parse(&text, form).map_err(|error| error.to_string())
 }
 
-/// The names at an address, and the tag to ask with next time; none when they did not change since `tag`.
-pub(super) async fn url(url: &str, tag: Option<HeaderValue>) -> Result<Option<(Hosts, Option<HeaderValue>)>, String> {
-    timeout(PATIENCE, ask(url, tag)).await.unwrap_or_else(|_| Err(format!("no answer in {} s", PATIENCE.as_secs())))
+/// What was at an address: names, and the tag to ask with next time; none when they did not change since the last one.
+type Brought = Result<Option<(Hosts, Option<HeaderValue>)>, String>;
+
+/// Asks an address; `ca` vouches for it instead of the system.
+pub(super) async fn url(url: &str, ca: Option<&Path>, tag: Option<HeaderValue>) -> Brought {
+    timeout(PATIENCE, ask(url, ca, tag)).await.unwrap_or_else(|_| Err(format!("no answer in {} s", PATIENCE.as_secs())))
 }
 
-async fn ask(url: &str, tag: Option<HeaderValue>) -> Result<Option<(Hosts, Option<HeaderValue>)>, String> {
-    let text = |error: &dyn std::error::Error| error.to_string();
-    let uri: Uri = url.parse().map_err(|error: hyper::http::uri::InvalidUri| text(&error))?;
-    let authority = uri.authority().ok_or("it names no host")?.clone();
+async fn ask(url: &str, ca: Option<&Path>, tag: Option<HeaderValue>) -> Brought {
+    let uri: Uri = url.parse().map_err(|error: hyper::http::uri::InvalidUri| error.to_string())?;
+    let is_secured = uri.scheme_str() == Some("https");
+    let authority = uri.authority().ok_or("it names no host")?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await.map_err(|error| text(&error))?;
+    let port = authority.port_u16().unwrap_or(if is_secured { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
+    if is_secured { exchange(tls::secured(stream, host, ca).await?, &uri, tag).await } else { exchange(stream, &uri, tag).await }
+}
+
+async fn exchange<S>(stream: S, uri: &Uri, tag: Option<HeaderValue>) -> Brought
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let text = |error: &dyn std::error::Error| error.to_string();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
-    let mut request = Request::get(uri.path_and_query().map_or("/", |path| path.as_str())).header(HOST, authority.as_str());
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let mut request = Request::get(uri.path_and_query().map_or("/", |path| path.as_str())).header(HOST, authority);
     if let Some(tag) = tag {
         request = request.header(IF_NONE_MATCH, tag);
     }

@@ -81,6 +81,7 @@ pub(crate) fn example() -> Status {
         access_point: "fra1".to_owned(),
         generation: 42,
         config_hash: "9f3a".to_owned(),
+        config_file: "/etc/ga/ga.toml".to_owned(),
         uptime_s: 273_600.0,
         started_at: Some(1_700_000_000),
         last_reload: LastReload { successful: true, success_at: Some(1_700_273_000), failures: 1, error: None },

@@ -23,6 +23,9 @@ pub struct Status {
     /// Short hash of the configuration behind the plan.
     #[serde(default)]
     pub config_hash: String,
+    /// The file that a reload reads, with its full path.
+    #[serde(default)]
+    pub config_file: String,
     /// Seconds since the agent started, with fractions: rates are computed from it.
     pub uptime_s: f64,
     /// When the agent started, in Unix seconds.

@@ -8,7 +8,7 @@ use super::{apt, have};
 use crate::shell::{Root, Step, cargo, find_program, read, show};
 
 /// A Debian package and the program by which its presence is seen, so that other distributions can bring their own.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("iproute2", "ip"),
     ("ethtool", "ethtool"),
     ("nftables", "nft"),
@@ -23,10 +23,11 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("procps", "sysctl"),
     ("iputils-ping", "ping"),
     ("wrk", "wrk"),
+    ("knot", "knotd"),
 ];
 
-/// Packages that bring a service nobody asked to have running.
-const SERVICES: [&str; 2] = ["nginx", "haproxy"];
+/// Programs whose packages bring a service that nobody asked to have running, and what it is called.
+const SERVICES: [(&str, &str); 3] = [("nginx", "nginx"), ("haproxy", "haproxy"), ("knotd", "knot")];
 
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -52,7 +53,8 @@ pub(super) fn packages(root: Root) -> Result<()> {
         "tests, demo and benchmarks drive real clients and servers",
         5 * u64::try_from(packages.len())?,
     )?;
-    let new: Vec<&str> = SERVICES.into_iter().filter(|service| missing.iter().any(|(_, program)| program == service)).collect();
+    let is_new = |program: &str| missing.iter().any(|(_, new)| *new == program);
+    let new: Vec<&str> = SERVICES.iter().filter(|(program, _)| is_new(program)).map(|(_, service)| *service).collect();
     apt::disable_services(root, &new);
     Ok(())
 }

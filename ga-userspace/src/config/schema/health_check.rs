@@ -7,7 +7,7 @@ use super::{tcp, yes};
 use crate::model;
 
 /// How endpoints are probed. A probe fails after 3 s, which cannot be changed; the next one starts `interval` after it ended.
-#[derive(JsonSchema)]
+#[derive(JsonSchema, Serialize)]
 #[schemars(deny_unknown_fields)]
 pub struct HealthCheck {
     /// `false`: as if the table were not there.

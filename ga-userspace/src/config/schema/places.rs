@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::empty;
+use super::{empty, health_check::HealthCheck};
 use crate::model;
 
 /// What names of hosts and interfaces stand for.
@@ -19,10 +19,14 @@ pub struct Inventory {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default, with = "String")]
     pub file: Option<String>,
-    /// Where names are polled, `http://…`, TOML or JSON.
+    /// Where names are polled, `http://…` or `https://…`, TOML or JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default, with = "String")]
     pub url: Option<String>,
+    /// Full path of the certificates (PEM) that vouch for the server of an `https://` address, instead of the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default, with = "String")]
+    pub ca: Option<String>,
     /// How often `url` is asked, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default, with = "u32", range(min = 5, max = 3_600))]
@@ -49,6 +53,10 @@ pub struct VserverGroup {
     /// Free text of at most 200 characters that is not a link.
     #[schemars(default = "empty", length(max = 200))]
     pub description: String,
+    /// How the servers are probed, of a listener that names the group, and of an endpoint group that says nothing and has no other
+    /// endpoints. Without a port each is probed at its own.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "HealthCheck")]
+    pub health_check: Option<HealthCheck>,
     /// Its members, each address and port once.
     #[schemars(length(min = 1))]
     pub servers: Vec<Server>,
