@@ -11,12 +11,14 @@ use crate::{
     abi::{
         active::Active,
         custom::Mapping,
-        entry::{Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings},
+        entry::{
+            Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings, mtu_place,
+        },
         family::Family,
         filter,
         flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6},
         id::{EndpointId, InstanceId, ListenerId, TableId},
-        limits::{ADMISSION_TICKS, FLOW_WAYS, NOTES},
+        limits::{ADMISSION_TICKS, FLOW_WAYS, NOTES, TOLD_AT_ONCE},
         reason::Event,
         sheet::{Borders4, Borders6},
     },
@@ -57,6 +59,12 @@ impl Frame for Bytes {
         let bytes = self.bytes.get(offset..offset + length)?;
         let pair = |pair: &[u8]| u32::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
         Some(bytes.chunks(2).map(pair).sum())
+    }
+
+    fn cut(&mut self, length: usize) -> bool {
+        let is_longer = length <= self.bytes.len();
+        self.bytes.truncate(length);
+        is_longer
     }
 
     fn grow_head(&mut self, by: i32) -> bool {
@@ -107,6 +115,10 @@ pub struct Sim {
     pub wanted: RefCell<BTreeSet<[u8; 4]>>,
     /// Next hops.
     pub hops: BTreeMap<EndpointId, Hop>,
+    /// MTUs, by [`mtu_place`].
+    pub mtus: BTreeMap<u32, u32>,
+    /// Senders told that their packets are too big in the current period, and when that began.
+    pub told: Cell<(u32, u32)>,
     /// IPv4 flows.
     pub flows4: Vec<FlowSlot4>,
     /// IPv6 flows.
@@ -161,6 +173,8 @@ impl Sim {
             hosts: BTreeMap::new(),
             wanted: RefCell::default(),
             hops: BTreeMap::new(),
+            mtus: BTreeMap::new(),
+            told: Cell::default(),
             flows4: (0..slots).map(|_| FlowSlot4::free()).collect(),
             flows6: (0..slots).map(|_| FlowSlot6::free()).collect(),
             tags4: tags(slots),
@@ -319,6 +333,17 @@ impl Tables for Sim {
 
     fn hop(&self, id: EndpointId) -> Option<&Hop> {
         self.hops.get(&id)
+    }
+
+    fn mtu(&self, ifindex: u32, tags: u32) -> u32 {
+        self.mtus.get(&mtu_place(ifindex, tags)).copied().unwrap_or(0)
+    }
+
+    fn may_tell(&self, now: u32) -> bool {
+        let (since, count) = self.told.get();
+        let (since, count) = if now.wrapping_sub(since) >= ADMISSION_TICKS { (now, 0) } else { (since, count) };
+        self.told.set((since, count + 1));
+        count < TOLD_AT_ONCE
     }
 
     fn admit(&self, id: ListenerId, allowed: u32, now: u32) -> bool {

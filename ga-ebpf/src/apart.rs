@@ -23,7 +23,7 @@ use ga_common::{
         verdict::Outcome,
     },
     wire::{
-        extension,
+        extension, mss,
         vlan::{self, Tags},
     },
 };
@@ -51,11 +51,19 @@ pub(crate) extern "C" fn ga_walk(ctx: *mut xdp_md, next: u32, offset: u32, end: 
     extension::walk(&mut FarFrame::new(ctx), next as u8, offset as usize, end as usize).bits()
 }
 
+/// [`mss::clamp`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_clamp(ctx: *mut xdp_md, l4: u32, mss: u32) -> u32 {
+    mss::clamp(&mut FarFrame::new(ctx), l4 as usize, mss as u16);
+    0
+}
+
 /// [`path::refuse::packet`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ga_refuse(ctx: *mut xdp_md, outcome: u64) -> u64 {
-    path::refuse::packet(&mut FarFrame::new(ctx), Outcome::from_bits(outcome)).bits()
+    path::refuse::packet(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(outcome)).bits()
 }
 
 /// [`path::icmp::packet`].
@@ -204,6 +212,13 @@ pub(crate) extern "C" fn ga_pair_across(asked: u64, answered: u64) -> u64 {
     cross::pair(&KernelTables, Outcome::from_bits(asked), Outcome::from_bits(answered)).bits()
 }
 
+/// [`cross::fit`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_fit_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::fit(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
 /// [`cross::translate`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -247,6 +262,11 @@ impl cross::Steps for Across {
     #[inline(always)]
     fn pair(&mut self, asked: Outcome, answered: Outcome) -> Outcome {
         Outcome::from_bits(black_box(ga_pair_across(asked.bits(), answered.bits())))
+    }
+
+    #[inline(always)]
+    fn fit(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_fit_across(self.0, asked.bits())))
     }
 
     #[inline(always)]

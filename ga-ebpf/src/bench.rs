@@ -221,6 +221,11 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn cut(&mut self, _length: usize) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn sum(&mut self, _offset: usize, _length: usize) -> Option<u32> {
         None
     }

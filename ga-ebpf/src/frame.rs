@@ -2,14 +2,18 @@
 
 use core::{hint::black_box, ptr};
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
 use ga_common::wire::{
     extension::Upper,
     frame::{Frame, MAX_OFFSET},
     vlan::Tags,
 };
 
-use crate::apart::{NO_SUM, ga_retag, ga_sum, ga_tagged, ga_walk};
+use crate::apart::{NO_SUM, ga_clamp, ga_retag, ga_sum, ga_tagged, ga_walk};
 
 /// The packet of one invocation.
 pub(crate) struct XdpFrame<'a> {
@@ -50,6 +54,13 @@ fn grow_head(ctx: *mut xdp_md, by: i32) -> bool {
     unsafe { bpf_xdp_adjust_head(ctx, -by) == 0 }
 }
 
+/// Makes the frame shorter.
+#[inline(always)]
+fn cut(ctx: *mut xdp_md, length: usize, now: usize) -> bool {
+    // SAFETY: as above; the kernel refuses what is shorter than an Ethernet header.
+    length <= now && unsafe { bpf_xdp_adjust_tail(ctx, length as i32 - now as i32) } == 0
+}
+
 /// The one's complement sum of some bytes.
 #[inline(always)]
 fn sum(ctx: *mut xdp_md, offset: usize, length: usize) -> Option<u32> {
@@ -80,6 +91,11 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn cut(&mut self, length: usize) -> bool {
+        cut(self.ctx.ctx, length, self.len())
+    }
+
+    #[inline(always)]
     fn sum(&mut self, offset: usize, length: usize) -> Option<u32> {
         sum(self.ctx.ctx, offset, length)
     }
@@ -92,6 +108,11 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn retag(&mut self, have: Tags, want: Tags) -> bool {
         ga_retag(self.ctx.ctx, have.0, want.0) != 0
+    }
+
+    #[inline(always)]
+    fn clamp(&mut self, l4: usize, mss: u16) {
+        ga_clamp(self.ctx.ctx, l4 as u32, mss.into());
     }
 
     #[inline(always)]
@@ -150,6 +171,11 @@ impl Frame for FarFrame {
     }
 
     #[inline(always)]
+    fn cut(&mut self, length: usize) -> bool {
+        cut(self.ctx, length, self.len())
+    }
+
+    #[inline(always)]
     fn sum(&mut self, offset: usize, length: usize) -> Option<u32> {
         sum(self.ctx, offset, length)
     }
@@ -162,6 +188,11 @@ impl Frame for FarFrame {
     #[inline(always)]
     fn retag(&mut self, have: Tags, want: Tags) -> bool {
         ga_retag(self.ctx, have.0, want.0) != 0
+    }
+
+    #[inline(always)]
+    fn clamp(&mut self, l4: usize, mss: u16) {
+        ga_clamp(self.ctx, l4 as u32, mss.into());
     }
 
     #[inline(always)]

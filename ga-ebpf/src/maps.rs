@@ -14,7 +14,7 @@ use ga_common::{
         flow::{FlowSlot4, FlowSlot6},
         limits::{
             DIRECT_WORDS, FILTER_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_CUSTOM, MAX_ENDPOINTS, MAX_HOPS, MAX_HOSTS, MAX_INSTANCES,
-            MAX_LISTENERS, MAX_SERVICES, MAX_TABLES, NOTES,
+            MAX_LISTENERS, MAX_SERVICES, MAX_TABLES, MTU_PLACES, NOTES,
         },
         reason::{Drop, Event, Pass},
         sheet::{Borders4, Borders6},
@@ -67,6 +67,9 @@ pub(crate) static ENDPOINTS: Array<Endpoint, { MAX_ENDPOINTS as usize }> = Array
 pub(crate) static ENDPOINT_HOPS: Array<u32, { MAX_ENDPOINTS as usize }> = Array::new();
 #[btf_map]
 pub(crate) static HOPS: Array<Hop, { MAX_HOPS as usize }> = Array::new();
+/// MTUs of ways out, by [`mtu_place`](ga_common::abi::entry::mtu_place).
+#[btf_map]
+pub(crate) static MTUS: Array<u32, { MTU_PLACES as usize }> = Array::new();
 #[btf_map]
 pub(crate) static EGRESS: Array<Egress, { MAX_INSTANCES as usize }> = Array::new();
 #[btf_map]
@@ -84,6 +87,9 @@ pub(crate) static SYNS: Array<Word, { NOTES as usize }> = Array::new();
 /// By listener: when the admission period began (low half), and the new flows since.
 #[btf_map]
 pub(crate) static ADMISSIONS: PerCpuArray<u64, { MAX_LISTENERS as usize }> = PerCpuArray::new();
+/// When the period began in which senders of packets that are too big are told so (low half), and how many were.
+#[btf_map]
+pub(crate) static TOLD: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// Room for a packet that opens a flow.
 #[btf_map]
 pub(crate) static ROOM4: PerCpuArray<Scratch<1>, 1> = PerCpuArray::new();

@@ -13,11 +13,11 @@ use ga_common::{
     abi::{
         active::Active,
         custom::{Found, Mapping},
-        entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
+        entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings, mtu_place},
         family::Family,
         flow::{FlowSlot4, FlowSlot6, State, TICK_SHIFT},
         id::{EndpointId, InstanceId, ListenerId, TableId},
-        limits::{ADMISSION_TICKS, TABLE_SIZE},
+        limits::{ADMISSION_TICKS, TABLE_SIZE, TOLD_AT_ONCE},
         reason::Event,
         sheet::{Borders4, Borders6},
     },
@@ -36,6 +36,19 @@ use crate::{
     },
     maps,
 };
+
+/// Whether one more is `allowed` in a period, which holds when it began (low half), and how many there were.
+#[inline(always)]
+fn is_one_of(period: &mut u64, allowed: u32, now: u32) -> bool {
+    if now.wrapping_sub(*period as u32) >= ADMISSION_TICKS {
+        *period = u64::from(now);
+    }
+    let taken = (*period >> 32) as u32;
+    if taken < allowed {
+        *period += 1 << 32;
+    }
+    taken < allowed
+}
 
 /// All maps.
 pub(crate) struct KernelTables;
@@ -283,15 +296,19 @@ impl Tables for KernelTables {
     fn admit(&self, id: ListenerId, allowed: u32, now: u32) -> bool {
         let Some(period) = maps::ADMISSIONS.get_ptr_mut(u32::from(id.0)) else { return true };
         // SAFETY: the pointer is into this CPU's copy of a map value, which nobody else writes.
-        let period = unsafe { &mut *period };
-        if now.wrapping_sub(*period as u32) >= ADMISSION_TICKS {
-            *period = u64::from(now);
-        }
-        let admitted = (*period >> 32) as u32;
-        if admitted < allowed {
-            *period += 1 << 32;
-        }
-        admitted < allowed
+        is_one_of(unsafe { &mut *period }, allowed, now)
+    }
+
+    #[inline(always)]
+    fn mtu(&self, ifindex: u32, tags: u32) -> u32 {
+        maps::MTUS.get(mtu_place(ifindex, tags)).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn may_tell(&self, now: u32) -> bool {
+        let Some(period) = maps::TOLD.get_ptr_mut(0) else { return false };
+        // SAFETY: as above.
+        is_one_of(unsafe { &mut *period }, TOLD_AT_ONCE, now)
     }
 
     #[inline(always)]

@@ -21,7 +21,7 @@ use ga_common::{
         flow::{FlowSlot4, FlowSlot6, State},
         id::{EndpointId, InstanceId, ListenerId, TableId},
         limits::ADMISSION_TICKS,
-        reason::Event,
+        reason::{Drop, Event},
         sheet::{Borders4, Borders6},
     },
     path::{
@@ -57,14 +57,16 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_icmp(ctx.ctx))),
         outcome => outcome,
     };
+    let outcome = Outcome::from_bits(black_box(ga_trace_outcome(outcome.bits())));
     let outcome = match outcome.is_across() {
         true => cross::decide(&mut TraceAcross(ctx.ctx), outcome),
         false => outcome,
     };
     let outcome =
         if outcome.is_direct() { Outcome::from_bits(black_box(ga_trace_direct(ctx.ctx, outcome.bits()))) } else { outcome };
-    let outcome =
-        if refuse::is_refused(outcome) { Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))) } else { outcome };
+    // What is too big is told to nobody for its being asked about.
+    let is_answered = refuse::is_refused(outcome) && outcome.verdict() != Verdict::Drop(Drop::TooBig);
+    let outcome = if is_answered { Outcome::from_bits(black_box(ga_refuse(ctx.ctx, outcome.bits()))) } else { outcome };
     if outcome.is_answered() {
         TraceTables.explain(Stage::refused);
     }
@@ -74,6 +76,13 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
         Verdict::Drop(_) => XDP_DROP,
         Verdict::Send(_) => XDP_TX,
     }
+}
+
+/// The same number, of which the verifier knows nothing any more: it goes through what follows once, and not once for every outcome.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_outcome(bits: u64) -> u64 {
+    black_box(bits)
 }
 
 /// The same for what [`crate::apart`] has in a function of its own.
@@ -136,6 +145,13 @@ pub(crate) extern "C" fn ga_trace_pair_across(asked: u64, answered: u64) -> u64 
     cross::pair(&TraceTables, Outcome::from_bits(asked), Outcome::from_bits(answered)).bits()
 }
 
+/// As [`crate::apart::ga_fit_across`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_fit_across(ctx: *mut xdp_md, asked: u64) -> u64 {
+    cross::fit(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
+}
+
 /// As [`crate::apart::ga_translate`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -179,6 +195,11 @@ impl cross::Steps for TraceAcross {
     #[inline(always)]
     fn pair(&mut self, asked: Outcome, answered: Outcome) -> Outcome {
         Outcome::from_bits(black_box(ga_trace_pair_across(asked.bits(), answered.bits())))
+    }
+
+    #[inline(always)]
+    fn fit(&mut self, asked: Outcome) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_fit_across(self.0, asked.bits())))
     }
 
     #[inline(always)]
@@ -446,6 +467,16 @@ impl Tables for TraceTables {
             return true;
         };
         now.wrapping_sub(*period as u32) >= ADMISSION_TICKS || ((*period >> 32) as u32) < allowed
+    }
+
+    #[inline(always)]
+    fn mtu(&self, ifindex: u32, tags: u32) -> u32 {
+        KernelTables.mtu(ifindex, tags)
+    }
+
+    #[inline(always)]
+    fn may_tell(&self, _now: u32) -> bool {
+        true
     }
 
     #[inline(always)]

@@ -49,6 +49,18 @@ fn every_port_of_every_address_needs_a_usable_port_of_the_listener() {
     assert_eq!(refusals("", &(listener("1~65499") + &group("1~4094", "10.1.2.0/28"))), ["PortRangeIllegal.Listener"]);
 }
 
+// proves: D12
+#[test]
+fn a_custom_group_has_no_backend_version() {
+    for version in ["ipv4", "ipv6", "affinity"] {
+        let set = format!("region = \"eu\"\nbackend_ip_version = \"{version}\"");
+        let group = group("81", "10.1.2.0/28").replace("region = \"eu\"", &set);
+        let problems = load("", &(listener("1001~2000") + &group)).unwrap_err();
+        let all: String = problems.iter().map(|problem| problem.message.clone()).collect();
+        assert!(problems.len() == 1 && all.contains("backend_ip_version"), "{problems:?}");
+    }
+}
+
 // proves: J09
 #[test]
 fn a_custom_listener_has_two_groups_unless_the_limit_says_otherwise() {

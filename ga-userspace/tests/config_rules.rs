@@ -451,12 +451,29 @@ fn an_alb_endpoint_under_udp_is_refused_for_good() {
     file().endpoints(&["type = \"alb\"\naddress = \"alb-1\""]).loaded();
 }
 
+// proves: D12
 #[test]
 fn an_oss_endpoint_with_ipv6_or_affinity_is_refused_for_good() {
     for version in ["ipv6", "affinity"] {
         let group = format!("region = \"eu\"\nbackend_ip_version = \"{version}\"");
         file().group(&group).endpoints(&["type = \"oss\"\naddress = \"bucket\""]).refused("not_allowed");
     }
+}
+
+// proves: D12
+#[test]
+fn no_backend_version_is_set_where_the_region_is_a_point_of_presence() {
+    for version in ["ipv4", "ipv6", "affinity"] {
+        let group = |pop| format!("region = \"eu\"\npop = {pop}\nbackend_ip_version = \"{version}\"");
+        let address = if version == "ipv6" { "2001:db8:2::1" } else { "192.0.2.11" };
+        let endpoint = format!("type = \"ip\"\naddress = \"{address}\"");
+        let text = "id = \"ga-demo\"\nvips = [\"198.51.100.10\"]\negress_ips = [\"203.0.113.5\", \"2001:db8:1::5\"]";
+        let with = |pop| file().instance(text).group(&group(pop)).endpoints(&[&endpoint]);
+        with(true).refused("conflict");
+        with(false).loaded();
+    }
+    // It is the default that holds there.
+    assert_eq!(file().group("region = \"eu\"\npop = true").first().groups[0].backend_ip_version, BackendIpVersion::Ipv4);
 }
 
 // proves: C18

@@ -19,8 +19,8 @@ fn client(vip: IpAddr) -> IpAddr {
     if vip.is_ipv4() { client4(1).into() } else { client6(1).into() }
 }
 
-/// A lab whose servers answer through the edge as any router, which does not look at answers.
-fn lab(servers: usize) -> Result<Lab> {
+/// A lab whose servers answer through the edge as any router, which does not look at answers; their links carry `mtu` bytes.
+fn lab(servers: usize, mtu: &str) -> Result<Lab> {
     let lab = Lab::new(servers)?;
     lab.edge.run(&[
         "sysctl",
@@ -30,9 +30,8 @@ fn lab(servers: usize) -> Result<Lab> {
         "net.ipv4.conf.all.rp_filter=0",
     ])?;
     for (index, server) in lab.servers.iter().enumerate() {
-        // Room for an outer header.
-        lab.edge.run(&["ip", "link", "set", &format!("s{}", index + 1), "mtu", "1600"])?;
-        server.run(&["ip", "link", "set", "eth0", "mtu", "1600"])?;
+        lab.edge.run(&["ip", "link", "set", &format!("s{}", index + 1), "mtu", mtu])?;
+        server.run(&["ip", "link", "set", "eth0", "mtu", mtu])?;
     }
     Ok(lab)
 }
@@ -93,7 +92,7 @@ fn clients_are_seen(lab: &Lab, server: &Server, agent: &Agent) -> Result<()> {
 // proves: F03, F06
 #[test]
 fn endpoints_on_the_link_see_clients_and_answer_them() -> Result<()> {
-    let lab = lab(1)?;
+    let lab = lab(1, "1500")?;
     let (server, agent) = start(&lab, "l2")?;
     clients_are_seen(&lab, &server, &agent)
 }
@@ -101,7 +100,8 @@ fn endpoints_on_the_link_see_clients_and_answer_them() -> Result<()> {
 // proves: F03, F06
 #[test]
 fn endpoints_that_unpack_ip_in_ip_see_clients_and_answer_them() -> Result<()> {
-    let lab = lab(1)?;
+    // Room for an outer header.
+    let lab = lab(1, "1600")?;
     // What is unpacked here are packets as they were sent, which GRO would join; XDP makes the cable poll in its stead.
     let _xdp = pass_program(&lab.servers[0], "eth0")?;
     lab.servers[0].run(&["ethtool", "-K", "eth0", "gro", "off"])?;
@@ -110,6 +110,27 @@ fn endpoints_that_unpack_ip_in_ip_see_clients_and_answer_them() -> Result<()> {
     clients_are_seen(&lab, &server, &agent)?;
     let [v4_in_4, .., v6_in_6] = unwrap.counts();
     ensure!(v4_in_4 > 1_000 && v6_in_6 > 1_000, "unpacked: {:?}", unwrap.counts());
+    Ok(())
+}
+
+#[test]
+fn clients_of_endpoints_that_unpack_ip_in_ip_hear_what_fits() -> Result<()> {
+    const BYTES: u64 = 5_000_000;
+    let lab = lab(1, "1500")?;
+    let _xdp = pass_program(&lab.servers[0], "eth0")?;
+    // What is answered where it came from arrives on a veth only where a native program runs.
+    let _native = pass_program(&lab.clients[0], "eth0")?;
+    lab.servers[0].run(&["ethtool", "-K", "eth0", "gro", "off"])?;
+    let _unwrap = Unwrap::start(&lab.servers[0])?;
+    let (_server, agent) = start(&lab, "ipip")?;
+    for (vip, mtu) in VIPS.into_iter().zip(["mtu 1480", "mtu 1460"]) {
+        let report = transfer(&lab.clients[0], SocketAddr::new(vip, 80), BYTES)?;
+        ensure!(report.sent.bytes() == BYTES, "only {} bytes were sent", report.sent.bytes());
+        let known = lab.clients[0].read(&["ip", "route", "get", &vip.to_string()])?;
+        ensure!(known.contains(mtu), "the client knows of the path to {vip}: {known}");
+    }
+    let drops = agent.drops("lab/web")?;
+    ensure!(drops.get("too_big").is_some_and(|count| *count > 0), "nothing was refused: {drops:?}");
     Ok(())
 }
 
@@ -126,7 +147,7 @@ fn is_in_transition(agent: &Agent) -> Result<bool> {
 // proves: C05
 #[test]
 fn changes_of_weights_under_load_break_no_connection() -> Result<()> {
-    let lab = lab(3)?;
+    let lab = lab(3, "1600")?;
     lab.configure(&weighted(&lab, [200, 100, 50]))?;
     (1..=3).try_for_each(|number| configure(&lab, number))?;
     let _servers = (1..=3).map(|number| serve(&lab, number)).collect::<Result<Vec<_>>>()?;

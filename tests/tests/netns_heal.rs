@@ -519,6 +519,7 @@ fn spoil(lab: &Lab, name: &str) -> Result<u64> {
             let id = array::<u32>(lab, "ENDPOINT_HOPS")?.get(&spare(lab)?, 0)?;
             change::<Hop>(lab, name, id, |hop| hop.ifindex = 9_999)?;
         }
+        "MTUS" => change::<u32>(lab, name, 1_000, |mtu| *mtu = 77)?,
         "EGRESS" => change::<Egress>(lab, name, 0, |egress| egress.count4 = 0)?,
         "ADDRESSES" => {
             let mut addresses = table::<AddressKey, Address>(lab, name)?;

@@ -98,3 +98,44 @@ fn path_mtu_discovery_works_behind_the_edge_and_before_it() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn path_mtu_discovery_works_between_families() -> Result<()> {
+    const BYTES: u64 = 3_000_000;
+    let lab = Lab::new(2)?;
+    let [_server_router, far_server] = behind_a_narrow_link(&lab, &lab.servers[0], 73)?;
+    let [_client_router, far_client] = behind_a_narrow_link(&lab, &lab.clients[0], 74)?;
+    reach(&lab, [server4(1).into(), server6(1).into()], 73)?;
+    reach(&lab, [client4(1).into(), client6(1).into()], 74)?;
+    let _far = Server::start(&far_server, 1, &[80, 81])?;
+    let _near = Server::start(&lab.servers[1], 2, &[82, 83])?;
+    let [far4, far6] = far_addresses(73)?;
+    let listener = |name, port, address: IpAddr| {
+        let version = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+        let group = format!("backend_ip_version = \"{version}\"");
+        Lab::listener_to(name, "tcp", port, &[("private_ip", address, 255)], "", &group)
+    };
+    let text = lab.head()
+        + &listener("far4", "80", far4)
+        + &listener("far6", "81", far6)
+        + &listener("near4", "82", server4(2).into())
+        + &listener("near6", "83", server6(2).into());
+    let _agent = start(&lab, &text)?;
+    for (address, [far, near]) in VIPS.into_iter().zip([[81, 83], [80, 82]]) {
+        for (what, client, port) in [
+            ("a narrow link behind the edge", &lab.clients[1], far),
+            ("a narrow link before the edge", &far_client, near),
+            ("both", &far_client, far),
+        ] {
+            let report = transfer(client, SocketAddr::new(address, port), BYTES);
+            let report = report.with_context(|| format!("{what}, {address}"))?;
+            ensure!(report.sent.bytes() == BYTES, "{what}, {address}: {} bytes", report.sent.bytes());
+        }
+    }
+    for router in [&lab.servers[0], &lab.clients[0]] {
+        for counter in ["IpFragFails", "Ip6InTooBigErrors"] {
+            ensure!(router.counter(counter)? > 0, "{}: every packet fitted, {counter} is 0", router.name);
+        }
+    }
+    Ok(())
+}

@@ -2,7 +2,7 @@
 
 use super::{
     id::{EndpointId, InstanceId, ListenerId},
-    limits::MAX_EGRESS,
+    limits::{MAX_EGRESS, MTU_PLACES},
 };
 
 /// An address as map key: IPv6 as it is, IPv4 mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
@@ -179,6 +179,13 @@ pub struct Hop {
     pub ifindex: u32,
     /// VLAN tags on that way, packed.
     pub tags: u32,
+}
+
+/// Where the MTU of packets is that leave by an interface with these VLAN tags, packed. What shares a place with others has the least
+/// MTU of them: packets that would fit are told to be shorter then.
+#[inline(always)]
+pub const fn mtu_place(ifindex: u32, tags: u32) -> u32 {
+    (ifindex ^ tags.wrapping_mul(0x9e37_79b1) >> 22) & (MTU_PLACES - 1)
 }
 
 /// The one record that holds for all packets.

@@ -80,6 +80,12 @@ pub const RETRY_TICKS: u32 = 119;
 /// Places of a table that are looked at for an endpoint other than the one that did not answer.
 pub const ELSEWHERE_TRIES: u32 = 16;
 
+/// Places for the MTUs of interfaces and of VLANs on them; a power of two. 4 bytes each.
+pub const MTU_PLACES: u32 = 1_024;
+
+/// Senders of packets that are too big whom one CPU tells so in [`ADMISSION_TICKS`].
+pub const TOLD_AT_ONCE: u32 = 250;
+
 /// Ticks in which a listener's admissions are counted together.
 pub const ADMISSION_TICKS: u32 = 64;
 

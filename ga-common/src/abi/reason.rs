@@ -51,6 +51,7 @@ reasons! {
         ExtHeaders = "ext_headers", "more or longer IPv6 extension headers than are walked over";
         Unreachable = "unreachable", "says that an endpoint cannot be reached, of a connection that is tried with another one";
         Acl = "acl", "the listener's access lists do not let this source in";
+        TooBig = "too_big", "does not fit the MTU of the interface it would leave by, with its new headers; the sender is told the MTU that fits";
         CustomDenied = "custom_denied", "the policy of the subnet behind this port does not let packets reach the host";
         NotReady = "not_ready", "the settings map is not filled yet";
     }

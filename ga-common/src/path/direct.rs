@@ -17,7 +17,7 @@ use super::{
     parse::{self, Parsed, flag},
     select::{self, Addresses, V4, V6},
     tables::{Direction, FlowMemory, Tables},
-    track,
+    too_big, track,
     verdict::Outcome,
 };
 use crate::{
@@ -89,7 +89,7 @@ fn serve<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     if outcome != Outcome::UNKNOWN {
         return outcome;
     }
-    send::<K, W, F, T>(frame, tables, asked.asked().1)
+    send::<K, W, A, F, T>(frame, tables, asked.asked().1)
 }
 
 /// Chooses an endpoint for the packet in its room, and leaves it there; [`Outcome::UNKNOWN`] when that is done, and what was `asked`
@@ -176,7 +176,7 @@ pub(super) fn opens<const K: usize>(packet: &Parsed<K>) -> bool {
 
 /// Sends the packet in its room to the endpoint that [`choose`] left there.
 #[inline(never)]
-fn send<const K: usize, const W: usize, F: Frame, T: Tables + FlowMemory<K, W>>(
+fn send<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
     tables: &T,
     tags: Tags,
@@ -198,9 +198,15 @@ fn send<const K: usize, const W: usize, F: Frame, T: Tables + FlowMemory<K, W>>(
     } else {
         let Some(to) = tables.endpoint(endpoint).filter(|to| to.flags != 0) else { return nobody(&room.packet, id) };
         let Some(egress) = tables.egress(listener.instance) else { return Outcome::drop(Drop::NoEgress, id) };
-        let outer = Outer { to: &to.addr, egress, flow: room.hash, tick: tables.tick() };
-        if let Err(reason) = encap::wrap::<K, F, T>(frame, tables, tags, Tags(way.tags), &outer) {
-            return Outcome::drop(reason, id);
+        let mtu = tables.mtu(way.ifindex, way.tags);
+        let outer = Outer { to: &to.addr, egress, flow: room.hash, tick: tables.tick(), mtu };
+        match encap::wrap::<K, F, T>(frame, tables, tags, Tags(way.tags), &outer) {
+            Ok(()) => {}
+            Err(Drop::TooBig) => {
+                let header = if parse::is_mapped(&to.addr) { encap::V4_LEN } else { encap::V6_LEN };
+                return too_big::dropped(tables, id, mtu.saturating_sub(header as u32), A::FAMILY);
+            }
+            Err(reason) => return Outcome::drop(reason, id),
         }
         if link::leave(frame, Tags::NONE, Tags::NONE, dst_mac, src_mac).is_none() {
             return TRUNCATED;

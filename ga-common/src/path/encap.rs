@@ -1,6 +1,6 @@
 //! An outer IP header in front of a packet, which stays as it is: 4in4 (RFC 2003), 6in6 and 4in6 (RFC 2473), 6in4 (RFC 4213).
 
-use super::{explain::Stage, parse::is_mapped, tables::Tables};
+use super::{explain::Stage, parse::is_mapped, tables::Tables, too_big};
 use crate::{
     abi::{
         entry::{AddressKey, Egress},
@@ -37,6 +37,8 @@ pub struct Outer<'a> {
     pub flow: u64,
     /// The clock.
     pub tick: u32,
+    /// Bytes that the outer packet may have; 0 when nobody knows.
+    pub mtu: u32,
 }
 
 /// What the inner header says.
@@ -69,10 +71,13 @@ pub fn wrap<const K: usize, F: Frame, T: Tables>(
         return Err(Drop::NoEgress);
     }
     let inner = inner::<K, F>(frame, have.l3()).ok_or(Drop::Malformed)?;
+    let len = if to_v4 { V4_LEN } else { V6_LEN };
+    if !too_big::fits(usize::from(inner.len) + len, outer.mtu) {
+        return Err(Drop::TooBig);
+    }
     if have != want && !frame.retag(have, want) {
         return Err(Drop::Malformed);
     }
-    let len = if to_v4 { V4_LEN } else { V6_LEN };
     if !frame.grow_head(len as i32) {
         return Err(Drop::Malformed);
     }

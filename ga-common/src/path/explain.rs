@@ -63,7 +63,8 @@ const DENIED: u8 = 15;
 const REFUSED: u8 = 16;
 const ENCAPSULATED: u8 = 17;
 const RETRIED: u8 = 18;
-const TRACKED: u8 = 19;
+const TOO_BIG: u8 = 19;
+const TRACKED: u8 = 20;
 
 /// How it is known where a flow goes that may have begun with another table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +122,12 @@ impl Stage {
     #[inline(always)]
     pub fn tracked(endpoint: EndpointId, by: By) -> Self {
         Self::of(TRACKED, endpoint.0, by as u32)
+    }
+
+    /// It does not fit where it would leave; the sender's packets must not be longer than `mtu` bytes.
+    #[inline(always)]
+    pub fn too_big(mtu: u16) -> Self {
+        Self::of(TOO_BIG, mtu, 0)
     }
 
     /// A SYN was answered by a RST.
@@ -305,6 +312,11 @@ mod step {
         Answered,
         /// A SYN was answered by a RST.
         Refused,
+        /// It does not fit where it would leave.
+        TooBig {
+            /// What the sender's packets must not be longer than.
+            mtu: u16,
+        },
         /// The packet that an ICMP error is about, as we sent it.
         Quoted(TupleSeen),
         /// The same as it came to us.
@@ -410,6 +422,7 @@ mod step {
                 }
                 ANSWERED => Step::Answered,
                 REFUSED => Step::Refused,
+                TOO_BIG => Step::TooBig { mtu: self.half },
                 RETRIED => Step::Retried { endpoint: EndpointId(self.half) },
                 TRACKED => Step::Tracked {
                     endpoint: EndpointId(self.half),
@@ -533,6 +546,7 @@ mod tests {
         assert_eq!(Stage::translated(&v4).read(), Some(Step::Translated(turned)));
         assert_eq!(Stage::answered().read(), Some(Step::Answered));
         assert_eq!(Stage::refused().read(), Some(Step::Refused));
+        assert_eq!(Stage::too_big(1480).read(), Some(Step::TooBig { mtu: 1480 }));
         assert_eq!(Stage::retried(EndpointId(513)).read(), Some(Step::Retried { endpoint: EndpointId(513) }));
         let service = Service { listener: ListenerId(9), endpoint_port: [0x1f, 0x90] };
         assert_eq!(Stage::service(service).read(), Some(Step::Service { listener: ListenerId(9), endpoint_port: 8080 }));

@@ -21,6 +21,7 @@ pub mod select;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub mod too_big;
 pub mod track;
 pub mod verdict;
 
@@ -52,7 +53,7 @@ pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     };
     let outcome = if outcome.is_across() { cross::decide(&mut cross::Plain { frame, tables }, outcome) } else { outcome };
     let outcome = if outcome.is_direct() { direct::packet(frame, tables, outcome) } else { outcome };
-    if refuse::is_refused(outcome) { refuse::packet(frame, outcome) } else { outcome }
+    if refuse::is_refused(outcome) { refuse::packet(frame, tables, outcome) } else { outcome }
 }
 
 /// The first part of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, what [`Outcome::is_direct`] here

@@ -4,7 +4,11 @@
 //! Nothing is remembered and nothing is asked of any table: an answer costs as much as the SYN that asked for it, and is no
 //! longer. What lies behind the shorter packet in the frame is padding.
 
-use super::link::{self, Link};
+use super::{
+    link::{self, Link},
+    tables::Tables,
+    too_big,
+};
 use crate::{
     abi::reason::Drop,
     path::verdict::{Outcome, Verdict},
@@ -24,12 +28,16 @@ const RST_ACK: u8 = 0x14;
 /// Whether a packet with this outcome is one that [`packet`] is asked about.
 #[inline(always)]
 pub fn is_refused(outcome: Outcome) -> bool {
-    outcome.verdict() == Verdict::Drop(Drop::NoEndpoint)
+    matches!(outcome.verdict(), Verdict::Drop(Drop::NoEndpoint | Drop::TooBig))
 }
 
-/// Answers the SYN that had this `outcome`; what cannot be answered stays dropped, unchanged.
+/// Answers the packet that had this `outcome`: a SYN that nobody is there for, or what is [too big](too_big); what cannot be answered
+/// stays dropped, unchanged.
 #[inline(always)]
-pub fn packet<F: Frame>(frame: &mut F, outcome: Outcome) -> Outcome {
+pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T, outcome: Outcome) -> Outcome {
+    if outcome.verdict() == Verdict::Drop(Drop::TooBig) {
+        return too_big::packet(frame, tables, outcome);
+    }
     match answer(frame) {
         Some(()) => outcome.answered(),
         None => outcome,

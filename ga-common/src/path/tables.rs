@@ -283,6 +283,10 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     fn want(&self, _address: [u8; 4]) {}
     /// How to get to an endpoint; none while its neighbour is unknown.
     fn hop(&self, id: EndpointId) -> Option<&Hop>;
+    /// Bytes that an IP packet may have which leaves by this interface with these VLAN tags, packed; 0 when nobody knows.
+    fn mtu(&self, ifindex: u32, tags: u32) -> u32;
+    /// Whether this CPU may tell one more sender now that its packet is too big.
+    fn may_tell(&self, now: u32) -> bool;
     /// Whether this CPU may open one more flow of a listener now, of `allowed` in [`ADMISSION_TICKS`](crate::abi::limits::ADMISSION_TICKS).
     fn admit(&self, id: ListenerId, allowed: u32, now: u32) -> bool;
     /// Turns the bits of `cell` that are set in `bits`, whatever other CPUs do with the rest of it meanwhile.

@@ -50,6 +50,9 @@ impl Outcome {
     /// A dropped packet made way for an answer in its frame.
     const ANSWERED: u64 = 1 << 50;
 
+    /// The MTU is beside the reason.
+    const MTU_SHIFT: u32 = 8;
+
     /// Not decided: the packet belongs to no known flow.
     pub(super) const UNKNOWN: Self = Self(Self::KIND);
 
@@ -138,6 +141,18 @@ impl Outcome {
     #[inline(always)]
     pub const fn drop(reason: Drop, listener: ListenerId) -> Self {
         Self::new(Self::DROP, reason as u32, listener)
+    }
+
+    /// Dropped, for packets must not be longer than `mtu` bytes; 0 where no sender is to be told.
+    #[inline(always)]
+    pub const fn too_big(listener: ListenerId, mtu: u16) -> Self {
+        Self::new(Self::DROP, Drop::TooBig as u32 | (mtu as u32) << Self::MTU_SHIFT, listener)
+    }
+
+    /// What [`Self::too_big`] was told.
+    #[inline(always)]
+    pub(super) const fn mtu(self) -> u16 {
+        (self.0 >> Self::MTU_SHIFT) as u16
     }
 
     /// The same of a dropped packet whose frame holds an answer by now, to be sent where the packet came from.

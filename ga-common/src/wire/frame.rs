@@ -11,6 +11,7 @@ use network_types::{
 
 use super::{
     extension::{self, Upper},
+    mss,
     vlan::{self, Tags},
 };
 
@@ -34,6 +35,10 @@ pub trait Frame {
     /// where `by` is negative. False, and nothing is changed, where there is no room; every window from before is void.
     fn grow_head(&mut self, by: i32) -> bool;
 
+    /// Makes the frame `length` bytes long, which it is at least; false, and nothing is changed, where it is shorter. Every window from
+    /// before is void.
+    fn cut(&mut self, length: usize) -> bool;
+
     /// The one's complement sum (RFC 1071) of `length` bytes from `offset`, in the byte order of the CPU and not folded; none when
     /// the frame is shorter, or longer than the longest one that is forwarded.
     fn sum(&mut self, offset: usize, length: usize) -> Option<u32>;
@@ -46,6 +51,15 @@ pub trait Frame {
         Self: Sized,
     {
         vlan::tagged(self)
+    }
+
+    /// [`mss::clamp`].
+    #[inline(always)]
+    fn clamp(&mut self, l4: usize, mss: u16)
+    where
+        Self: Sized,
+    {
+        mss::clamp(self, l4, mss);
     }
 
     /// [`vlan::retag`].

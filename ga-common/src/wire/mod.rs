@@ -3,4 +3,5 @@
 pub mod checksum;
 pub mod extension;
 pub mod frame;
+pub mod mss;
 pub mod vlan;

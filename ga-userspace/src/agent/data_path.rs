@@ -18,7 +18,7 @@ use super::{
     next_hops::NextHops,
 };
 use crate::{
-    maps::{self, Counters, Fixed, FlowTables, Hops, Hosts, Idle, LiveFlows, Maps, Repairs},
+    maps::{self, Counters, Fixed, FlowTables, Hops, Hosts, Idle, LiveFlows, Maps, Mtus, Repairs},
     model::Node,
     net::Net,
     plan::{self, Former, Plan, State, Transitions},
@@ -116,7 +116,7 @@ impl DataPath {
         }
         Ok(Opened {
             maps,
-            next_hops: NextHops::new(hops, Hosts::open(ebpf)?),
+            next_hops: NextHops::new(hops, Hosts::open(ebpf)?, Mtus::open(ebpf)?),
             flows: flow_tables(ebpf, adopted)?,
             counters: Counters::open(ebpf)?,
             running,
@@ -314,7 +314,7 @@ impl DataPath {
         let former = |id: TableId, digest| self.former.get(&id)?.slots(digest);
         let slots = |id, digest| plan.slots(id, digest).or_else(|| former(id, digest));
         let tables = self.maps.repair(&self.running, slots, |id| plan.sheets.get(&id).cloned());
-        let Repairs { entries, failed } = tables.and(self.next_hops.maps().repair()).and(self.next_hops.hosts().repair());
+        let Repairs { entries, failed } = tables.and(self.next_hops.repair());
         for error in failed {
             tracing::error!("a map could not be compared or mended: {error}");
         }

@@ -16,7 +16,7 @@ use ga_common::abi::{
 
 use super::Error;
 use crate::{
-    maps::{Hops, Hosts},
+    maps::{Hops, Hosts, Mtus, Repairs},
     net::{Net, Way},
     plan::State,
     status::NextHop,
@@ -31,6 +31,7 @@ pub(super) struct NextHops {
     /// Hosts behind custom routing, and since when those are looked for that are not found.
     hosts: Hosts,
     missing: BTreeMap<Ipv4Addr, Instant>,
+    mtus: Mtus,
     /// Endpoints whose way is used although it is not known any more.
     doubtful: BTreeSet<EndpointId>,
     /// Endpoints that packets with the VIP cannot reach, because a router is between.
@@ -41,9 +42,9 @@ pub(super) struct NextHops {
 }
 
 impl NextHops {
-    pub(super) fn new(hops: Hops, hosts: Hosts) -> Self {
+    pub(super) fn new(hops: Hops, hosts: Hosts, mtus: Mtus) -> Self {
         let (doubtful, off_link) = (BTreeSet::new(), BTreeSet::new());
-        Self { hops, hosts, missing: BTreeMap::new(), doubtful, off_link, unknown: 0, changes: 0 }
+        Self { hops, hosts, missing: BTreeMap::new(), mtus, doubtful, off_link, unknown: 0, changes: 0 }
     }
 
     /// What is known of the way to an endpoint.
@@ -71,12 +72,12 @@ impl NextHops {
         self.unknown == 0 && self.doubtful.is_empty() && self.missing.is_empty()
     }
 
-    /// The maps that say it, for repairs.
-    pub(super) fn maps(&mut self) -> &mut Hops {
-        &mut self.hops
+    /// Writes again what somebody else changed.
+    pub(super) fn repair(&mut self) -> Repairs {
+        self.hops.repair().and(self.hosts.repair()).and(self.mtus.repair())
     }
 
-    /// The same of hosts behind custom routing.
+    /// Hosts behind custom routing.
     pub(super) fn hosts(&mut self) -> &mut Hosts {
         &mut self.hosts
     }
@@ -90,6 +91,7 @@ impl NextHops {
         let hosts = self.hosts.all().keys().map(|host| IpAddr::V4(*host));
         let ways = net.ways(&wanted.values().copied().chain(hosts).collect()).await?;
         self.follow_hosts(&ways, net)?;
+        self.mtus.set(net.mtus())?;
         self.doubtful.clear();
         self.unknown = 0;
         let is_l2 = |id: &EndpointId| {

@@ -5,7 +5,7 @@ use ga_common::abi::id::ListenerId;
 use super::{Agent, Error, state};
 use crate::{
     maps::LiveFlows,
-    model::Affinity,
+    model::{Affinity, GroupName},
     plan::{EndpointView, Family, GroupView, ListenerView},
     status::{
         AttachMode, Counters, DropCount, Endpoint, FlowTable, Flows, Group, Instance, Interface, Listener, MapFill, PassCount,
@@ -127,12 +127,15 @@ impl Agent {
 
     fn group(&self, listener: &ListenerView, view: &GroupView, live: &LiveFlows) -> Result<Group, Error> {
         let own = listener.endpoints.iter().filter(|endpoint| endpoint.name.group == view.name);
+        let (instance, group) = (listener.instance.clone(), view.name.clone());
+        let name = GroupName { instance, listener: listener.name.clone(), group };
+        let latency = view.latency.or_else(|| self.beliefs.latency.get(&name).copied());
         Ok(Group {
             name: view.name.to_string(),
             region: view.region.clone(),
             priority: view.priority,
             traffic_ratio: view.traffic_ratio.0,
-            latency_ms: view.latency.map(|latency| latency.as_secs_f64() * 1e3),
+            latency_ms: latency.map(|latency| latency.as_secs_f64() * 1e3),
             share_ipv4: view.shares.get(&Family::V4).copied(),
             share_ipv6: view.shares.get(&Family::V6).copied(),
             endpoints: own.map(|endpoint| self.endpoint_status(endpoint, live)).collect::<Result<_, _>>()?,

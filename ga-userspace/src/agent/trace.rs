@@ -179,6 +179,7 @@ impl Agent {
                 | Step::Answered
                 | Step::Quoted(_)
                 | Step::Encapsulated { .. }
+                | Step::TooBig { .. }
                 | Step::Translated(_) => {}
             }
         }
@@ -259,6 +260,10 @@ impl Words {
                 ),
             ),
             Step::Answered => ("echo", "answered, to where it came from".to_owned()),
+            Step::TooBig { mtu } => (
+                "mtu",
+                format!("too long for the interface it would leave by: its sender is told that packets of {mtu} bytes fit"),
+            ),
             Step::Refused => ("refuse", "answered by a RST, to where it came from".to_owned()),
             Step::Quoted(TupleSeen { src, dst, protocol }) => {
                 ("quote", format!("the message is about a {} packet from {src} to {dst}", protocol_word(*protocol)))

@@ -1,7 +1,7 @@
 //! The maps of the data path: the only room that writes them. It makes no choice: steps come from the plan.
 //!
 //! One file per kind of memory: `flows` (shared with packets, word by word), `walk` (the same for people), `hops` (how to get to
-//! endpoints), `counters` (read only), `tables` (who is chosen), `sheets` (who may open flows), `repair` (puts right what somebody else changed), `watch` and
+//! endpoints), `mtus` (what fits on the way), `counters` (read only), `tables` (who is chosen), `sheets` (who may open flows), `repair` (puts right what somebody else changed), `watch` and
 //! `trace` (of the programs beside the usual one), and here all else that a plan describes.
 
 mod counters;
@@ -9,6 +9,7 @@ mod direct;
 mod flows;
 mod hops;
 mod hosts;
+mod mtus;
 mod repair;
 mod sheets;
 mod tables;
@@ -32,6 +33,7 @@ pub use counters::{Counters, DropCount, PassCount};
 pub use flows::{FlowTables, Idle, LiveFlows};
 pub use hops::Hops;
 pub use hosts::Hosts;
+pub use mtus::{Mtus, places};
 pub use repair::{REPAIRED, Repairs, TABLES_A_PASS};
 use sheets::Sheets;
 use tables::{Fill, SelectionTables};

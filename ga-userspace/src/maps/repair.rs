@@ -29,7 +29,7 @@ use super::{Cells, Error, Fixed, Maps, on, tables::Fill};
 use crate::plan::{Family, Sheet, SheetId, State};
 
 /// The maps that are compared.
-pub const REPAIRED: [&str; 18] = [
+pub const REPAIRED: [&str; 19] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
@@ -47,6 +47,7 @@ pub const REPAIRED: [&str; 18] = [
     "SERVICES",
     "HOPS",
     "ENDPOINT_HOPS",
+    "MTUS",
     "HOSTS",
 ];
 /// Selection tables whose content is read in one pass.

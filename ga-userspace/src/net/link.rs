@@ -48,6 +48,8 @@ pub struct Interface {
     pub xdp: Option<XdpState>,
     /// Switched on, and with a carrier.
     pub carries: bool,
+    /// Bytes that an IP packet may have which leaves by it; none where it does not say.
+    pub mtu: Option<u32>,
     /// Of what it is a VLAN.
     pub vlan: Option<Vlan>,
 }
@@ -97,6 +99,7 @@ pub(super) fn interface(link: &LinkMessage) -> Option<Interface> {
         mac: [0; 6],
         xdp: None,
         carries: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
+        mtu: None,
         vlan: None,
     };
     let (mut parent, mut elsewhere) = (None, false);
@@ -104,6 +107,7 @@ pub(super) fn interface(link: &LinkMessage) -> Option<Interface> {
         match attribute {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
             LinkAttribute::Address(mac) => interface.mac = mac.as_slice().try_into().unwrap_or_default(),
+            LinkAttribute::Mtu(mtu) => interface.mtu = Some(*mtu),
             LinkAttribute::Xdp(xdp) => interface.xdp = xdp_state(xdp),
             LinkAttribute::Link(index) => parent = Some(*index),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,

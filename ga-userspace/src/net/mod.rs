@@ -22,7 +22,7 @@ use futures_util::{
     FutureExt as _, StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
 };
-use ga_common::abi::entry::Hop;
+use ga_common::{abi::entry::Hop, wire::vlan::Tags};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -218,6 +218,15 @@ impl Net {
     /// An interface of the picture, by its index.
     pub fn known_interface(&self, ifindex: u32) -> Option<&Interface> {
         self.picture.interfaces.get(&ifindex)
+    }
+
+    /// The MTU of every way out: interfaces that are no VLANs, and VLANs on them.
+    pub fn mtus(&self) -> BTreeMap<(u32, Tags), u32> {
+        let mtu = |interface: &Interface| {
+            let exit = exit(&self.picture.interfaces, interface.ifindex)?;
+            Some(((exit.ifindex, exit.packed()), interface.mtu?))
+        };
+        self.picture.interfaces.values().filter_map(mtu).collect()
     }
 
     /// How to get to each of `addresses`. The kernel is asked to resolve neighbours that are not known; what comes of it is a

@@ -25,7 +25,7 @@ pub(super) fn views(instance: &Instance, listener: &Listener, beliefs: &Beliefs)
         traffic_ratio: group.traffic_ratio,
         checked: group.health_check.is_some(),
         priority: index + 1,
-        latency: group.latency.or_else(|| beliefs.latency.get(&name).copied()),
+        latency: group.latency,
         shares: BTreeMap::new(),
         name: name.group,
     };

@@ -166,7 +166,7 @@ pub struct GroupView {
     pub checked: bool,
     /// Where it stands in the scheduling priority: 1 is asked first.
     pub priority: usize,
-    /// How far away it is, measured or set; `None` when nobody knows.
+    /// How far away the file says it is. What is measured changes all the time, and only an order that follows from it is planned.
     pub latency: Option<Duration>,
     /// Its part of the listener's new flows of each family that it has endpoints of, 0 to 1.
     pub shares: BTreeMap<Family, f64>,

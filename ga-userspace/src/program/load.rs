@@ -25,7 +25,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-pub(super) const MAPS: [&str; 27] = [
+pub(super) const MAPS: [&str; 28] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
@@ -42,6 +42,7 @@ pub(super) const MAPS: [&str; 27] = [
     "ENDPOINTS",
     "ENDPOINT_HOPS",
     "HOPS",
+    "MTUS",
     "HOSTS",
     "EGRESS",
     "FLOWS4",

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::{
         Arc,
-        atomic::AtomicBool,
+        atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc::{Receiver, channel},
     },
     thread::sleep,
@@ -38,6 +38,10 @@ const CHECK_PORT: u16 = 8080;
 const LISTENERS: usize = 1_000;
 const ROUNDS: usize = 7;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Probes that arrive within this time count as one bunch.
+const BIN: Duration = Duration::from_millis(10);
+/// So many are counted, one after the other, from the beginning.
+const BINS: usize = 30_000;
 
 /// Measures.
 pub fn run() -> Result<Report> {
@@ -71,13 +75,44 @@ fn spent(pid: u32) -> Result<[u64; 2]> {
     Ok(spent)
 }
 
+/// When probes arrive.
+struct Arrivals {
+    begin: Instant,
+    bins: Vec<AtomicU32>,
+}
+
+impl Arrivals {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { begin: Instant::now(), bins: (0..BINS).map(|_| AtomicU32::new(0)).collect() })
+    }
+
+    fn bin(&self) -> usize {
+        (self.begin.elapsed().as_micros() / BIN.as_micros()) as usize
+    }
+
+    fn note(&self) {
+        if let Some(bin) = self.bins.get(self.bin()) {
+            bin.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Those of whole bins since that one: the fullest, and the mean of all.
+    fn since(&self, first: usize) -> Result<(f64, f64)> {
+        let bins = self.bins.get(first + 1..self.bin()).context("more time has passed than is counted")?;
+        let counts: Vec<f64> = bins.iter().map(|bin| f64::from(bin.load(Ordering::Relaxed))).collect();
+        Ok((counts.iter().copied().fold(0.0, f64::max), counts.iter().sum::<f64>() / counts.len() as f64))
+    }
+}
+
 /// Takes every connection and closes it.
-fn take_all() -> Result<()> {
+fn take_all(arrivals: &Arrivals) -> Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, CHECK_PORT)).into())?;
     socket.listen(4096)?;
     loop {
-        drop(socket.accept());
+        let taken = socket.accept();
+        arrivals.note();
+        drop(taken);
     }
 }
 
@@ -98,7 +133,9 @@ fn probing() -> Result<Vec<Figure>> {
     lab.servers[0].run(&["ip", "route", "add", "local", CROWD, "dev", "lo"])?;
     lab.edge.run(&["ip", "route", "add", CROWD, "via", &server4(1).to_string()])?;
     // It ends with the process: nothing tells a blocking accept to stop.
-    drop(lab.servers[0].thread(take_all)?);
+    let arrivals = Arrivals::new();
+    let counting = Arc::clone(&arrivals);
+    drop(lab.servers[0].thread(move || take_all(&counting))?);
     sleep(Duration::from_millis(100));
     let per_second = ENDPOINTS / INTERVAL;
     let floor = lab.edge.within(move || floor(per_second))??;
@@ -120,8 +157,9 @@ fn probing() -> Result<Vec<Figure>> {
     let passed = || -> Result<u64> { Ok(agent.status()?.probes.results["passed"]) };
     until("a probe of every endpoint", PATIENCE, || Ok((passed()? >= u64::from(ENDPOINTS)).then_some(())))?;
     // Asking costs the agent something too, so the questions lie outside of what is measured.
-    let (before, cost, begin) = (passed()?, spent(agent.pid())?, Instant::now());
+    let (before, cost, begin, first) = (passed()?, spent(agent.pid())?, Instant::now(), arrivals.bin());
     sleep(Duration::from_secs(SECONDS));
+    let (fullest, mean) = arrivals.since(first)?;
     let (cost, took) = (spent(agent.pid())?.map(|ns| ns as f64).into_iter().zip(cost.map(|ns| ns as f64)), begin.elapsed());
     let probes = &agent.status()?.probes;
     let rate = (probes.results["passed"] - before) as f64 / took.as_secs_f64();
@@ -142,6 +180,9 @@ fn probing() -> Result<Vec<Figure>> {
         one("99 of 100 probes are late by at most", "ms", probes.late_ms),
         one("most probes begun at once", "probes", probes.largest_bunch)
             .beside("due in a millisecond", f64::from(per_second) / 1e3),
+        Figure::new("probes that arrive within 10 ms, at most", "times the mean", &[fullest / mean])
+            .beside("the mean", mean)
+            .wants(Goal::at_most("times the mean", fullest / mean, 4.0)),
     ])
 }
 

@@ -2,6 +2,7 @@
 //! down again when the lab is dropped.
 
 mod agent;
+mod delay;
 mod namespace;
 mod pinned;
 mod strace;
@@ -11,6 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,6 +22,7 @@ use aya::{
 };
 
 pub use agent::{Agent, ga_binary};
+pub use delay::Delay;
 pub use namespace::{Namespace, command};
 pub use pinned::{Picture, read as read_pins};
 pub use strace::Strace;
@@ -94,6 +97,24 @@ impl Lab {
     pub fn plug_server(&self, number: usize) -> Result<()> {
         self.cable_server(number)?;
         self.address_server(number)
+    }
+
+    /// A longer cable to a server: what goes there takes that long, each way. The addresses stay; nothing else may use the old cable.
+    pub fn delay_server(&self, number: usize, one_way: Duration) -> Result<Delay> {
+        let server = self.servers.get(number - 1).context("no such server")?;
+        self.unplug_server(number)?;
+        let relay = Namespace::new(&format!("{}-d{number}", self.name))?;
+        // It has nothing to say of its own.
+        relay.run(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"])?;
+        let port = format!("s{number}");
+        cable_to(&self.edge, &port, &relay, "near")?;
+        cable(&relay, "far", server)?;
+        // Checksums must be complete, and frames no longer than they were sent, for those who read and write them as bytes.
+        self.edge.run(&["ethtool", "-K", &port, "tx", "off"])?;
+        relay.run(&["ip", "link", "set", "near", "gro_max_size", "1500"])?;
+        address(&self.edge, &port, [server_gateway4(number), server_gateway6(number)])?;
+        self.address_server(number)?;
+        Delay::between(relay, ["near", "far"], one_way)
     }
 
     /// Builds a lab whose edge has one interface only, `lan`, with everybody on the same switch.

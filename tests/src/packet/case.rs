@@ -128,8 +128,10 @@ pub struct Packet {
     pub cut: usize,
     /// The whole frame, in hex, instead of all this.
     pub raw: Option<String>,
-    /// `pass: reason`, `drop: reason`, `refuse: reason` (dropped, and a RST sent back), `send: tx` or `send: redirect`.
+    /// `pass: reason`, `drop: reason`, `refuse: reason` (dropped, and an answer sent back: a RST, or what fits), `send: tx` or `send: redirect`.
     pub expect: String,
+    /// How long packets may be, as its sender is told of one that is too big.
+    pub mtu: Option<u16>,
     /// The listener a drop is counted for; not looked at unless given.
     pub listener: Option<u16>,
     /// What differs in a sent frame.
@@ -178,6 +180,7 @@ impl Default for Packet {
             cut: 0,
             raw: None,
             expect: String::new(),
+            mtu: None,
             listener: None,
             out: None,
             pairs: None,

@@ -21,6 +21,7 @@ use super::{
     encap::unwrapped,
     model::refusal::refusal,
     show::{difference, hex},
+    told::told,
     world::{BEHIND, INGRESS, World, address, is_egress, is_endpoint, macs_to, world},
 };
 
@@ -144,8 +145,11 @@ fn one(plane: &mut dyn Dataplane, world: &World, packet: &Packet, bound: &mut Bo
     if matches!(seen.action, Action::Tx | Action::Redirect) {
         sent(world, packet, &seen, bound)?;
     } else if matches!(seen.action, Action::Refuse(..)) {
-        let want = refusal(&input).context("this cannot be refused by a RST")?;
-        ensure!(want == seen.bytes, "not the RST that was expected:\n{}", difference(&want, &seen.bytes));
+        let want = match packet.mtu {
+            Some(mtu) => told(&input, mtu)?,
+            None => refusal(&input).context("this cannot be refused by a RST")?,
+        };
+        ensure!(want == seen.bytes, "not the answer that was expected:\n{}", difference(&want, &seen.bytes));
     } else {
         ensure!(seen.bytes == input, "not sent, but changed:\n{}", difference(&input, &seen.bytes));
     }
@@ -216,6 +220,15 @@ fn sent(world: &World, packet: &Packet, seen: &Seen, bound: &mut Bound) -> anyho
 fn translated(fields: &mut Packet, sent: &[u8]) {
     (fields.ip_options, fields.extension, fields.flow_label, fields.next) = Default::default();
     let at = if fields.vlan.is_empty() { 14 } else { 18 };
+    if let Some(icmp) = &mut fields.icmp {
+        // Nobody knows whether the quoted packet was to be fragmented; the error is not.
+        (fields.df, fields.id) = (true, 0);
+        if let Some(quote) = &mut icmp.quote {
+            (quote.ip_options, quote.extension, quote.flow_label, quote.next) = Default::default();
+            (quote.df, quote.id) = (true, 0);
+        }
+        return;
+    }
     if let Some(&[0x45, _, l0, l1, i0, i1]) = sent.get(at..at + 6).and_then(|bytes| bytes.first_chunk::<6>()) {
         fields.df = u16::from_be_bytes([l0, l1]) > 1260;
         fields.id = if fields.df { 0 } else { u16::from_be_bytes([i0, i1]) };

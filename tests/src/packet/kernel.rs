@@ -11,7 +11,7 @@ use aya::{
     util::nr_cpus,
 };
 use ga::{
-    maps::{Counters, FlowTables, Hops, Hosts, Maps},
+    maps::{Counters, FlowTables, Hops, Hosts, Maps, Mtus},
     program::{Sizes, load},
 };
 use ga_common::{
@@ -53,6 +53,7 @@ struct Machine {
     ebpf: Ebpf,
     maps: Maps,
     hops: Hops,
+    mtus: Mtus,
     hosts: Hosts,
     flows: FlowTables,
     counters: Counters,
@@ -74,9 +75,9 @@ impl Machine {
             maps.apply(&step)?;
         }
         let (hops, hosts, flows) = (Hops::open(&mut ebpf)?, Hosts::open(&mut ebpf)?, FlowTables::open(&mut ebpf)?);
-        let counters = Counters::open(&mut ebpf)?;
+        let (mtus, counters) = (Mtus::open(&mut ebpf)?, Counters::open(&mut ebpf)?);
         let admissions = ebpf.take_map("ADMISSIONS").context("the object has no map `ADMISSIONS`")?.try_into()?;
-        Ok(Self { admissions, ebpf, maps, hops, hosts, flows, counters, counted: Reasons::default() })
+        Ok(Self { admissions, ebpf, maps, hops, mtus, hosts, flows, counters, counted: Reasons::default() })
     }
 
     fn install(&mut self, world: &World) -> anyhow::Result<()> {
@@ -86,6 +87,7 @@ impl Machine {
         for step in &world.steps {
             self.maps.apply(step)?;
         }
+        self.mtus.set(world.mtus.iter().copied())?;
         for (id, hop) in &world.hops {
             self.hops.set(*id, *hop)?;
         }

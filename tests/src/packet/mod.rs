@@ -16,4 +16,5 @@ pub mod model;
 pub mod random;
 pub mod show;
 pub mod simulator;
+pub mod told;
 pub mod world;

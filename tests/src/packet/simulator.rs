@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::bail;
-use ga::plan::{Sheet, Step};
+use ga::{
+    maps::places,
+    plan::{Sheet, Step},
+};
 use ga_common::{
     abi::{
         entry::{Egress, Endpoint, EndpointCounters, Settings},
@@ -162,6 +165,7 @@ impl Dataplane for Simulator {
         (settings.flow4_mask, settings.flow6_mask) = (world.fixed.flows4 - 1, world.fixed.flows6 - 1);
         settings.nat_first = world.fixed.nat_first;
         settings.nat_span = world.fixed.nat_last - world.fixed.nat_first + 1;
+        self.sim.mtus = places(world.mtus.iter().copied());
         self.sim.hosts.extend(world.hosts.iter().copied());
         for (id, hop) in &world.hops {
             match hop {

@@ -230,6 +230,8 @@ pub struct World {
     pub steps: Vec<Step>,
     /// Next hops.
     pub hops: Vec<(EndpointId, Option<Hop>)>,
+    /// What fits, by interface and VLAN tags on it.
+    pub mtus: Vec<((u32, Tags), u32)>,
     /// Next hops of hosts behind custom routing.
     pub hosts: Vec<([u8; 4], Hop)>,
 }
@@ -244,6 +246,8 @@ struct Recipe {
     egress: [u16; 2],
     slots: u32,
     nat_last: u16,
+    /// What fits on the clients' side, tagged with VLAN 10 too, and on the endpoints'; 0 where nobody knows.
+    mtus: [u32; 2],
     is_custom: bool,
     /// Listeners whose endpoints see the client's address are open.
     is_transparent: bool,
@@ -268,6 +272,7 @@ const STANDARD: Recipe = Recipe {
     egress: [2, 1],
     slots: SLOTS,
     nat_last: 32_767,
+    mtus: [0, 0],
     is_custom: false,
     is_transparent: false,
     past: Past::Same,
@@ -278,6 +283,9 @@ const TRANSPARENT: Recipe = Recipe { is_transparent: true, content: Some(Content
 
 /// The endpoints' VLAN in worlds where they are on one.
 const TAG: Tags = Tags::NONE.with(CUSTOMER, 30);
+
+/// A VLAN that clients are on in some cases.
+const CLIENT_TAG: Tags = Tags::NONE.with(CUSTOMER, 10);
 
 /// First NAT port of all worlds.
 pub const NAT_FIRST: u16 = 1024;
@@ -303,6 +311,14 @@ pub fn world(name: &str) -> anyhow::Result<World> {
         "across_tiny" => ("across_tiny", Recipe { content: Some(Content::Across), slots: 8, ..STANDARD }),
         "across_no_hop" => ("across_no_hop", Recipe { content: Some(Content::Across), hop_ifindex: None, ..STANDARD }),
         "across_no_egress" => ("across_no_egress", Recipe { content: Some(Content::Across), egress: [0, 0], ..STANDARD }),
+        "across_narrow" => ("across_narrow", Recipe { content: Some(Content::Across), mtus: [1500, 1400], ..STANDARD }),
+        "across_narrow_tagged" => {
+            ("across_narrow_tagged", Recipe { content: Some(Content::Across), mtus: [1500, 1400], hop_tags: TAG, ..STANDARD })
+        }
+        "across_even" => ("across_even", Recipe { content: Some(Content::Across), mtus: [1500, 1500], ..STANDARD }),
+        "across_least" => ("across_least", Recipe { content: Some(Content::Across), mtus: [1500, 1200], ..STANDARD }),
+        "transparent_narrow" => ("transparent_narrow", Recipe { mtus: [1500, 1500], ..TRANSPARENT }),
+        "transparent_narrow_tagged" => ("transparent_narrow_tagged", Recipe { mtus: [1500, 1500], hop_tags: TAG, ..TRANSPARENT }),
         "own_port" => ("own_port", Recipe { port_of_b: 9_090, ..STANDARD }),
         "only_b_own_port" => ("only_b_own_port", Recipe { port_of_b: 9_090, content: Some(Content::OnlyB), ..STANDARD }),
         "empty" => ("empty", Recipe { content: None, ..STANDARD }),
@@ -370,13 +386,16 @@ impl Recipe {
                 steps.push(Step::Activate { listener, family, active: Active::of(table, before) });
             }
         }
+        let [outside, inside] = self.mtus;
+        let outside = [Tags::NONE, CLIENT_TAG].map(|tags| ((INGRESS, tags), outside));
+        let mtus = outside.into_iter().chain([((BEHIND, self.hop_tags), inside)]).collect();
         let mut hosts = Vec::new();
         if self.is_custom {
             rooms(&mut steps);
             let hop = |number| Hop { dst_mac: endpoint_mac(number), src_mac: INNER_MAC, ifindex: BEHIND, tags: 0 };
             hosts.extend([16, 17, 18].map(|number| ([10, 0, 0, number], hop(number))));
         }
-        World { name, ready: self.ready, fixed, steps, hops, hosts }
+        World { name, ready: self.ready, fixed, steps, hops, mtus, hosts }
     }
 }
 

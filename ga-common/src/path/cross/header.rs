@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// Length of an IPv4 header without options.
-const V4_LEN: usize = 20;
+pub(super) const V4_LEN: usize = 20;
 /// Length of an IPv6 header.
-const V6_LEN: usize = 40;
+pub(super) const V6_LEN: usize = 40;
 /// IPv4 packets that are not longer may be fragmented on their way (RFC 7915 section 5.1): their IPv6 sender never sends shorter
 /// ones, whatever path MTU it is told.
 const MAX_FRAGMENTABLE: usize = 1260;

@@ -4,11 +4,12 @@
 //! An IPv6 slot has room for what its packets become; an IPv4 slot has not, and looks at its peer, whose tuple is the same the other
 //! way round. Whoever writes one half's clock writes the other's too: each half by itself tells whether the pair lives.
 
+mod fit;
 mod header;
 pub mod icmp;
 mod open;
 
-use self::header::{to4, to6};
+use self::header::{V4_LEN, V6_LEN, to4, to6};
 use super::{
     TRUNCATED,
     explain::Stage,
@@ -29,6 +30,9 @@ use crate::{
     wire::{frame::Frame, vlan::Tags},
 };
 
+/// Length of a TCP header without options.
+const TCP_LEN: usize = 20;
+
 /// What differs between a packet that becomes IPv6 and one that becomes IPv4: `K` and `W` are of the family it comes in, `P` and `Q`
 /// of the one it leaves in.
 pub trait Across<const K: usize, const W: usize, const P: usize, const Q: usize>: Addresses<K> {
@@ -40,6 +44,10 @@ pub trait Across<const K: usize, const W: usize, const P: usize, const Q: usize>
     fn kept_there(addrs: [u64; K]) -> [u64; P];
     /// The addresses that a packet of the half in `slot` becomes; `peer` is the other half.
     fn becomes(slot: &FlowSlot<K, W>, peer: &FlowSlot<P, Q>) -> [u64; P];
+    /// Length of the packet that one of this family becomes; none when the frame is shorter than it was a moment ago.
+    fn length<F: Frame>(frame: &mut F, place: Place) -> Option<usize>;
+    /// How long packets of this family may be that become some of `mtu` bytes.
+    fn told(mtu: u32) -> u32;
     /// Makes a packet of this family one of the other, with a head for the way it goes; none when the frame is shorter than it was
     /// a moment ago or there is no room in front of it.
     fn translate<F: Frame>(frame: &mut F, place: Place, to: &Tuple<P>, tags: Tags, way: &Way) -> Option<()>;
@@ -61,6 +69,17 @@ impl Across<1, 6, 4, 14> for V4 {
     #[inline(always)]
     fn becomes(_: &FlowSlot<1, 6>, peer: &FlowSlot<4, 14>) -> [u64; 4] {
         V6::turned(peer.addrs())
+    }
+
+    #[inline(always)]
+    fn length<F: Frame>(frame: &mut F, Place { l3, l4 }: Place) -> Option<usize> {
+        let &mut [_, _, l0, l1] = frame.window::<4>(l3)?;
+        Some((l3 + V6_LEN + usize::from(u16::from_be_bytes([l0, l1]))).saturating_sub(l4))
+    }
+
+    #[inline(always)]
+    fn told(mtu: u32) -> u32 {
+        mtu.saturating_sub((V6_LEN - V4_LEN) as u32)
     }
 
     #[inline(always)]
@@ -89,6 +108,17 @@ impl Across<4, 14, 1, 6> for V6 {
     }
 
     #[inline(always)]
+    fn length<F: Frame>(frame: &mut F, Place { l3, l4 }: Place) -> Option<usize> {
+        let &mut [l0, l1] = frame.window::<2>(l3 + 4)?;
+        Some((l3 + V6_LEN + V4_LEN + usize::from(u16::from_be_bytes([l0, l1]))).saturating_sub(l4))
+    }
+
+    #[inline(always)]
+    fn told(mtu: u32) -> u32 {
+        mtu.saturating_add((V6_LEN - V4_LEN) as u32)
+    }
+
+    #[inline(always)]
     fn translate<F: Frame>(frame: &mut F, place: Place, to: &Tuple<1>, tags: Tags, way: &Way) -> Option<()> {
         to4(frame, place, to, tags, way)
     }
@@ -106,6 +136,8 @@ pub trait Steps {
     fn answer(&mut self, asked: Outcome) -> Outcome;
     /// [`pair`].
     fn pair(&mut self, asked: Outcome, answered: Outcome) -> Outcome;
+    /// [`fit`].
+    fn fit(&mut self, asked: Outcome) -> Outcome;
     /// [`translate`].
     fn translate(&mut self, asked: Outcome) -> Outcome;
     /// [`tell`].
@@ -131,6 +163,7 @@ pub fn decide<S: Steps>(steps: &mut S, asked: Outcome) -> Outcome {
             return if outcome.is_across() { steps.report(outcome) } else { outcome };
         }
     };
+    let outcome = if outcome.is_across() { steps.fit(outcome) } else { outcome };
     if outcome.is_across() { steps.translate(outcome) } else { outcome }
 }
 
@@ -162,6 +195,11 @@ impl<F: Frame, T: Tables> Steps for Plain<'_, F, T> {
     #[inline(always)]
     fn pair(&mut self, asked: Outcome, answered: Outcome) -> Outcome {
         pair(self.tables, asked, answered)
+    }
+
+    #[inline(always)]
+    fn fit(&mut self, asked: Outcome) -> Outcome {
+        fit(self.frame, self.tables, asked)
     }
 
     #[inline(always)]
@@ -237,6 +275,16 @@ pub fn report<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) ->
     match asked.wanted() {
         (Asked::Reports(direction), Family::V4) => icmp::sent::<1, 6, 4, 14, V4, F, T>(frame, tables, link.tags, direction),
         (Asked::Reports(direction), Family::V6) => icmp::sent::<4, 14, 1, 6, V6, F, T>(frame, tables, link.tags, direction),
+        _ => TRUNCATED,
+    }
+}
+
+/// Whether a packet that is to be translated fits where it leaves; a SYN asks for segments that do.
+#[inline(always)]
+pub fn fit<F: Frame, T: Tables>(frame: &mut F, tables: &T, asked: Outcome) -> Outcome {
+    match asked.wanted() {
+        (Asked::Becomes(direction), Family::V4) => fit::fit::<1, 6, 4, 14, V4, F, T>(frame, tables, asked, direction),
+        (Asked::Becomes(direction), Family::V6) => fit::fit::<4, 14, 1, 6, V6, F, T>(frame, tables, asked, direction),
         _ => TRUNCATED,
     }
 }

@@ -119,6 +119,12 @@ impl Tables for Meddled<'_> {
     fn admit(&self, id: ListenerId, allowed: u32, now: u32) -> bool {
         self.sim.admit(id, allowed, now)
     }
+    fn mtu(&self, ifindex: u32, tags: u32) -> u32 {
+        self.sim.mtu(ifindex, tags)
+    }
+    fn may_tell(&self, now: u32) -> bool {
+        self.sim.may_tell(now)
+    }
     fn turn(&self, cell: &Word, bits: u64) {
         self.sim.turn(cell, bits);
     }
