@@ -76,11 +76,18 @@ fn hand_on<const N: usize>(ctx: &XdpContext) -> u32 {
             words[4] = words[4] & !0xffff_0000 | port << 16;
         }
     }
+    // What was put in front of the last one, or taken away: the frames are of 64 or 80 bytes.
+    let length = if N == WORDS { N * 8 } else { (N + 1) * 8 };
+    let grown = ctx.data_end() as i32 - ctx.data() as i32 - length as i32;
+    // SAFETY: a helper call on our own context; what was found in the packet before is not used again.
+    if grown != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) } != 0 {
+        return XDP_ABORTED;
+    }
     let start = ctx.data();
     if start + N * 8 > ctx.data_end() {
         return XDP_ABORTED;
     }
-    // SAFETY: the words end before `data_end`; a frame of a test run begins at a multiple of eight.
+    // SAFETY: the words end before `data_end`; a frame of a test run begins at a multiple of eight, and so does one put back.
     unsafe { *(start as *mut [u64; N]) = words };
     // SAFETY: nothing is to be dropped.
     unsafe { TARGETS.tail_call(ctx, load.target) };

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use ga::status::{Endpoint, EndpointState};
 use ga_tests::{
     lab::{Agent, EGRESS4, Lab, VIP4, client4, server4},
-    traffic::{Hello, Server, block_in, port_is_open, spread, until},
+    traffic::{Flows, Hello, Server, block_in, port_is_open, spread, until},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -158,7 +158,7 @@ fn endpoints_of_every_range_answer_and_see_nothing_but_the_egress_address() -> R
     Ok(())
 }
 
-// proves: K06, K07, K09
+// proves: K04, K06, K07, K09
 #[test]
 fn changes_of_a_pool_are_written_to_the_file_and_the_running_agent_follows() -> Result<()> {
     let lab = Lab::new(3)?;
@@ -197,8 +197,12 @@ fn changes_of_a_pool_are_written_to_the_file_and_the_running_agent_follows() -> 
     ensure!(ports == [1, 2, 3].map(|n| format!("{}:8080", server4(n))), "{ports:?}");
 
     refused(&["set", "pool", "--column", "weight", "--reset"], "weight is empty in row 1, 2, 3")?;
+    let open = Flows::open(&lab.clients[1], SocketAddr::new(VIP4.into(), 80), 60, Duration::from_millis(200))?;
+    ensure!(open.hellos.iter().any(|hello| hello.server == 2), "one of 60 is at the second server");
     said(&["set", "pool", "--column", "weight", "--reset", "--values", "50,0,50"])?;
     about(answers(&lab, 80)?, [1_500, 0, 1_500])?;
+    open.wait_for(200)?;
+    open.all_well()?;
     refused(&["delete", "pool"], "used by lab/port80")?;
     let server = server4(1).to_string();
     refused(&["set", "pool", "--row", "2", "--column", "server", "--value", &server], "is in this group already")?;
@@ -321,6 +325,9 @@ fn a_domain_is_followed_within_its_ttl_and_keeps_its_last_answer_when_dns_is_out
     about(answers(&lab, 82)?, [0, 0, 3_000])?;
     about(answers(&lab, 80)?, [750, 750, 1_500])?;
 
+    // Those that are established stay where they are, whatever the name stands for later.
+    let open = Flows::open(&lab.clients[1], SocketAddr::new(VIP4.into(), 80), 60, Duration::from_millis(200))?;
+    ensure!(open.hellos.iter().any(|hello| hello.server == 1), "one of 60 is at the first server");
     zone.write(&[b])?;
     zone.signal(Signal::HUP)?;
     let begin = Instant::now();
@@ -356,7 +363,10 @@ fn a_domain_is_followed_within_its_ttl_and_keeps_its_last_answer_when_dns_is_out
     zone.write(&[a])?;
     zone.serve()?;
     until("the end of the outage", PATIENCE, || Ok(endpoints(&agent)?.contains_key(&a.to_string()).then_some(())))?;
-    about(answers(&lab, 80)?, [1_500, 0, 1_500])
+    about(answers(&lab, 80)?, [1_500, 0, 1_500])?;
+    open.wait_for(200)?;
+    open.all_well()?;
+    Ok(())
 }
 
 // proves: C14

@@ -3,12 +3,12 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "of a plan's steps only those that name endpoints and listeners matter")]
 
-use std::thread::available_parallelism;
+use std::{net::Ipv4Addr, thread::available_parallelism};
 
 use anyhow::Result;
 use aya::programs::ProgramFd;
 use ga::{
-    maps::{Counters, Fixed, FlowTables, Hops, Maps},
+    maps::{Counters, Fixed, FlowTables, Hops, Hosts, Maps},
     plan::Step,
     program::{self, Sizes},
 };
@@ -52,6 +52,7 @@ pub(super) struct Edge {
     endpoints: Vec<EndpointId>,
     listeners: Vec<ListenerId>,
     hops: Hops,
+    hosts: Hosts,
     _maps: Maps,
 }
 
@@ -100,14 +101,16 @@ impl Edge {
     pub(super) fn with(sizes: Sizes, steps: &[Step]) -> Result<Self> {
         let mut loaded = program::load(None, sizes)?;
         let (mut maps, mut hops) = (Maps::open(&mut loaded.ebpf)?, Hops::open(&mut loaded.ebpf)?);
+        let hosts = Hosts::open(&mut loaded.ebpf)?;
         let cpus = available_parallelism()?.get() as u32;
         maps.set_fixed(Fixed { flows4: sizes.flows4, flows6: sizes.flows6, cpus, nat_first: 1024, nat_last: u16::MAX })?;
         let (mut endpoints, mut listeners) = (Vec::new(), vec![ListenerId::NONE]);
         for step in steps {
             maps.apply(step)?;
             match step {
-                Step::PutEndpoint(id, _) => {
-                    hops.set(*id, Some(hop(Tags::NONE)))?;
+                Step::PutEndpoint(id, endpoint) => {
+                    // The hosts of a subnet have next hops of their own.
+                    hops.set(*id, (endpoint.addr != [0; 16]).then_some(hop(Tags::NONE)))?;
                     endpoints.push(*id);
                 }
                 Step::PutListener(id, _) => listeners.push(*id),
@@ -116,7 +119,7 @@ impl Edge {
         }
         let flows = FlowTables::open(&mut loaded.ebpf)?;
         let counters = Counters::open(&mut loaded.ebpf)?;
-        Ok(Self { loaded, flows, counters, endpoints, listeners, hops, _maps: maps })
+        Ok(Self { loaded, flows, counters, endpoints, listeners, hops, hosts, _maps: maps })
     }
 
     /// From now on packets for endpoints leave with these tags.
@@ -124,6 +127,12 @@ impl Edge {
         for id in &self.endpoints {
             self.hops.set(*id, Some(hop(tags)))?;
         }
+        Ok(())
+    }
+
+    /// From now on the way to a host behind custom routing is known.
+    pub(super) fn know(&mut self, host: Ipv4Addr) -> Result<()> {
+        self.hosts.set(host, Some(hop(Tags::NONE)))?;
         Ok(())
     }
 
@@ -152,14 +161,14 @@ impl Edge {
         Ok(sums)
     }
 
-    /// The flows of a load, by number: what their clients send.
-    pub(super) fn numbers(&self, first: u32, family: Family) -> Vec<Listed> {
+    /// The flows of a load to `port`, by number: what their clients send.
+    pub(super) fn numbers(&self, first: u32, family: Family, port: u16) -> Vec<Listed> {
         let number = |source: [u8; 4], ports: [u8; 4]| [frames::number(first, source, [ports[0], ports[1]]), 0];
         match family {
             Family::V4 => {
-                forward(self.flows.slots4()).map(|flow| number(unpack4(flow.tuple.addrs).0, flow.tuple.ports)).collect()
+                forward(self.flows.slots4(), port).map(|flow| number(unpack4(flow.tuple.addrs).0, flow.tuple.ports)).collect()
             }
-            Family::V6 => forward(self.flows.slots6())
+            Family::V6 => forward(self.flows.slots6(), port)
                 .map(|flow| {
                     let [.., a, b, c, d] = unpack6(flow.tuple.addrs).0;
                     number([a, b, c, d], flow.tuple.ports)
@@ -206,17 +215,16 @@ fn establish<const K: usize, const W: usize>(slot: &FlowSlot<K, W>) {
     }
 }
 
-fn forward<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>]) -> impl Iterator<Item = Flow<K>> {
+fn forward<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], port: u16) -> impl Iterator<Item = Flow<K>> {
     let live = slots.iter().filter(|slot| slot.state().is_live()).map(FlowSlot::load);
-    live.filter(|flow| flow.flags & Flow::<K>::RETURN == 0)
+    live.filter(move |flow| flow.flags & Flow::<K>::RETURN == 0 && flow.tuple.ports[2..] == port.to_be_bytes())
 }
 
-fn steps() -> Vec<Step> {
+/// The small plan.
+pub(super) fn steps() -> Vec<Step> {
     let (tcp, udp, guarded) = (ListenerId(0), ListenerId(1), ListenerId(2));
-    let (instance, in_use) = (InstanceId(0), Listener::IN_USE);
-    // As many new flows as can be.
-    let listener =
-        Listener { instance, idle_timeout_s: 900, flags: in_use, identity: 1, admission: u32::MAX, ..Listener::default() };
+    let instance = InstanceId(0);
+    let listener = listener(instance);
     let vip = Address { roles: Address::VIP, protocols: Address::TCP | Address::UDP, instance };
     let egress_role = Address { roles: Address::EGRESS, protocols: 0, instance };
     let (vip4, vip6) = (mapped(VIP4), VIP6);
@@ -232,19 +240,7 @@ fn steps() -> Vec<Step> {
     steps.extend([Step::PutListener(tcp, listener), Step::PutListener(udp, listener)]);
     steps.push(Step::PutListener(guarded, Listener { identity: 2, admission: 1, ..listener }));
     for (nth, listener, family) in [(0, tcp, Family::V4), (1, tcp, Family::V6), (2, udp, Family::V4)] {
-        let first = nth * ENDPOINTS;
-        for n in 0..ENDPOINTS {
-            let addr: AddressKey = match family {
-                Family::V4 => mapped([10, 0, nth as u8, n as u8 + 10]),
-                Family::V6 => [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, nth as u8, n as u8 + 10],
-            };
-            let endpoint = Endpoint { addr, listener, port: [0; 2], flags: Endpoint::IN_USE, identity: u64::from(first + n) };
-            steps.push(Step::PutEndpoint(EndpointId(first + n), endpoint));
-        }
-        let id = TableId(u32::from(nth) + 1);
-        let slots = (0..TABLE_SIZE).map(|slot| EndpointId(first + slot as u16 % ENDPOINTS)).collect();
-        steps.push(Step::FillTable { id, digest: u64::from(nth) + 1, slots });
-        steps.push(Step::Activate { listener, family, active: Active::of(id, Before::Same) });
+        steps.extend(serve(nth, listener, family, family));
     }
     steps.push(Step::Activate { listener: guarded, family: Family::V4, active: Active::of(TableId(1), Before::Same) });
     for addr in [vip4, vip6] {
@@ -254,4 +250,30 @@ fn steps() -> Vec<Step> {
         }
     }
     steps
+}
+
+/// A listener that admits as many new flows as can be.
+pub(super) fn listener(instance: InstanceId) -> Listener {
+    let flags = Listener::IN_USE;
+    Listener { instance, idle_timeout_s: 900, flags, identity: 1, admission: u32::MAX, ..Listener::default() }
+}
+
+/// The `nth` set of endpoints and its table, which `listener` uses for clients of a family.
+pub(super) fn serve(nth: u16, listener: ListenerId, clients: Family, endpoints: Family) -> Vec<Step> {
+    let first = nth * ENDPOINTS;
+    let put = |n: u16| {
+        let addr: AddressKey = match endpoints {
+            Family::V4 => mapped([10, 0, nth as u8, n as u8 + 10]),
+            Family::V6 => [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, nth as u8, n as u8 + 10],
+        };
+        let endpoint = Endpoint { addr, listener, port: [0; 2], flags: Endpoint::IN_USE, identity: u64::from(first + n) };
+        Step::PutEndpoint(EndpointId(first + n), endpoint)
+    };
+    let id = TableId(u32::from(nth) + 1);
+    let slots = (0..TABLE_SIZE).map(|slot| EndpointId(first + slot as u16 % ENDPOINTS)).collect();
+    let fill = Step::FillTable { id, digest: u64::from(nth) + 1, slots };
+    (0..ENDPOINTS)
+        .map(put)
+        .chain([fill, Step::Activate { listener, family: clients, active: Active::of(id, Before::Same) }])
+        .collect()
 }

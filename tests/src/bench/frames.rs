@@ -11,6 +11,10 @@ use super::edge::{GUARDED, PORT, VIP4, VIP6};
 pub(super) enum Kind {
     /// TCP over IPv4, with SYN or with ACK.
     Tcp4 { syn: bool },
+    /// TCP over IPv4 to another port or VIP, with SYN or with ACK.
+    To4 { vip: [u8; 4], port: u16, syn: bool },
+    /// TCP over IPv6 to another port, with SYN or with ACK.
+    To6 { port: u16, syn: bool },
     /// A SYN over IPv4 for the listener that admits hardly any.
     Refused,
     /// TCP over IPv6, with SYN or with ACK.
@@ -29,7 +33,8 @@ pub(super) enum Kind {
 
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const CLIENT4: [u8; 4] = [10, 64, 0, 0];
+/// The client of flow 0.
+pub(super) const CLIENT4: [u8; 4] = [10, 64, 0, 0];
 const ROUTER: [u8; 4] = [10, 0, 3, 1];
 const CLIENT6: [u8; 16] = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0];
 
@@ -39,8 +44,9 @@ pub(super) const VLAN: u16 = 5;
 /// A load of packets of this kind.
 pub(super) fn load(kind: Kind) -> Result<Load> {
     let source = match kind {
-        Kind::Tcp6 { .. } => [CLIENT6[12], CLIENT6[13], CLIENT6[14], CLIENT6[15]],
+        Kind::Tcp6 { .. } | Kind::To6 { .. } => [CLIENT6[12], CLIENT6[13], CLIENT6[14], CLIENT6[15]],
         Kind::Tcp4 { .. }
+        | Kind::To4 { .. }
         | Kind::Tagged { .. }
         | Kind::TooLong { .. }
         | Kind::Refused
@@ -84,6 +90,12 @@ fn frame(kind: Kind) -> Result<Vec<u8>> {
     match kind {
         Kind::Tcp4 { syn } => {
             flags(eth.ipv4(CLIENT4, VIP4, 64).tcp(port, PORT, 1, 8192), syn).write(&mut bytes, b"")?;
+        }
+        Kind::To4 { vip, port: to, syn } => {
+            flags(eth.ipv4(CLIENT4, vip, 64).tcp(port, to, 1, 8192), syn).write(&mut bytes, b"")?;
+        }
+        Kind::To6 { port: to, syn } => {
+            flags(eth.ipv6(CLIENT6, VIP6, 64).tcp(port, to, 1, 8192), syn).write(&mut bytes, b"")?;
         }
         Kind::Tagged { syn } => {
             let eth = eth.single_vlan(VlanId::try_new(VLAN)?);

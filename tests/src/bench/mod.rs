@@ -9,6 +9,7 @@ pub mod health;
 mod kernel;
 mod large;
 mod memory;
+mod modes;
 pub mod packet;
 pub mod path;
 pub mod plan;

@@ -21,20 +21,21 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
 
 use super::{
-    edge::{Edge, Sums},
+    edge::{Edge, PORT, Sums},
     frames::{self, Kind, VLAN},
     kernel::{Kernel, Run},
+    modes,
     report::{Figure, Goal, Report},
     stats::{Spread, paired},
 };
 
-const ROUNDS: usize = 9;
+pub(super) const ROUNDS: usize = 9;
 const FLOWS: [u32; 4] = [1, 1_000, 64_000, 1_000_000];
 const PACKETS: u32 = 400_000;
 
 /// What must have become of every packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Forward,
     Return,
     New,
@@ -43,28 +44,28 @@ enum Fate {
 }
 
 /// A case and the rounds it had.
-struct Case {
+pub(super) struct Case {
     name: &'static str,
-    load: Load,
-    fate: Fate,
-    packets: u32,
-    ga: Vec<f64>,
+    pub(super) load: Load,
+    pub(super) fate: Fate,
+    pub(super) packets: u32,
+    pub(super) ga: Vec<f64>,
     floor1: Vec<f64>,
     floor2: Vec<f64>,
 }
 
 impl Case {
-    fn new(name: &'static str, load: Load, fate: Fate) -> Self {
+    pub(super) fn new(name: &'static str, load: Load, fate: Fate) -> Self {
         Self { name, load, fate, packets: PACKETS, ga: Vec::new(), floor1: Vec::new(), floor2: Vec::new() }
     }
 
     /// How far the product is above the floor of the same round; the median of the rounds.
-    fn above(&self) -> f64 {
+    pub(super) fn above(&self) -> f64 {
         let above: Vec<f64> = self.ga.iter().zip(&self.floor1).map(|(ga, floor)| ga - floor).collect();
         Spread::of(&above).median
     }
 
-    fn figure(&self, flows: u32) -> Figure {
+    pub(super) fn figure(&self, flows: u32) -> Figure {
         let name = if flows == 0 { self.name.to_owned() } else { format!("{}, {flows} flows", self.name) };
         let figure = Figure::new(name, "ns", &self.ga).beside("floor 1", Spread::of(&self.floor1).median);
         let figure = figure.beside("above floor 1", self.above());
@@ -75,15 +76,15 @@ impl Case {
         figure.beside("ratio to floor 2", paired(&self.ga, &self.floor2))
     }
 
-    fn wants_above(&self, figure: Figure, limit: f64) -> Figure {
+    pub(super) fn wants_above(&self, figure: Figure, limit: f64) -> Figure {
         figure.wants(Goal::at_most("above floor 1, ns", self.above(), limit))
     }
 }
 
 /// The product and the floors, ready to be called.
-struct Bench {
+pub(super) struct Bench {
     kernel: Kernel,
-    edge: Rc<Edge>,
+    pub(super) edge: Rc<Edge>,
 }
 
 impl Bench {
@@ -94,14 +95,14 @@ impl Bench {
     }
 
     /// Floors of their own for an edge that others use too.
-    fn over(edge: &Rc<Edge>, program: &ProgramFd, flows: u32) -> Result<Self> {
+    pub(super) fn over(edge: &Rc<Edge>, program: &ProgramFd, flows: u32) -> Result<Self> {
         let mut kernel = Kernel::new(flows)?;
         kernel.aim(target::GA, program)?;
         Ok(Self { kernel, edge: Rc::clone(edge) })
     }
 
     /// Runs packets through the product and checks what became of each.
-    fn ga(&mut self, load: Load, packets: u32, fate: Fate) -> Result<f64> {
+    pub(super) fn ga(&mut self, load: Load, packets: u32, fate: Fate) -> Result<f64> {
         let before = self.edge.sums()?;
         let run = self.kernel.run(&mut Load { target: target::GA, ..load }, packets)?;
         check(self.edge.sums()?.since(before), u64::from(packets), fate, run)?;
@@ -116,21 +117,21 @@ impl Bench {
         Ok(run.ns)
     }
 
-    /// Makes `flows` flows of `family` and lists them, also in the floor's table. In a table as full as it may become a few of
+    /// Makes `flows` flows of `family` to `port` and lists them, also in the floor's table. In a table as full as it may become a few of
     /// them find no slot; more is an error.
-    fn open(&mut self, load: Load, flows: u32, family: Family) -> Result<u32> {
+    pub(super) fn open(&mut self, load: Load, flows: u32, family: Family, port: u16) -> Result<u32> {
         let before = self.edge.sums()?;
         self.kernel.run(&mut Load { target: target::GA, ..load }, flows)?;
         let sums = self.edge.sums()?.since(before);
         self.edge.establish();
-        let numbers = self.edge.numbers(load.source, family);
+        let numbers = self.edge.numbers(load.source, family, port);
         let made = numbers.len() as u32;
         ensure!(made <= flows && made >= flows - flows / 1000, "setting {flows} flows up: {made} are there, {sums:?}");
         self.list(numbers, Load { order: order::NUMBERS, ..load })
     }
 
     /// Lists what is to be sent, in no order, also in the floor's table; returns how many there are.
-    fn list(&mut self, mut flows: Vec<Listed>, load: Load) -> Result<u32> {
+    pub(super) fn list(&mut self, mut flows: Vec<Listed>, load: Load) -> Result<u32> {
         let count = flows.len() as u32;
         shuffle(&mut flows);
         self.kernel.set_list(&flows)?;
@@ -151,7 +152,7 @@ impl Bench {
     }
 
     /// One round of a case: the floors and the product, one after the other.
-    fn round(&mut self, case: &mut Case, with_lookup: bool) -> Result<()> {
+    pub(super) fn round(&mut self, case: &mut Case, with_lookup: bool) -> Result<()> {
         let done = case.ga.len() as u64 * u64::from(case.packets);
         case.load.count = if case.load.order == order::SEQUENCE { done } else { done % u64::from(case.load.flows) };
         case.floor1.push(self.floor(target::SWAP, case.load, case.packets)?);
@@ -216,6 +217,7 @@ pub fn run() -> Result<Report> {
     }
     eprintln!("tags and errors");
     tags_and_errors(&mut report.figures)?;
+    modes::run(&mut report.figures)?;
     eprintln!("what is not forwarded");
     rest(&mut report.figures)?;
     Ok(report)
@@ -230,7 +232,7 @@ pub(super) fn pin() -> Result<usize> {
     Ok(cpu)
 }
 
-fn only4(flows: u32) -> Sizes {
+pub(super) fn only4(flows: u32) -> Sizes {
     Sizes { flows6: 64, ..Sizes::for_flows(flows) }
 }
 
@@ -241,8 +243,8 @@ fn known_tcp(flows: u32, figures: &mut Vec<Figure>) -> Result<()> {
     let edge = Rc::new(edge);
     let lane = || Bench::over(&edge, &fd, flows);
     let (mut forward, mut back, mut six) = (lane()?, lane()?, lane()?);
-    let flows4 = forward.open(frames::load(Kind::Tcp4 { syn: true })?, flows, Family::V4)?;
-    let flows6 = six.open(frames::load(Kind::Tcp6 { syn: true })?, flows, Family::V6)?;
+    let flows4 = forward.open(frames::load(Kind::Tcp4 { syn: true })?, flows, Family::V4, PORT)?;
+    let flows6 = six.open(frames::load(Kind::Tcp6 { syn: true })?, flows, Family::V6, PORT)?;
     let (ack4, ack6) = (frames::load(Kind::Tcp4 { syn: false })?, frames::load(Kind::Tcp6 { syn: false })?);
     let replies = Load { order: order::TUPLES, flows: flows4, ..ack4 };
     let listed = back.list(edge.replies(), replies)?;
@@ -284,7 +286,7 @@ fn known_udp(flows: u32, figures: &mut Vec<Figure>) -> Result<()> {
     let edge = Rc::new(edge);
     let (mut forward, mut back) = (Bench::over(&edge, &fd, flows)?, Bench::over(&edge, &fd, flows)?);
     let load = frames::load(Kind::Udp4)?;
-    let flows = forward.open(load, flows, Family::V4)?;
+    let flows = forward.open(load, flows, Family::V4, PORT)?;
     let replies = Load { order: order::TUPLES, flows, ..load };
     back.list(edge.replies(), replies)?;
     let mut lanes = [

@@ -226,7 +226,9 @@ impl World {
             Act::Send(..) => {}
             Act::Flood(count) => {
                 let before = self.remembered().len();
-                (0..count).for_each(|n| drop(self.send(20_000 + n, true, 1)));
+                for n in 0..count {
+                    assert!(self.send(20_000 + n, true, 1).is_none_or(|id| self.running.endpoints.contains_key(&id)));
+                }
                 assert_eq!(self.remembered().len(), before, "SYNs took memory");
             }
             Act::Wait(seconds) => self.wait(seconds),
