@@ -277,6 +277,12 @@ impl Tables for Sim {
         direct.filter(|(at, _)| *at == word).fold(0, |bits, (_, bit)| bits | bit)
     }
 
+    fn gateway(&self, word: u32) -> u64 {
+        let gateways = self.endpoints.values().filter(|endpoint| endpoint.is_gateway());
+        let places = gateways.map(|endpoint| filter::gateway_place(&endpoint.addr));
+        places.filter(|(at, _)| *at == word).fold(0, |bits, (_, bit)| bits | bit)
+    }
+
     fn address(&self, key: &AddressKey) -> Option<Address> {
         self.addresses.get(key).copied()
     }

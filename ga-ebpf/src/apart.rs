@@ -12,12 +12,13 @@ use aya_ebpf::{
 };
 use ga_common::{
     abi::{
+        family::Family,
         flow::State,
         id::{EndpointId, TableId},
         reason::Event,
     },
     path::{
-        self, cross, flow, select,
+        self, cross, flow, gateway, select,
         tables::{FlowMemory, Half, Tables as _},
         track,
         verdict::Outcome,
@@ -78,6 +79,14 @@ pub(crate) extern "C" fn ga_icmp(ctx: *mut xdp_md) -> u64 {
 #[inline(never)]
 pub(crate) extern "C" fn ga_direct(ctx: *mut xdp_md, asked: u64) -> u64 {
     path::direct::packet(&mut FarFrame::new(ctx), &KernelTables, Outcome::from_bits(asked)).bits()
+}
+
+/// [`gateway::answer`] for a packet of IPv4 (0) or IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_keep(family: u32) -> u64 {
+    let family = if family == Family::V4 as u32 { Family::V4 } else { Family::V6 };
+    gateway::answer(&KernelTables, family).bits()
 }
 
 /// [`flow::claim`] among the IPv4 slots.

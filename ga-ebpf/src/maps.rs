@@ -13,8 +13,8 @@ use ga_common::{
         },
         flow::{FlowSlot4, FlowSlot6},
         limits::{
-            DIRECT_WORDS, FILTER_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_CUSTOM, MAX_ENDPOINTS, MAX_HOPS, MAX_HOSTS, MAX_INSTANCES,
-            MAX_LISTENERS, MAX_SERVICES, MAX_TABLES, MTU_PLACES, NOTES,
+            DIRECT_WORDS, FILTER_WORDS, GATEWAY_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_CUSTOM, MAX_ENDPOINTS, MAX_HOPS, MAX_HOSTS,
+            MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES, MTU_PLACES, NOTES,
         },
         reason::{Drop, Event, Pass},
         sheet::{Borders4, Borders6},
@@ -32,6 +32,9 @@ pub(crate) static FILTER: Array<u64, { FILTER_WORDS as usize }> = Array::new();
 /// The services whose endpoints answer clients themselves, and some others that look like them.
 #[btf_map]
 pub(crate) static DIRECT: Array<u64, { DIRECT_WORDS as usize }> = Array::new();
+/// The endpoints that answer to clients' addresses by way of this edge, and some other addresses that look like them.
+#[btf_map]
+pub(crate) static GATEWAY: Array<u64, { GATEWAY_WORDS as usize }> = Array::new();
 #[btf_map]
 pub(crate) static ADDRESSES: HashMap<AddressKey, Address, { MAX_ADDRESSES as usize }> = HashMap::new();
 #[btf_map]

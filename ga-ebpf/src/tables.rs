@@ -25,14 +25,15 @@ use ga_common::{
         acl,
         tables::{Direction, FlowMemory, Half, Scratch, Tables},
         track::Tracked,
+        verdict::Outcome,
     },
     word::Word,
 };
 
 use crate::{
     apart::{
-        ga_acl, ga_claim4, ga_claim6, ga_custom, ga_elsewhere, ga_give_up4, ga_give_up6, ga_remember4, ga_remember6, ga_reuse4,
-        ga_reuse6, ga_taken4, ga_taken6, ga_track4, ga_track6, ga_unreachable4, ga_unreachable6,
+        ga_acl, ga_claim4, ga_claim6, ga_custom, ga_elsewhere, ga_give_up4, ga_give_up6, ga_keep, ga_remember4, ga_remember6,
+        ga_reuse4, ga_reuse6, ga_taken4, ga_taken6, ga_track4, ga_track6, ga_unreachable4, ga_unreachable6,
     },
     maps,
 };
@@ -199,6 +200,16 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn direct(&self, word: u32) -> u64 {
         maps::DIRECT.get(word).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn gateway(&self, word: u32) -> u64 {
+        maps::GATEWAY.get(word).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn keep(&self, family: Family) -> Outcome {
+        Outcome::from_bits(black_box(ga_keep(family as u32)))
     }
 
     #[inline(always)]

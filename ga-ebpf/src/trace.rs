@@ -27,7 +27,7 @@ use ga_common::{
     path::{
         self, cross,
         explain::{STAGES, Stage, Trace},
-        flow, refuse,
+        flow, gateway, refuse,
         tables::{Direction, FlowMemory, Half, Scratch, Tables},
         track::{self, Tracked},
         verdict::{Outcome, Verdict},
@@ -253,6 +253,14 @@ pub(crate) extern "C" fn ga_trace_direct(ctx: *mut xdp_md, asked: u64) -> u64 {
     path::direct::packet(&mut FarFrame::new(ctx), &TraceTables, Outcome::from_bits(asked)).bits()
 }
 
+/// As [`crate::apart::ga_keep`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_keep(family: u32) -> u64 {
+    let family = if family == Family::V4 as u32 { Family::V4 } else { Family::V6 };
+    gateway::answer(&TraceTables, family).bits()
+}
+
 /// All maps, to be looked at only.
 struct TraceTables;
 
@@ -386,6 +394,16 @@ impl Tables for TraceTables {
     #[inline(always)]
     fn direct(&self, word: u32) -> u64 {
         KernelTables.direct(word)
+    }
+
+    #[inline(always)]
+    fn gateway(&self, word: u32) -> u64 {
+        KernelTables.gateway(word)
+    }
+
+    #[inline(always)]
+    fn keep(&self, family: Family) -> Outcome {
+        Outcome::from_bits(black_box(ga_trace_keep(family as u32)))
     }
 
     #[inline(always)]

@@ -367,11 +367,14 @@ fn the_clients_address_is_kept_where_answers_have_a_way() {
     assert_eq!(client_ip("preserve_client_ip = \"none\""), ClientIp::Hidden);
     assert_eq!(client_ip("preserve_client_ip = \"transparent\"\nreturn = \"l2\""), ClientIp::L2);
     assert_eq!(client_ip("preserve_client_ip = \"transparent\"\nreturn = \"ipip\""), ClientIp::Ipip);
+    assert_eq!(client_ip("preserve_client_ip = \"transparent\"\nreturn = \"gateway\""), ClientIp::Gateway);
     let refused = |text: &str, kind: &str| file().group(&format!("region = \"eu\"\n{text}")).refused(kind);
     refused("preserve_client_ip = \"transparent\"", "missing_key");
     refused("return = \"l2\"", "conflict");
     let mapping = "port_mapping = [{ listener = 80, endpoint = 8080 }]";
     refused(&format!("preserve_client_ip = \"transparent\"\nreturn = \"ipip\"\n{mapping}"), "conflict");
+    let gateway = client_ip(&format!("preserve_client_ip = \"transparent\"\nreturn = \"gateway\"\n{mapping}"));
+    assert_eq!(gateway, ClientIp::Gateway, "ports can be mapped");
 }
 
 #[test]

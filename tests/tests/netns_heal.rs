@@ -498,7 +498,7 @@ fn spoil(lab: &Lab, name: &str) -> Result<u64> {
             let (word, bit) = filter::place(&VIP6.octets());
             change::<u64>(lab, name, word, |bits| *bits &= !bit)?;
         }
-        "DIRECT" => change::<u64>(lab, name, 9, |bits| *bits ^= 1)?,
+        "DIRECT" | "GATEWAY" => change::<u64>(lab, name, 9, |bits| *bits ^= 1)?,
         "ACLS4" => {
             let list = array::<u32>(lab, name)?.get(&1, 0)?;
             let mut list: Array<_, Borders4> = Array::try_from(Map::Array(MapData::from_id(list)?))?;

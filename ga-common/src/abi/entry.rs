@@ -97,7 +97,8 @@ pub struct Listener {
     pub instance: InstanceId,
     /// Idle timeout in seconds (RFC 5382 calls it the idle-timeout of the mapping).
     pub idle_timeout_s: u16,
-    /// [`Listener::SOURCE_IP`], [`Listener::IN_USE`], [`Listener::L2`], [`Listener::IPIP`], [`Listener::STRICT`].
+    /// [`Listener::SOURCE_IP`], [`Listener::IN_USE`], [`Listener::L2`], [`Listener::IPIP`], [`Listener::STRICT`],
+    /// [`Listener::GATEWAY`].
     pub flags: u32,
     /// Stable hash of (instance, listener name): survives restarts and reordering.
     pub identity: u64,
@@ -120,6 +121,8 @@ impl Listener {
     pub const IPIP: u32 = 1 << 17;
     /// Sources that the access lists keep out lose their flows too, where flows are not remembered.
     pub const STRICT: u32 = 1 << 18;
+    /// Packets keep the client's address and port; endpoints answer to it by way of this edge.
+    pub const GATEWAY: u32 = 1 << 19;
 }
 
 /// What packets must know of an endpoint.
@@ -132,7 +135,7 @@ pub struct Endpoint {
     pub listener: ListenerId,
     /// The port it serves, network byte order; 0 is [`Service::endpoint_port`].
     pub port: [u8; 2],
-    /// [`Endpoint::IN_USE`] or [`Endpoint::RETIRED`].
+    /// [`Endpoint::IN_USE`] or [`Endpoint::RETIRED`], and [`Endpoint::GATEWAY`].
     pub flags: u32,
     /// Stable hash of (instance, listener, group, type, address and port, if it has one of its own).
     pub identity: u64,
@@ -143,6 +146,26 @@ impl Endpoint {
     pub const IN_USE: u32 = 1;
     /// The entry was in use once; its id is not given away while flows may name it.
     pub const RETIRED: u32 = 2;
+    /// Some of its flows may keep their client's address: what it sends to anybody may be an answer.
+    pub const GATEWAY: u32 = 4;
+
+    /// Whether the entry belongs to the running plan.
+    #[inline(always)]
+    pub const fn is_in_use(&self) -> bool {
+        self.flags & Self::IN_USE != 0
+    }
+
+    /// Whether what it sends to anybody may be an answer.
+    #[inline(always)]
+    pub const fn is_gateway(&self) -> bool {
+        self.flags & Self::GATEWAY != 0
+    }
+
+    /// The same entry, kept for its flows only.
+    #[inline(always)]
+    pub const fn retired(self) -> Self {
+        Self { flags: Self::RETIRED | self.flags & Self::GATEWAY, ..self }
+    }
 
     /// The port that flows of `service` reach this endpoint at: its own, if it has one.
     #[inline(always)]
@@ -210,13 +233,15 @@ pub struct Settings {
     pub nat_span: u16,
     /// New flows a second of a listener that says nothing of its own; 0 is no bound.
     pub admission: u32,
-    /// [`Settings::DIRECT`].
+    /// [`Settings::DIRECT`], [`Settings::GATEWAY`].
     pub features: u64,
 }
 
 impl Settings {
     /// Some service is in the filter of those whose endpoints answer clients themselves.
     pub const DIRECT: u64 = 1;
+    /// Some endpoint is in the filter of those that answer to clients' addresses by way of this edge.
+    pub const GATEWAY: u64 = 2;
 }
 
 /// What is counted for an endpoint, on one CPU.

@@ -4,7 +4,7 @@
 
 use super::{
     entry::{AddressKey, ServiceKey, words},
-    limits::{DIRECT_WORDS, FILTER_WORDS, MAX_ADDRESSES},
+    limits::{DIRECT_WORDS, FILTER_WORDS, GATEWAY_WORDS, MAX_ADDRESSES},
 };
 
 /// Word and bit of an address.
@@ -29,6 +29,15 @@ pub fn direct_place_of([high, low]: [u64; 2], [p0, p1]: [u8; 2], protocol: u8) -
     (hash >> 6 & (DIRECT_WORDS - 1), 1 << (hash & 63))
 }
 
+/// Word and bit of an endpoint's address in the filter of those that answer to clients' addresses by way of this edge, of
+/// [`GATEWAY_WORDS`] words.
+#[inline(always)]
+pub fn gateway_place(key: &AddressKey) -> (u32, u64) {
+    let [high, low] = words(key);
+    let hash = ((high ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32;
+    (hash >> 6 & (GATEWAY_WORDS - 1), 1 << (hash & 63))
+}
+
 const _: () = assert!(FILTER_WORDS.is_power_of_two() && FILTER_WORDS * 64 >= MAX_ADDRESSES);
 
 #[cfg(test)]
@@ -46,6 +55,17 @@ mod tests {
             }
         }
         assert!(bits.len() > 950, "1,000 services take {} bits", bits.len());
+    }
+
+    #[test]
+    fn endpoints_spread_over_the_filter() {
+        let mut bits = std::collections::BTreeSet::new();
+        for n in 0..=1000u16 {
+            let [a, b] = n.to_be_bytes();
+            bits.insert(gateway_place(&mapped([10, 0, a, b])));
+            bits.insert(gateway_place(&[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b]));
+        }
+        assert!(bits.len() > 1_900, "2,002 addresses take {} bits", bits.len());
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub const NOTES: u32 = 1 << 18;
 /// Bytes by which the first segments of a connection may be ahead of its SYN.
 pub const FIRST_BYTES: u32 = 1 << 16;
 
+/// Words of the filter of endpoints that answer to clients' addresses by way of this edge; a power of two. 8 bytes each.
+pub const GATEWAY_WORDS: u32 = 1_024;
+
 /// Interfaces above this index are refused: a flow slot has 20 bits for one.
 pub const MAX_IFINDEX: u32 = (1 << 20) - 1;
 

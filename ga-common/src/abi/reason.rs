@@ -42,7 +42,7 @@ reasons! {
         NoFlow = "no_flow", "a TCP segment other than SYN that belongs to no known flow";
         NoEndpoint = "no_endpoint", "the listener has no endpoint that may receive traffic; a TCP client is told by a RST";
         NoEgress = "no_egress", "the instance has no egress address of the endpoint's family";
-        NoPort = "no_port", "no free NAT port towards the endpoint was found within the retries";
+        NoPort = "no_port", "no free NAT port towards the endpoint was found within the retries, or the client's own is taken where it is kept";
         FlowTableFull = "flow_table_full", "no free or expired slot in the flow table groups of this packet";
         NoNextHop = "no_next_hop", "the next hop's MAC address is not known yet";
         TtlExpired = "ttl_expired", "TTL or hop limit would become zero";

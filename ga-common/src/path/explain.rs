@@ -64,7 +64,8 @@ const REFUSED: u8 = 16;
 const ENCAPSULATED: u8 = 17;
 const RETRIED: u8 = 18;
 const TOO_BIG: u8 = 19;
-const TRACKED: u8 = 20;
+const KEPT: u8 = 20;
+const TRACKED: u8 = 21;
 
 /// How it is known where a flow goes that may have begun with another table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +191,12 @@ impl Stage {
     #[inline(always)]
     pub fn candidate<const K: usize>(reply: &Tuple<K>, is_free: bool) -> Self {
         Self::of(CANDIDATE, 0, u32::from(is_free)).with_tuple(&reply.addrs, tail(reply))
+    }
+
+    /// It keeps the client's address and port: what replies look like, and whether no other living flow has that.
+    #[inline(always)]
+    pub fn kept<const K: usize>(reply: &Tuple<K>, is_free: bool) -> Self {
+        Self::of(KEPT, 0, u32::from(is_free)).with_tuple(&reply.addrs, tail(reply))
     }
 
     /// Where it goes next.
@@ -385,6 +392,13 @@ mod step {
             /// Whether no living flow has it.
             is_free: bool,
         },
+        /// It keeps the client's address and port.
+        Kept {
+            /// What replies would look like.
+            reply: TupleSeen,
+            /// Whether no other living flow has it.
+            is_free: bool,
+        },
         /// Where it goes next.
         Hop(Way),
         /// What it looks like when it leaves.
@@ -452,6 +466,7 @@ mod step {
                     endpoint: EndpointId(self.half),
                 },
                 CANDIDATE => Step::Candidate { reply: self.tuple()?, is_free: self.word != 0 },
+                KEPT => Step::Kept { reply: self.tuple()?, is_free: self.word != 0 },
                 DENIED => Step::Denied { listener: ListenerId(self.half) },
                 HOP => Step::Hop(Way { dst: self.words[0], src: self.words[1], ifindex: self.word, tags: self.words[2] as u32 }),
                 REWRITTEN => {
@@ -524,6 +539,7 @@ mod tests {
         let reply = seen("192.0.2.7:4000", "198.51.100.10:80", 6);
         for is_free in [false, true] {
             assert_eq!(Stage::candidate(&v4, is_free).read(), Some(Step::Candidate { reply, is_free }));
+            assert_eq!(Stage::kept(&v4, is_free).read(), Some(Step::Kept { reply, is_free }));
         }
         let v6 = Tuple { addrs: pack6([1; 16], [2; 16]), ports: [0, 53, 0, 54], protocol: 17 };
         let packet = Parsed { tuple: v6, place: Place { l3: 18, l4: 300 }, flags: 2, ack: 0, speaks: true, ttl: 63 };

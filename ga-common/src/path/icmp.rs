@@ -63,8 +63,22 @@ pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     }
 }
 
+/// What is to others, and is looked at for their [`gateway`](super::gateway)'s sake, passes as such.
 #[inline(always)]
 fn decide<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
+    frame: &mut F,
+    tables: &T,
+    tags: Tags,
+) -> Result<Outcome, Outcome> {
+    let decided = judge::<K, W, A, F, T>(frame, tables, tags);
+    let Err(OTHER_PROTOCOL | UNKNOWN) = decided else { return decided };
+    let mut room = FlowMemory::<K, W>::room(tables).ok_or(TRUNCATED)?;
+    room.key.addr = A::destination(room.reply.addrs);
+    if tables.address(&room.key.addr).is_none() { Err(Outcome::pass(Pass::NotOurs)) } else { decided }
+}
+
+#[inline(always)]
+fn judge<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + FlowMemory<K, W>>(
     frame: &mut F,
     tables: &T,
     tags: Tags,

@@ -12,6 +12,7 @@ pub mod direct;
 pub mod encap;
 pub mod explain;
 pub mod flow;
+pub mod gateway;
 pub mod icmp;
 pub mod link;
 pub mod parse;
@@ -87,11 +88,11 @@ fn known_or_new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Ta
     if outcome != Outcome::UNKNOWN {
         return outcome;
     }
-    let outcome = open::<K, W, A, T>(tables);
-    if outcome != Outcome::UNKNOWN {
-        return outcome;
-    }
-    let outcome = answer::<K, W, A, T>(tables);
+    let outcome = match open::<K, W, A, T>(tables) {
+        Outcome::UNKNOWN => answer::<K, W, A, T>(tables),
+        Outcome::KEEPS => tables.keep(A::FAMILY),
+        outcome => return outcome,
+    };
     if outcome != Outcome::UNKNOWN {
         return outcome;
     }
@@ -302,14 +303,15 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
 }
 
 /// The endpoint and the forward half's slot for a packet that [`new`] admitted. What follows is [`cross::open`]'s where the endpoint
-/// is of the other family.
+/// is of the other family, and [`gateway::answer`]'s where it sees the client's address.
 #[inline(never)]
 fn open<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(tables: &T) -> Outcome {
     let (Some(settings), Some(mut room)) = (tables.settings(), FlowMemory::<K, W>::room(tables)) else { return NOT_READY };
     let endpoint = select::endpoint::<K, A, T>(tables, settings, &room);
     match endpoint.and_then(|endpoint| select::reserve::<K, W, T>(tables, endpoint, &mut room)) {
-        Ok(family) if family != A::FAMILY => Outcome::opens_across(A::FAMILY),
-        Ok(_) => Outcome::UNKNOWN,
+        Ok((family, _)) if family != A::FAMILY => Outcome::opens_across(A::FAMILY),
+        Ok((_, true)) => Outcome::KEEPS,
+        Ok((_, false)) => Outcome::UNKNOWN,
         Err(reason) => Outcome::drop(reason, room.service.listener),
     }
 }

@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use network_types::tcp::TcpHdr;
 
-use super::{tables::Tables, verdict::Outcome};
+use super::{gateway, tables::Tables, verdict::Outcome};
 use crate::{
     abi::{
         entry::{Address, AddressKey, key, mapped, words},
@@ -16,7 +16,7 @@ use crate::{
     },
     wire::{
         extension::Upper,
-        frame::{Frame, TCP, UDP, ipv4, ipv6, udp},
+        frame::{Frame, ICMP, ICMPV6, TCP, UDP, ipv4, ipv6, udp},
     },
 };
 
@@ -67,7 +67,7 @@ pub fn v4<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<P
     let (protocol, ttl, src, dst) = (ip.proto, ip.ttl, ip.src_addr, ip.dst_addr);
     let (vihl, total, fragment) = (ip.vihl, usize::from(u16::from_be_bytes(ip.tot_len)), u16::from_be_bytes(ip.frags) & 0x3fff);
 
-    check_ours(tables, &mapped(dst))?;
+    check_ours(tables, &mapped(dst), || (mapped(src), protocol == ICMP))?;
     let header = usize::from(vihl & 0x0f) * 4;
     if vihl >> 4 != 4 || header < 20 || total < header || total > bytes - l3 {
         return Err(refuse(tables, mapped(dst), protocol.into(), Drop::Malformed));
@@ -94,7 +94,7 @@ pub fn v6<F: Frame, T: Tables>(frame: &mut F, tables: &T, l3: usize) -> Result<P
     if is_mapped(&dst) {
         return Err(Outcome::pass(Pass::NotOurs));
     }
-    check_ours(tables, &dst)?;
+    check_ours(tables, &dst, || (src, next == ICMPV6))?;
     let l4 = l3 + 40;
     if version != 6 || payload > bytes - l4 {
         return Err(refuse(tables, dst, next.into(), Drop::Malformed));
@@ -137,9 +137,11 @@ pub(super) fn is_mapped(k: &AddressKey) -> bool {
     u64::from_ne_bytes(high) == 0 && u64::from_ne_bytes(low) == u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0])
 }
 
+/// Lets through what may be addressed to us, and what may be an answer or an ICMP error to a client that [`gateway`] knows of:
+/// `sent` tells the packet's source, and whether it is an ICMP message.
 #[inline(always)]
-fn check_ours<T: Tables>(tables: &T, dst: &AddressKey) -> Result<(), Outcome> {
-    if is_maybe_ours(tables, dst) { Ok(()) } else { Err(Outcome::pass(Pass::NotOurs)) }
+fn check_ours<T: Tables>(tables: &T, dst: &AddressKey, sent: impl FnOnce() -> (AddressKey, bool)) -> Result<(), Outcome> {
+    if is_maybe_ours(tables, dst) || gateway::is_maybe_answer(tables, sent) { Ok(()) } else { Err(Outcome::pass(Pass::NotOurs)) }
 }
 
 /// What the filter does not know is not ours; what it knows may be.
@@ -162,7 +164,12 @@ fn refuse<T: Tables>(tables: &T, dst: AddressKey, protocol: u16, reason: Drop) -
 /// [`refuse`] in registers: what is rare takes no room on the stack of what is not.
 #[inline(never)]
 fn refuse_words<T: Tables>(tables: &T, high: u64, low: u64, protocol: u16, reason: Drop) -> Outcome {
-    let Some(address) = tables.address(&key([high, low])) else { return Outcome::pass(Pass::NotOurs) };
+    let Some(address) = tables.address(&key([high, low])) else {
+        let is_message = protocol == u16::from(ICMP) || protocol == u16::from(ICMPV6);
+        // What is neither TCP nor UDP is malformed to who asks for a transport header.
+        let is_looked_at = is_message && reason == Drop::Malformed && gateway::is_used(tables);
+        return Outcome::pass(if is_looked_at { Pass::OtherProtocol } else { Pass::NotOurs });
+    };
     const TCP16: u16 = TCP as u16;
     const UDP16: u16 = UDP as u16;
     let bit = match protocol {

@@ -35,6 +35,8 @@ pub trait Addresses<const K: usize> {
     /// The addresses of a reply: from the endpoint to one of the egress addresses, which `n` draws; none when there is no
     /// egress address of this family.
     fn reply(endpoint: &AddressKey, egress: &Egress, n: u32) -> Option<[u64; K]>;
+    /// From one address to another.
+    fn between(src: &AddressKey, dst: &AddressKey) -> [u64; K];
     /// Source and destination exchanged.
     fn turned(addrs: [u64; K]) -> [u64; K];
     /// The source as map key.
@@ -77,6 +79,11 @@ impl Addresses<1> for V4 {
             return None;
         }
         Some(pack4([endpoint[12], endpoint[13], endpoint[14], endpoint[15]], egress.v4[index]))
+    }
+
+    #[inline(always)]
+    fn between(src: &AddressKey, dst: &AddressKey) -> [u64; 1] {
+        pack4([src[12], src[13], src[14], src[15]], [dst[12], dst[13], dst[14], dst[15]])
     }
 
     #[inline(always)]
@@ -137,6 +144,11 @@ impl Addresses<4> for V6 {
             return None;
         }
         Some(pack6(*endpoint, egress.v6[index]))
+    }
+
+    #[inline(always)]
+    fn between(src: &AddressKey, dst: &AddressKey) -> [u64; 4] {
+        pack6(*src, *dst)
     }
 
     #[inline(always)]
@@ -268,13 +280,14 @@ pub fn elsewhere<T: Tables>(tables: &T, table: TableId, hash: u64, avoid: Endpoi
     place(hash)
 }
 
-/// Claims the slot of the forward half for the flow of the packet in `room`, towards `endpoint`, whose family is returned.
+/// Claims the slot of the forward half for the flow of the packet in `room`, towards `endpoint`. Returns the endpoint's family, and
+/// whether it sees the client's address.
 #[inline(always)]
 pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     endpoint: EndpointId,
     room: &mut Scratch<K>,
-) -> Result<Family, Drop> {
+) -> Result<(Family, bool), Drop> {
     let (Some(to), Some(listener)) = (tables.endpoint(endpoint), tables.listener(room.service.listener)) else {
         return Err(Drop::NoEndpoint);
     };
@@ -303,7 +316,8 @@ pub fn reserve<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
         return Err(Drop::FlowTableFull);
     }
     room.forward = forward;
-    Ok(if parse::is_mapped(&room.target) { Family::V4 } else { Family::V6 })
+    let family = if parse::is_mapped(&room.target) { Family::V4 } else { Family::V6 };
+    Ok((family, listener.flags & Listener::GATEWAY != 0))
 }
 
 /// Draws a NAT port that is free towards the endpoint in `room`, and claims the slot of the replies to it: the claim is the
@@ -316,9 +330,7 @@ pub fn answer<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowM
 ) -> Result<(), Drop> {
     match claim_reply::<K, W, A, T>(tables, settings, room) {
         Ok(back) => {
-            let [e0, e1, p0, p1] = room.reply.ports;
-            room.to = Tuple { addrs: A::turned(room.reply.addrs), ports: [p0, p1, e0, e1], protocol: room.reply.protocol };
-            room.back = back;
+            answered::<K, A>(room, back);
             Ok(())
         }
         Err(reason) => {
@@ -326,6 +338,14 @@ pub fn answer<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowM
             Err(reason)
         }
     }
+}
+
+/// Takes note of the slot `back` of the replies in `room`: the packet becomes the other end of them.
+#[inline(always)]
+pub(super) fn answered<const K: usize, A: Addresses<K>>(room: &mut Scratch<K>, back: u32) {
+    let [e0, e1, p0, p1] = room.reply.ports;
+    room.to = Tuple { addrs: A::turned(room.reply.addrs), ports: [p0, p1, e0, e1], protocol: room.reply.protocol };
+    room.back = back;
 }
 
 /// Writes both halves of the pair in `room` into the slots that are claimed for them, and lets packets find them.

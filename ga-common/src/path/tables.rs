@@ -20,9 +20,11 @@ use super::{
     custom,
     explain::Stage,
     flow::{self, NO_SLOT, News},
+    gateway,
     parse::{Parsed, Place},
     select,
     track::{self, Tracked},
+    verdict::Outcome,
 };
 
 /// Which way a packet goes.
@@ -226,6 +228,8 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     fn note(&self, index: u32) -> Option<&Word>;
     /// One word of the filter of services whose endpoints answer clients themselves.
     fn direct(&self, word: u32) -> u64;
+    /// One word of the filter of endpoints that answer to clients' addresses by way of this edge.
+    fn gateway(&self, word: u32) -> u64;
     /// What `key` is to us.
     fn address(&self, key: &AddressKey) -> Option<Address>;
     /// Who serves `key`.
@@ -243,6 +247,14 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
         Self: Sized,
     {
         select::elsewhere(self, table, hash, avoid)
+    }
+    /// [`gateway::answer`]. Rare, so the kernel has it apart.
+    #[inline(always)]
+    fn keep(&self, family: Family) -> Outcome
+    where
+        Self: Sized,
+    {
+        gateway::answer(self, family)
     }
     /// An endpoint.
     fn endpoint(&self, id: EndpointId) -> Option<&Endpoint>;

@@ -56,6 +56,9 @@ impl Outcome {
     /// Not decided: the packet belongs to no known flow.
     pub(super) const UNKNOWN: Self = Self(Self::KIND);
 
+    /// Not decided: the packet opens a flow that keeps its client's address.
+    pub(super) const KEEPS: Self = Self(Self::KIND | 1);
+
     /// Not decided: for a listener whose endpoints answer clients themselves. The number is the packet's VLAN tags.
     const DIRECT: u64 = 1 << 63;
     const SIX: u64 = 1 << 62;

@@ -174,6 +174,7 @@ impl Agent {
                 | Step::Tracked { .. }
                 | Step::Chosen { .. }
                 | Step::Candidate { .. }
+                | Step::Kept { .. }
                 | Step::Hop(_)
                 | Step::Icmp { .. }
                 | Step::Answered
@@ -326,6 +327,10 @@ impl Words {
             Step::Candidate { reply, is_free } => {
                 let became = if *is_free { "free" } else { "a living flow has it" };
                 ("nat", format!("egress {}, to which {} would answer: {became}", reply.dst, reply.src))
+            }
+            Step::Kept { reply, is_free } => {
+                let became = if *is_free { "free" } else { "a living flow has it" };
+                ("client", format!("{} is kept, to which {} would answer by way of this edge: {became}", reply.dst, reply.src))
             }
             Step::Hop(way) => {
                 let mac = |word| unpack_mac(word).map(|byte| format!("{byte:02x}")).join(":");

@@ -12,12 +12,13 @@ use serde::Serialize;
 use super::{Context, Exit, file};
 use crate::{
     config::{self, render},
-    model::{BackendIpVersion, ClientIp, EndpointGroup, Instance, Intent, Listener},
+    model::{BackendIpVersion, ClientIp, Endpoint, EndpointGroup, Instance, Intent, Listener, Protocol},
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
   ga backend /etc/ga/ga.toml
-  ga backend /etc/ga/ga.toml --endpoint 10.0.0.11 --commands | ssh root@10.0.0.11 sh";
+  ga backend /etc/ga/ga.toml --endpoint 10.0.0.11 --commands | ssh root@10.0.0.11 sh
+  ga backend /etc/ga/ga.toml --endpoint 10.0.0.12 --edge 10.0.0.1 --commands | ssh root@10.0.0.12 sh";
 
 /// Arguments of `ga backend`.
 #[derive(Clone, Debug, Args)]
@@ -27,6 +28,10 @@ pub(super) struct BackendArgs {
     /// Only this endpoint
     #[arg(long, value_name = "ADDRESS")]
     pub(super) endpoint: Option<IpAddr>,
+    /// The edge's address on the link to the endpoint, where `return = "gateway"` asks for a route by way of it; without it, the
+    /// script asks for the variable EDGE
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) edge: Option<IpAddr>,
     /// Print a shell script; it may run again and again
     #[arg(long)]
     pub(super) commands: bool,
@@ -45,7 +50,7 @@ pub(super) fn run(args: &BackendArgs, context: &Context) -> anyhow::Result<Exit>
             return Ok(Exit::Negative);
         }
     };
-    let mut backends = backends(&loaded.intent);
+    let mut backends = backends(&loaded.intent, args.edge);
     if let Some(address) = args.endpoint {
         backends.retain(|backend| backend.address == address);
     }
@@ -88,26 +93,29 @@ struct Needs {
     vips: BTreeSet<IpAddr>,
     /// Addresses whose packets come within others.
     packed: BTreeSet<IpAddr>,
+    /// Protocols and ports whose answers leave by way of the edge.
+    returned: BTreeSet<(Protocol, u16)>,
 }
 
-fn backends(intent: &Intent) -> Vec<Backend> {
+fn backends(intent: &Intent, edge: Option<IpAddr>) -> Vec<Backend> {
     let mut all: BTreeMap<IpAddr, Needs> = BTreeMap::new();
     for (instance, listener) in intent.listeners() {
         for group in &listener.groups {
             for endpoint in &group.endpoints {
-                all.entry(endpoint.address).or_default().add(instance, listener, group, endpoint.address);
+                all.entry(endpoint.address).or_default().add(instance, listener, group, endpoint);
             }
         }
     }
     let into_backend = |(address, needs): (IpAddr, Needs)| {
-        let steps = needs.steps(address);
+        let steps = needs.steps(address, edge);
         Backend { address, listeners: needs.listeners, steps }
     };
     all.into_iter().map(into_backend).collect()
 }
 
 impl Needs {
-    fn add(&mut self, instance: &Instance, listener: &Listener, group: &EndpointGroup, address: IpAddr) {
+    fn add(&mut self, instance: &Instance, listener: &Listener, group: &EndpointGroup, endpoint: &Endpoint) {
+        let address = endpoint.address;
         self.listeners.insert(format!("{}/{}", instance.id, listener.name));
         let is_same = |other: &&IpAddr| other.is_ipv4() == address.is_ipv4();
         let is_any = group.backend_ip_version != BackendIpVersion::Affinity;
@@ -119,10 +127,14 @@ impl Needs {
                 self.packed.extend(vips.clone());
                 self.vips.extend(vips);
             }
+            ClientIp::Gateway => {
+                let ports = listener.ports.iter().map(|port| endpoint.port.unwrap_or(group.port_mapping.endpoint_port(port)));
+                self.returned.extend(ports.map(|port| (listener.protocol, port)));
+            }
         }
     }
 
-    fn steps(&self, address: IpAddr) -> Vec<Step> {
+    fn steps(&self, address: IpAddr, edge: Option<IpAddr>) -> Vec<Step> {
         let mut steps = Vec::new();
         if !self.egress.is_empty() {
             let from: Vec<_> = self.egress.iter().map(IpAddr::to_string).collect();
@@ -138,6 +150,9 @@ impl Needs {
             if self.packed.iter().any(|vip| vip.is_ipv4() == is_v4) {
                 steps.push(unpack(address, is_v4));
             }
+        }
+        if !self.returned.is_empty() {
+            steps.extend(back(&self.returned, address, edge));
         }
         steps
     }
@@ -157,6 +172,48 @@ fn own(vips: &BTreeSet<IpAddr>) -> Step {
         why: "packets come to the VIP, and answers leave from it; nobody on the link may learn that it is here".to_owned(),
         commands,
     }
+}
+
+/// Number of the routing table, and of the rules that lead to it.
+const TABLE: u16 = 7411;
+
+/// What is served is answered by way of the edge; everything else goes its usual way.
+fn back(served: &BTreeSet<(Protocol, u16)>, address: IpAddr, edge: Option<IpAddr>) -> Vec<Step> {
+    let ip = if address.is_ipv4() { "ip" } else { "ip -6" };
+    let via = match edge.filter(|edge| edge.is_ipv4() == address.is_ipv4()) {
+        Some(edge) => edge.to_string(),
+        None => "\"${EDGE:?the address of the edge on the link to this host}\"".to_owned(),
+    };
+    let mut commands = vec![
+        format!("{ip} route replace default via {via} table {TABLE}"),
+        format!("while {ip} rule del pref {TABLE} 2>/dev/null; do :; done"),
+    ];
+    commands.extend(ranges(served).into_iter().map(|(protocol, first, last)| {
+        let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        format!("{ip} rule add pref {TABLE} ipproto {} sport {ports} lookup {TABLE}", protocol.word())
+    }));
+    let why = "packets come from the clients themselves, and answers must leave by way of the edge: by these rules, or by a default \
+               route, which ICMP errors about clients' packets take too";
+    let mut steps = vec![Step { why: why.to_owned(), commands }];
+    if address.is_ipv4() {
+        steps.push(Step {
+            why: "the usual way to clients may be another than the one that their packets come by".to_owned(),
+            commands: vec!["sysctl -qw net.ipv4.conf.all.rp_filter=2".to_owned()],
+        });
+    }
+    steps
+}
+
+/// Ports that follow each other as one range.
+fn ranges(served: &BTreeSet<(Protocol, u16)>) -> Vec<(Protocol, u16, u16)> {
+    let mut ranges: Vec<(Protocol, u16, u16)> = Vec::new();
+    for &(protocol, port) in served {
+        match ranges.last_mut() {
+            Some((known, _, last)) if *known == protocol && last.checked_add(1) == Some(port) => *last = port,
+            _ => ranges.push((protocol, port, port)),
+        }
+    }
+    ranges
 }
 
 /// Takes the outer header off.
@@ -228,7 +285,7 @@ mod tests {
              [[instance.listener.endpoint_group.endpoint]]\ntype = \"private_ip\"\naddress = \"fd00::1\"\n"
         );
         let loaded = config::parse("test.toml", &text).unwrap_or_else(|report| panic!("{:#?}", report.problems));
-        Answer { schema_version: 1, backends: backends(&loaded.intent) }
+        Answer { schema_version: 1, backends: backends(&loaded.intent, Some([10, 0, 0, 254].into())) }
     }
 
     fn commands(answer: &Answer, at: usize) -> Vec<&str> {
@@ -249,6 +306,32 @@ mod tests {
         assert_eq!(commands(&answer, 0), [arp, "ip addr replace 198.51.100.10/32 dev lo"]);
         assert_eq!(commands(&answer, 1), ["ip addr replace 2001:db8::10/128 dev lo nodad"]);
         assert_eq!(answer.script().lines().last(), Some("ip addr replace 2001:db8::10/128 dev lo nodad"));
+    }
+
+    #[test]
+    fn who_answers_by_way_of_the_edge_has_a_route_for_that() {
+        let answer =
+            of("preserve_client_ip = \"transparent\"\nreturn = \"gateway\"\nport_mapping = [{ listener = 80, endpoint = 8080 }]");
+        let expected = [
+            "ip route replace default via 10.0.0.254 table 7411",
+            "while ip rule del pref 7411 2>/dev/null; do :; done",
+            "ip rule add pref 7411 ipproto tcp sport 8080 lookup 7411",
+            "sysctl -qw net.ipv4.conf.all.rp_filter=2",
+        ];
+        assert_eq!(commands(&answer, 0), expected);
+        let expected = [
+            "ip -6 route replace default via \"${EDGE:?the address of the edge on the link to this host}\" table 7411",
+            "while ip -6 rule del pref 7411 2>/dev/null; do :; done",
+            "ip -6 rule add pref 7411 ipproto tcp sport 8080 lookup 7411",
+        ];
+        assert_eq!(commands(&answer, 1), expected, "the edge's IPv4 address is no way for IPv6");
+    }
+
+    #[test]
+    fn ports_in_a_row_are_one_rule() {
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        let served = [(tcp, 80), (tcp, 81), (tcp, 82), (tcp, 443), (udp, 444), (tcp, 65_535)].into();
+        assert_eq!(ranges(&served), [(tcp, 80, 82), (tcp, 443, 443), (tcp, 65_535, 65_535), (udp, 444, 444)]);
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn protocols(listener: &Listener, is_ipv4: bool) -> impl Iterator<Item = &'stati
         match group.client_ip {
             ClientIp::Hidden => drop(words.insert(listener.protocol.word())),
             ClientIp::Ipip => drop(words.insert("ipip")),
-            ClientIp::L2 => {}
+            ClientIp::L2 | ClientIp::Gateway => {}
         }
         if group.health_check.is_some() {
             words.insert("tcp");

@@ -8,7 +8,7 @@ use super::{
     problem::{Fault, Kind},
     tree::{Table, Value, not_a_word},
 };
-use crate::model::{ClientIp, EndpointGroup, NamedEndpoint, PortMapping, Protocol, Target};
+use crate::model::{ClientIp, EndpointGroup, EndpointKind, NamedEndpoint, PortMapping, Protocol, Target};
 
 /// Whether endpoints see the client's address.
 #[derive(JsonSchema, Serialize)]
@@ -28,10 +28,12 @@ pub enum Return {
     L2,
     /// Directly: they get packets within IP packets and have the VIP too. Ports cannot be mapped.
     Ipip,
+    /// By way of this edge: their routes to clients lead to it. They need not have the VIP, and ports can be mapped.
+    Gateway,
 }
 
 /// Words of `return`.
-const RETURNS: [(&str, ClientIp); 2] = [("l2", ClientIp::L2), ("ipip", ClientIp::Ipip)];
+const RETURNS: [(&str, ClientIp); 3] = [("l2", ClientIp::L2), ("ipip", ClientIp::Ipip), ("gateway", ClientIp::Gateway)];
 
 /// Words of `preserve_client_ip`.
 const WORDS: [&str; 5] = ["none", "transparent", "proxy_v1", "proxy_v2", "toa"];
@@ -51,18 +53,12 @@ pub(super) fn read(group: &Table<'_>, protocol: Option<Protocol>, cx: &mut Conte
             back.problem(draft, &mut cx.problems);
             None
         }
-        (true, Some(back), _) if back.as_string() == Some("gateway") => {
-            let draft = Fault::new(Kind::NotSupportedYet, "`gateway` is not supported yet in this version")
-                .help("use \"l2\" or \"ipip\", or `preserve_client_ip = \"none\"` for the egress address");
-            back.problem(draft, &mut cx.problems);
-            None
-        }
         (true, Some(back), _) => back.word(&RETURNS, &mut cx.problems),
         (true, None, Some(value)) => {
             let message = "`transparent` needs `return`: endpoints that see the client's address answer to it, not to this edge";
             let draft = Fault::new(Kind::MissingKey, message).help(
-                "add `return = \"l2\"` where endpoints are on a link of this edge and have the VIP too, or \"ipip\" where they unpack IP in IP \
-                 and have the VIP too",
+                "add `return = \"gateway\"` where endpoints' routes to clients lead to this edge, \"l2\" where endpoints are on a link of \
+                 this edge and have the VIP too, or \"ipip\" where they unpack IP in IP and have the VIP too",
             );
             value.problem(draft, &mut cx.problems);
             None
@@ -107,6 +103,23 @@ pub(super) fn no_mapping(group: &Table<'_>, client_ip: ClientIp, mapping: &PortM
     };
     let message = format!("`return = \"{}\"` keeps packets as they are: their port cannot be mapped", client_ip.word());
     let draft = Fault::new(Kind::Conflict, message).help("let endpoints listen on the listener's ports");
+    value.problem(draft, &mut cx.problems);
+}
+
+/// What stands for many backends, or speaks HTTP, does not know the client's packets (specification §1.9).
+pub(super) fn no_proxy(
+    group: &Table<'_>,
+    client_ip: ClientIp,
+    mut kinds: impl Iterator<Item = EndpointKind>,
+    cx: &mut Context<'_>,
+) {
+    let is_blind = |kind: &EndpointKind| matches!(kind, EndpointKind::Alb | EndpointKind::Oss);
+    let (Some(kind), Some(value)) = (kinds.find(is_blind), group.optional("preserve_client_ip")) else { return };
+    if client_ip == ClientIp::Hidden {
+        return;
+    }
+    let message = format!("an endpoint of type \"{}\" cannot see the client's address", kind.word());
+    let draft = Fault::new(Kind::Conflict, message).help("remove the key, or put the endpoint into a listener of its own");
     value.problem(draft, &mut cx.problems);
 }
 

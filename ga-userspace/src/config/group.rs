@@ -167,10 +167,14 @@ fn read(
     if let (Some(client_ip), Some(named)) = (client_ip, &named) {
         client_ip::no_pool(table, client_ip, named, cx);
     }
+    if let (Some(client_ip), Some(endpoints), Some(named)) = (client_ip, &endpoints, &named) {
+        let kinds = endpoints.iter().map(|endpoint| endpoint.kind).chain(named.iter().map(|endpoint| endpoint.kind));
+        client_ip::no_proxy(table, client_ip, kinds, cx);
+    }
     // What names stand for is known only while the agent runs.
     let all_known = named.as_ref().is_some_and(Vec::is_empty);
     if let (Some(version), Some(endpoints), Some(client_ip), true) = (version, &endpoints, client_ip, all_known) {
-        let is_translated = version != BackendIpVersion::Affinity && !client_ip.is_direct();
+        let is_translated = version != BackendIpVersion::Affinity && client_ip == ClientIp::Hidden;
         every_family_served(table, version_value.as_ref(), is_translated, endpoints, around, cx);
     }
     Some(EndpointGroup {
@@ -261,7 +265,7 @@ fn mappings(value: &Value<'_>, ports: Option<&Ports>, cx: &mut Context<'_>) -> O
     (cx.problems.count() == before).then_some(mapping)
 }
 
-/// Where headers are translated, all endpoints are for all clients; with `affinity`, and where endpoints answer clients themselves,
+/// Where headers are translated, all endpoints are for all clients; with `affinity`, and where endpoints see clients' addresses,
 /// those of each family are for the clients of that family (specification §1.11).
 fn every_family_served(
     table: &Table<'_>,

@@ -5,7 +5,7 @@
 //! `trace` (of the programs beside the usual one), and here all else that a plan describes.
 
 mod counters;
-mod direct;
+mod filter;
 mod flows;
 mod hops;
 mod hosts;
@@ -24,9 +24,9 @@ use aya::{
 use ga_common::abi::{
     active::Active,
     entry::{Address, AddressKey, Egress, Endpoint, Listener, Service, ServiceKey, Settings},
-    filter,
+    filter as places,
     id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
-    limits::{MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_TABLES},
+    limits::{DIRECT_WORDS, GATEWAY_WORDS, MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS, MAX_TABLES},
 };
 
 pub use counters::{Counters, DropCount, PassCount};
@@ -42,7 +42,7 @@ pub use walk::{Pair, Stage};
 pub use watch::{Told, WatchMaps, WatchRing};
 
 use self::{
-    direct::DirectFilter,
+    filter::Filter,
     repair::{Contents, settings},
 };
 use crate::plan::{Family, SheetId, State, Step, TableInfo};
@@ -156,6 +156,9 @@ pub struct Fixed {
     pub nat_last: u16,
 }
 
+/// An endpoint that answers to clients' addresses by way of this edge: several may have one address.
+type Gateway = (AddressKey, EndpointId);
+
 /// Every map that a plan describes.
 pub struct Maps {
     settings: Cells<Settings>,
@@ -168,7 +171,8 @@ pub struct Maps {
     addresses: HashMap<MapData, AddressKey, Address>,
     filter: Cells<u64>,
     services: HashMap<MapData, ServiceKey, Service>,
-    direct: DirectFilter,
+    direct: Filter<ServiceKey>,
+    gateway: Filter<Gateway>,
     contents: Contents,
     /// What was set last.
     fixed: Option<Fixed>,
@@ -190,7 +194,8 @@ impl Maps {
             addresses: take(ebpf, "ADDRESSES")?,
             filter: Cells::take(ebpf, "FILTER")?,
             services: take(ebpf, "SERVICES")?,
-            direct: DirectFilter::open(ebpf)?,
+            direct: Filter::open(ebpf, "DIRECT", DIRECT_WORDS, places::direct_place)?,
+            gateway: Filter::open(ebpf, "GATEWAY", GATEWAY_WORDS, |(address, _)| places::gateway_place(address))?,
             contents,
             fixed: None,
         })
@@ -238,14 +243,14 @@ impl Maps {
             Step::SetSeed(seed) => self.change_settings(|settings| settings.seed = *seed),
             Step::SetGeneration(Generation(number)) => self.change_settings(|settings| settings.generation = *number),
             Step::PutAddress(key, address) => {
-                let (word, bit) = filter::place(key);
+                let (word, bit) = places::place(key);
                 let bits = self.filter.get(word)?;
                 self.filter.set(word, bits | bit)?;
                 on("ADDRESSES", self.addresses.insert(key, address, 0))
             }
             Step::RemoveAddress(key) => {
                 on("ADDRESSES", self.addresses.remove(key))?;
-                let (word, _) = filter::place(key);
+                let (word, _) = places::place(key);
                 let bits = self.filter_word(word)?;
                 self.filter.set(word, bits)
             }
@@ -266,10 +271,10 @@ impl Maps {
             Step::RemoveEgress(InstanceId(id)) => self.egress.set(u32::from(*id), Egress::default()),
             Step::PutListener(ListenerId(id), listener) => self.listeners.set(u32::from(*id), *listener),
             Step::RemoveListener(ListenerId(id)) => self.listeners.set(u32::from(*id), Listener::default()),
-            Step::PutEndpoint(EndpointId(id), endpoint) => self.endpoints.set(u32::from(*id), *endpoint),
+            Step::PutEndpoint(id, endpoint) => self.put_endpoint(*id, endpoint),
             Step::RetireEndpoint(EndpointId(id)) => {
                 let endpoint = self.endpoints.get(u32::from(*id))?;
-                self.endpoints.set(u32::from(*id), Endpoint { flags: Endpoint::RETIRED, ..endpoint })
+                self.endpoints.set(u32::from(*id), endpoint.retired())
             }
             Step::FillTable { id, digest, slots } => self.fill(Fill { id: *id, digest: *digest, slots }),
             Step::Activate { listener, family, active } => self.active.set(family.active_index(*listener), active.0),
@@ -299,11 +304,29 @@ impl Maps {
         self.change_settings(|settings| settings.features &= !Settings::DIRECT)
     }
 
+    /// Packets look at what an endpoint sends to anybody from before the first flow that needs it until its entry is another's.
+    fn put_endpoint(&mut self, id: EndpointId, endpoint: &Endpoint) -> Result<(), Error> {
+        let old = self.endpoints.get(u32::from(id.0))?;
+        if endpoint.is_gateway() {
+            self.gateway.add(&(endpoint.addr, id))?;
+            self.change_settings(|settings| settings.features |= Settings::GATEWAY)?;
+        }
+        self.endpoints.set(u32::from(id.0), *endpoint)?;
+        if !old.is_gateway() || endpoint.is_gateway() && old.addr == endpoint.addr {
+            return Ok(());
+        }
+        self.gateway.remove(&(old.addr, id))?;
+        if !self.gateway.is_empty() {
+            return Ok(());
+        }
+        self.change_settings(|settings| settings.features &= !Settings::GATEWAY)
+    }
+
     /// What the filter should say in one of its words.
     fn filter_word(&self, word: u32) -> Result<u64, Error> {
         let mut bits = 0;
         for key in self.addresses.keys() {
-            let (at, bit) = filter::place(&on("ADDRESSES", key)?);
+            let (at, bit) = places::place(&on("ADDRESSES", key)?);
             if at == word {
                 bits |= bit;
             }
@@ -333,6 +356,9 @@ impl Maps {
         }
         for id in 0..MAX_ENDPOINTS as u16 {
             let endpoint = self.endpoints.get(u32::from(id))?;
+            if endpoint.is_gateway() {
+                self.gateway.know(&(endpoint.addr, EndpointId(id)));
+            }
             if endpoint.flags != 0 {
                 state.endpoints.insert(EndpointId(id), endpoint);
             }

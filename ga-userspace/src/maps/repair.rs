@@ -29,10 +29,11 @@ use super::{Cells, Error, Fixed, Maps, on, tables::Fill};
 use crate::plan::{Family, Sheet, SheetId, State};
 
 /// The maps that are compared.
-pub const REPAIRED: [&str; 19] = [
+pub const REPAIRED: [&str; 20] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
+    "GATEWAY",
     "ADDRESSES",
     "EGRESS",
     "ACLS4",
@@ -220,7 +221,10 @@ impl Maps {
             repairs.note("SETTINGS", self.settings.restore([(0, right)]));
         }
         repairs.note("FILTER", self.filter.restore(filter_words(state)));
-        repairs.note("DIRECT", self.direct.restore(&state.services));
+        let direct = state.services.iter().filter(|(_, service)| service.is_direct()).map(|(key, _)| *key);
+        repairs.note("DIRECT", self.direct.restore(direct));
+        let gateways = state.endpoints.iter().filter(|(_, endpoint)| endpoint.is_gateway());
+        repairs.note("GATEWAY", self.gateway.restore(gateways.map(|(id, endpoint)| (endpoint.addr, *id))));
         repairs.note("ADDRESSES", restore("ADDRESSES", &mut self.addresses, &state.addresses, MAX_ADDRESSES));
         let egress = |id: u32| (id, state.egress.get(&InstanceId(id as u16)).copied().unwrap_or_default());
         repairs.note("EGRESS", self.egress.restore((0..MAX_INSTANCES).map(egress)));
@@ -313,6 +317,13 @@ fn filter_words(state: &State) -> impl Iterator<Item = (u32, u64)> {
     (0..).zip(words)
 }
 
+/// What packets have to ask for that they need not ask for in most places.
+fn features(state: &State) -> u64 {
+    let is_direct = state.services.values().any(|service| service.is_direct());
+    let is_gateway = state.endpoints.values().any(|endpoint| endpoint.is_gateway());
+    [(is_direct, Settings::DIRECT), (is_gateway, Settings::GATEWAY)].into_iter().filter(|(is, _)| *is).map(|(_, bit)| bit).sum()
+}
+
 /// The whole record.
 pub(super) fn settings(fixed: Fixed, state: &State) -> Settings {
     let ports = u32::from(fixed.nat_last - fixed.nat_first) + 1;
@@ -326,7 +337,7 @@ pub(super) fn settings(fixed: Fixed, state: &State) -> Settings {
         nat_first: fixed.nat_first,
         nat_span: u16::try_from(ports / fixed.cpus.max(1)).unwrap_or(u16::MAX),
         // Flows are safe from eviction for about 0.1 s: those of one listener then take a quarter of the slots at most.
-        features: if state.services.values().any(|service| service.is_direct()) { Settings::DIRECT } else { 0 },
+        features: features(state),
         admission: (fixed.flows4.min(fixed.flows6) / 4 * 5).max(10_000),
     }
 }

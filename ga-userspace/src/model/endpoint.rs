@@ -136,6 +136,8 @@ pub enum ClientIp {
     L2,
     /// They get packets within IP packets, have the VIP too, and answer clients themselves.
     Ipip,
+    /// They answer to the client's address, and their routes lead to this edge.
+    Gateway,
 }
 
 impl ClientIp {
@@ -145,6 +147,7 @@ impl ClientIp {
             Self::Hidden => "none",
             Self::L2 => "l2",
             Self::Ipip => "ipip",
+            Self::Gateway => "gateway",
         }
     }
 

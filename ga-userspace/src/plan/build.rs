@@ -81,7 +81,7 @@ pub(super) fn build_sized(
     let mut sheets = Numbering::new(running);
     for view in &listeners {
         target.listeners.insert(view.id, ListenerEntry { acl: acl_word(view, &mut sheets)?.0, ..listener_entry(view, &numbers) });
-        target.endpoints.extend(view.endpoints.iter().map(|endpoint| (endpoint.id, endpoint_entry(view.id, endpoint))));
+        target.endpoints.extend(view.endpoints.iter().map(|endpoint| (endpoint.id, endpoint_entry(view, endpoint))));
     }
     custom(&listeners, &mut target, &mut sheets)?;
     retire(running, &mut target);
@@ -159,10 +159,10 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
     }
 }
 
-/// The families whose clients an endpoint is for: its own with affinity and where it answers clients itself, else all that have a VIP.
+/// The families whose clients an endpoint is for: its own with affinity and where it sees the client's address, else all that have a VIP.
 fn families(instance: &Instance, group: &EndpointGroup, address: IpAddr) -> BTreeSet<Family> {
     match group.backend_ip_version {
-        _ if group.client_ip.is_direct() => [Family::of(address)].into(),
+        _ if group.client_ip != ClientIp::Hidden => [Family::of(address)].into(),
         BackendIpVersion::Affinity => [Family::of(address)].into(),
         BackendIpVersion::Ipv4 | BackendIpVersion::Ipv6 => instance.vips.iter().map(|vip| Family::of(*vip)).collect(),
     }
@@ -199,6 +199,7 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         ClientIp::Hidden => 0,
         ClientIp::L2 => ListenerEntry::L2,
         ClientIp::Ipip => ListenerEntry::IPIP,
+        ClientIp::Gateway => ListenerEntry::GATEWAY,
     };
     let strict = if view.acl.as_ref().is_some_and(|acl| acl.kill_established) { ListenerEntry::STRICT } else { 0 };
     let custom = if view.custom.is_some() { ListenerEntry::CUSTOM } else { 0 };
@@ -231,17 +232,22 @@ fn custom(listeners: &[ListenerView], target: &mut State, sheets: &mut Numbering
     Ok(())
 }
 
-fn endpoint_entry(listener: ListenerId, view: &EndpointView) -> Endpoint {
+fn endpoint_entry(listener: &ListenerView, view: &EndpointView) -> Endpoint {
     // The hosts of a subnet are elsewhere each.
     let addr = if view.name.kind == EndpointKind::Vswitch { [0; 16] } else { address_key(view.name.address) };
     let port = view.name.port.unwrap_or(0).to_be_bytes();
-    Endpoint { addr, listener, port, flags: Endpoint::IN_USE, identity: view.identity }
+    let gateway = if listener.client_ip == ClientIp::Gateway { Endpoint::GATEWAY } else { 0 };
+    Endpoint { addr, listener: listener.id, port, flags: Endpoint::IN_USE | gateway, identity: view.identity }
 }
 
-/// What the maps have and the plan has not stays as a retired entry: flows may name it.
+/// What the maps have and the plan has not stays as a retired entry: flows may name it. So may flows that keep their clients'
+/// addresses, though new ones do not.
 fn retire(running: &State, target: &mut State) {
     for (id, endpoint) in &running.endpoints {
-        target.endpoints.entry(*id).or_insert(Endpoint { flags: Endpoint::RETIRED, ..*endpoint });
+        let kept = target.endpoints.entry(*id).or_insert(endpoint.retired());
+        if kept.identity == endpoint.identity {
+            kept.flags |= endpoint.flags & Endpoint::GATEWAY;
+        }
     }
 }
 

@@ -145,13 +145,13 @@ impl State {
         };
         let chosen: BTreeSet<EndpointId> = slots.iter().flat_map(|slots| slots.iter().copied()).collect();
         // Of whichever family: headers are translated where it is not the clients'.
-        let right = |endpoint: &Endpoint| endpoint.flags == Endpoint::IN_USE && endpoint.listener == listener;
+        let right = |endpoint: &Endpoint| endpoint.is_in_use() && endpoint.listener == listener;
         let wrong = chosen.into_iter().find(|id| !self.endpoints.get(id).is_some_and(right));
         wrong.map(|id| Violation::ActiveNamesWrongEndpoint(listener, table, id))
     }
 
     fn check_endpoint(&self, id: EndpointId, endpoint: &Endpoint) -> Option<Violation> {
-        let orphan = endpoint.flags == Endpoint::IN_USE && !self.listeners.contains_key(&endpoint.listener);
+        let orphan = endpoint.is_in_use() && !self.listeners.contains_key(&endpoint.listener);
         orphan.then_some(Violation::EndpointWithoutListener(id, endpoint.listener))
     }
 }

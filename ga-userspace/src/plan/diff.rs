@@ -52,13 +52,19 @@ fn add(running: &State, target: &State, steps: &mut Vec<Step>) {
         }
     }
     for (id, listener) in &target.listeners {
-        if running.listeners.get(id) != Some(listener) {
+        if !running.listeners.contains_key(id) {
             steps.push(Step::PutListener(*id, *listener));
         }
     }
     for (id, endpoint) in &target.endpoints {
-        if endpoint.flags == Endpoint::IN_USE && running.endpoints.get(id) != Some(endpoint) {
+        if endpoint.is_in_use() && running.endpoints.get(id) != Some(endpoint) {
             steps.push(Step::PutEndpoint(*id, *endpoint));
+        }
+    }
+    // After its endpoints: where flows are to keep their clients' addresses, answers must be known as such before.
+    for (id, listener) in &target.listeners {
+        if running.listeners.get(id).is_some_and(|old| old != listener) {
+            steps.push(Step::PutListener(*id, *listener));
         }
     }
     for (id, table) in &target.tables {
@@ -99,8 +105,8 @@ fn remove(running: &State, target: &State, steps: &mut Vec<Step>) {
         steps.push(Step::ReleaseTable(*id));
     }
     for (id, endpoint) in &target.endpoints {
-        let used = running.endpoints.get(id).is_some_and(|old| old.flags == Endpoint::IN_USE);
-        if used && endpoint.flags == Endpoint::RETIRED {
+        let used = running.endpoints.get(id).is_some_and(Endpoint::is_in_use);
+        if used && !endpoint.is_in_use() {
             steps.push(Step::RetireEndpoint(*id));
         }
     }

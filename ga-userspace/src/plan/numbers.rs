@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use ga_common::abi::{
-    entry::Endpoint,
     id::{EndpointId, InstanceId, ListenerId},
     limits::{MAX_ENDPOINTS, MAX_INSTANCES, MAX_LISTENERS},
 };
@@ -123,13 +122,13 @@ fn listeners(sorted: &Sorted<'_>, running: &State) -> Result<BTreeMap<u64, Liste
 fn endpoints(sorted: &Sorted<'_>, running: &State) -> Result<BTreeMap<u64, EndpointId>, PlanError> {
     let names = sorted.listeners.iter().flat_map(|(instance, listener)| Sorted::endpoints(instance, listener));
     let wanted = names.map(|name| (identity::of(&name), name.to_string())).collect();
-    let of = |flag: u32| {
-        let entries = running.endpoints.iter().filter(move |(_, endpoint)| endpoint.flags == flag);
+    let of = |is_in_use: bool| {
+        let entries = running.endpoints.iter().filter(move |(_, endpoint)| endpoint.is_in_use() == is_in_use);
         entries.map(|(id, endpoint)| (endpoint.identity, u32::from(id.0)))
     };
-    let known = of(Endpoint::RETIRED).chain(of(Endpoint::IN_USE)).collect();
-    let numbers = |flag: u32| of(flag).map(|(_, number)| number);
-    let pool = Pool::new(0, MAX_ENDPOINTS, numbers(Endpoint::IN_USE), numbers(Endpoint::RETIRED));
+    let known = of(false).chain(of(true)).collect();
+    let numbers = |is_in_use: bool| of(is_in_use).map(|(_, number)| number);
+    let pool = Pool::new(0, MAX_ENDPOINTS, numbers(true), numbers(false));
     Ok(assign("endpoints", MAX_ENDPOINTS, pool, wanted, &known)?.into_iter().map(|(i, n)| (i, EndpointId(n))).collect())
 }
 

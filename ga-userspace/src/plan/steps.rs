@@ -93,7 +93,7 @@ impl State {
             Step::ReleaseSheet(id) => drop(self.sheets.remove(id)),
             Step::RetireEndpoint(id) => {
                 if let Some(endpoint) = self.endpoints.get_mut(id) {
-                    endpoint.flags = Endpoint::RETIRED;
+                    *endpoint = endpoint.retired();
                 }
             }
             Step::RemoveListener(id) => {
@@ -115,7 +115,7 @@ impl State {
                 Err(Violation::ListenerTaken(*id))
             }
             Step::PutEndpoint(id, new)
-                if self.endpoints.get(id).is_some_and(|old| old.flags == Endpoint::IN_USE && old.identity != new.identity) =>
+                if self.endpoints.get(id).is_some_and(|old| old.is_in_use() && old.identity != new.identity) =>
             {
                 Err(Violation::EndpointTaken(*id))
             }

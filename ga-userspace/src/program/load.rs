@@ -25,10 +25,11 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-pub(super) const MAPS: [&str; 28] = [
+pub(super) const MAPS: [&str; 29] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
+    "GATEWAY",
     "ADDRESSES",
     "SERVICES",
     "LISTENERS",

@@ -81,9 +81,10 @@ impl Simulator {
             }
             Step::PutEndpoint(id, endpoint) => {
                 sim.endpoints.insert(*id, *endpoint);
+                sim.settings.features = sim.settings.features & !Settings::GATEWAY | gateway(sim);
             }
             Step::RetireEndpoint(id) => match sim.endpoints.get_mut(id) {
-                Some(endpoint) => endpoint.flags = Endpoint::RETIRED,
+                Some(endpoint) => *endpoint = endpoint.retired(),
                 None => bail!("endpoint {id} is retired before it was put"),
             },
             Step::FillTable { id, slots, .. } => {
@@ -104,6 +105,10 @@ impl Simulator {
         }
         Ok(())
     }
+}
+
+fn gateway(sim: &Sim) -> u64 {
+    if sim.endpoints.values().any(Endpoint::is_gateway) { Settings::GATEWAY } else { 0 }
 }
 
 fn filled<B: Border>(borders: &[B]) -> Box<Borders<B>> {

@@ -74,6 +74,8 @@ pub const L2: ListenerId = ListenerId(7);
 pub const IPIP: ListenerId = ListenerId(8);
 /// TCP and UDP 7300: the same, endpoints are of the other family.
 pub const CROSS: ListenerId = ListenerId(9);
+/// TCP and UDP 7400 and 7401, to 8400: endpoints see the client's address and answer by way of this edge.
+pub const GATEWAY: ListenerId = ListenerId(11);
 /// More than can come: what follows from the size of flow memory is not meant here.
 const ALL: u32 = u32::MAX;
 /// TCP 7002: only 192.0.2.0/25 and 2001:db8:c::/64 but for their tenth addresses may come.
@@ -82,7 +84,7 @@ pub const INVITED: ListenerId = ListenerId(4);
 pub const BANNED: ListenerId = ListenerId(5);
 /// TCP 7004: only 2001:db8:c::/64, so no IPv4 at all.
 pub const SIX_ONLY: ListenerId = ListenerId(6);
-const LISTENERS: [ListenerId; 10] = [WEB, DNS, STICKY, GUARDED, INVITED, BANNED, SIX_ONLY, L2, IPIP, CROSS];
+const LISTENERS: [ListenerId; 11] = [WEB, DNS, STICKY, GUARDED, INVITED, BANNED, SIX_ONLY, L2, IPIP, CROSS, GATEWAY];
 /// Worlds without listeners' endpoints still name them; the last listener that has counters of its own.
 pub const LISTENER_COUNT: u16 = LISTENERS.len() as u16 + 1;
 
@@ -370,7 +372,9 @@ impl Recipe {
             };
             let identity = u64::from(id.0);
             let port = if number == 2 { self.port_of_b.to_be_bytes() } else { [0; 2] };
-            steps.push(Step::PutEndpoint(id, Endpoint { addr, listener, port, flags: Endpoint::IN_USE, identity }));
+            let gateway = if self.is_transparent && listener == GATEWAY { Endpoint::GATEWAY } else { 0 };
+            let flags = Endpoint::IN_USE | gateway;
+            steps.push(Step::PutEndpoint(id, Endpoint { addr, listener, port, flags, identity }));
             let hop = |ifindex| Hop { dst_mac: endpoint_mac(number), src_mac: INNER_MAC, ifindex, tags: self.hop_tags.0 };
             hops.push((id, self.hop_ifindex.map(hop)));
         }
@@ -494,6 +498,7 @@ fn listeners(steps: &mut Vec<Step>) {
         (L2, 60, Listener::L2, ALL, ALL_IN),
         (IPIP, 60, Listener::IPIP, ALL, ALL_IN),
         (CROSS, 60, Listener::IPIP | Listener::SOURCE_IP, ALL, ALL_IN),
+        (GATEWAY, 60, Listener::GATEWAY, ALL, ALL_IN),
     ] {
         let flags = Listener::IN_USE | affinity;
         let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0), admission, acl };
@@ -532,8 +537,10 @@ fn transparent(steps: &mut Vec<Step>) {
     };
     for vip in ["vip4", "vip6"] {
         for protocol in [TCP, UDP] {
-            for (listener, port) in [(L2, 7100), (IPIP, 7200), (CROSS, 7300)] {
-                open(vip, listener, protocol, port, 0);
+            for (listener, port, to) in
+                [(L2, 7100, 0), (IPIP, 7200, 0), (CROSS, 7300, 0), (GATEWAY, 7400, 8400), (GATEWAY, 7401, 8400)]
+            {
+                open(vip, listener, protocol, port, to);
             }
         }
     }

@@ -131,6 +131,10 @@ impl Tables for Meddled<'_> {
     fn direct(&self, word: u32) -> u64 {
         self.sim.direct(word)
     }
+
+    fn gateway(&self, word: u32) -> u64 {
+        self.sim.gateway(word)
+    }
     fn address(&self, key: &AddressKey) -> Option<Address> {
         self.sim.address(key)
     }

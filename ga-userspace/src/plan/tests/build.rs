@@ -12,7 +12,7 @@ use super::fixtures::{SIZE, by_hand, instance, intent, listener, nothing, shop};
 use crate::{
     health::Beliefs,
     model::{ClientIp, EndpointName, Intent, Port, Protocol, Weight},
-    plan::{Family, Note, Override, Overrides, Plan, PlanError, State, address_key, build, build::build_sized, steps},
+    plan::{Family, Note, Override, Overrides, Plan, PlanError, State, Step, address_key, build, build::build_sized, steps},
 };
 
 const SEED: [u64; 2] = [1, 2];
@@ -47,14 +47,54 @@ fn the_order_in_the_file_does_not_matter() {
 }
 
 #[test]
+fn what_endpoints_that_saw_clients_send_may_be_answers_as_long_as_their_entries_are_theirs() {
+    let with = |client_ip| {
+        let mut intent = shop();
+        intent.instances[0].listeners[0].groups[0].client_ip = client_ip;
+        intent
+    };
+    let seen = |state: &State| state.endpoints.values().filter(|endpoint| endpoint.is_gateway()).count();
+    let first = plan(&with(ClientIp::Gateway), &State::default()).target;
+    let count = with(ClientIp::Gateway).instances[0].listeners[0].groups[0].endpoints.len();
+    assert_eq!(seen(&first), count, "those of one listener only");
+    let hidden = plan(&with(ClientIp::Hidden), &first).target;
+    assert_eq!(seen(&hidden), count, "their flows live on");
+    let steps = steps(&hidden, &plan(&with(ClientIp::Gateway), &hidden).target);
+    assert!(!steps.iter().any(|step| matches!(step, Step::PutEndpoint(..))), "they are known: {steps:?}");
+    let mut less = with(ClientIp::Gateway);
+    less.instances[0].listeners.remove(0);
+    let retired = plan(&less, &first).target;
+    assert_eq!(seen(&retired), count, "also when they are retired");
+    assert!(retired.endpoints.values().filter(|endpoint| endpoint.is_gateway()).all(|endpoint| !endpoint.is_in_use()));
+}
+
+#[test]
+fn answers_are_known_as_such_before_the_first_flow_that_keeps_its_client() {
+    let mut intent = shop();
+    let first = plan(&intent, &State::default()).target;
+    intent.instances[0].listeners[0].groups[0].client_ip = ClientIp::Gateway;
+    let steps = steps(&first, &plan(&intent, &first).target);
+    let is_listener = |step: &Step| matches!(step, Step::PutListener(_, listener) if listener.flags & Listener::GATEWAY != 0);
+    let listener = steps.iter().position(is_listener).unwrap();
+    let last = steps.iter().rposition(|step| matches!(step, Step::PutEndpoint(..))).unwrap();
+    assert!(last < listener, "{steps:?}");
+}
+
+#[test]
 fn packets_that_endpoints_answer_themselves_keep_their_port() {
-    for (client_ip, flag) in [(ClientIp::Hidden, 0), (ClientIp::L2, Listener::L2), (ClientIp::Ipip, Listener::IPIP)] {
+    let all = [
+        (ClientIp::Hidden, 0),
+        (ClientIp::L2, Listener::L2),
+        (ClientIp::Ipip, Listener::IPIP),
+        (ClientIp::Gateway, Listener::GATEWAY),
+    ];
+    for (client_ip, flag) in all {
         let mut intent = shop();
         intent.instances[0].listeners[0].groups[0].client_ip = client_ip;
         let plan = plan(&intent, &State::default());
         let https = plan.listeners.iter().find(|listener| listener.name.as_str() == "https").unwrap().id;
         let flags = plan.target.listeners[&https].flags;
-        assert_eq!(flags & (Listener::L2 | Listener::IPIP), flag, "{client_ip:?}");
+        assert_eq!(flags & (Listener::L2 | Listener::IPIP | Listener::GATEWAY), flag, "{client_ip:?}");
         for (key, service) in plan.target.services.iter().filter(|(_, service)| service.listener == https) {
             let kept = if client_ip.is_direct() { [0; 2] } else { key.port };
             assert_eq!((service.endpoint_port, service.is_direct()), (kept, client_ip.is_direct()), "{client_ip:?}");
