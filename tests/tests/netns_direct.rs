@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, ensure};
 use ga::status::Status;
 use ga_tests::{
-    lab::{Agent, Lab, Namespace, VIP4, VIP6, client4, client6, ga_binary, pass_program, server4, server6},
+    lab::{Agent, Lab, VIP4, VIP6, client4, client6, ga_binary, pass_program, server4, server6},
     traffic::{End, Flows, Probe, Server, Storm, Unwrap, ask_many, spread, transfer, until},
 };
 
