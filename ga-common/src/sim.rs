@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     abi::{
+        active::Active,
         custom::Mapping,
         entry::{
             Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings, mtu_place,
@@ -17,7 +18,7 @@ use crate::{
         filter,
         flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6},
         id::{EndpointId, InstanceId, ListenerId, TableId},
-        limits::{ADMISSION_TICKS, FLOW_WAYS, TOLD_AT_ONCE},
+        limits::{ADMISSION_TICKS, FLOW_WAYS, NOTES, TOLD_AT_ONCE},
         reason::Event,
         sheet::{Borders4, Borders6},
     },
@@ -95,7 +96,7 @@ pub struct Sim {
     /// Listeners.
     pub listeners: BTreeMap<ListenerId, Listener>,
     /// Tables in use, by [`Family::active_index`].
-    pub active: BTreeMap<u32, TableId>,
+    pub active: BTreeMap<u32, Active>,
     /// Table contents.
     pub tables: BTreeMap<TableId, Vec<EndpointId>>,
     /// Endpoints.
@@ -126,6 +127,8 @@ pub struct Sim {
     pub tags4: Vec<Word>,
     /// Tags of the IPv6 slots.
     pub tags6: Vec<Word>,
+    /// Notes of SYNs.
+    pub notes: Vec<Word>,
     /// Room of the IPv4 packet on its way.
     pub room4: RefCell<Scratch<1>>,
     /// Room of the IPv6 packet on its way.
@@ -176,6 +179,7 @@ impl Sim {
             flows6: (0..slots).map(|_| FlowSlot6::free()).collect(),
             tags4: tags(slots),
             tags6: tags(slots),
+            notes: (0..NOTES).map(|_| Word::new(0)).collect(),
             room4: RefCell::default(),
             room6: RefCell::default(),
             admitted: RefCell::default(),
@@ -291,8 +295,12 @@ impl Tables for Sim {
         self.listeners.get(&id)
     }
 
-    fn active(&self, listener: ListenerId, family: Family) -> TableId {
-        self.active.get(&family.active_index(listener)).copied().unwrap_or(TableId::EMPTY)
+    fn active(&self, listener: ListenerId, family: Family) -> Active {
+        self.active.get(&family.active_index(listener)).copied().unwrap_or_default()
+    }
+
+    fn note(&self, index: u32) -> Option<&Word> {
+        self.notes.get(index as usize)
     }
 
     fn choose(&self, table: TableId, slot: u32) -> Option<EndpointId> {

@@ -20,6 +20,7 @@ use ga_common::{
     path::{
         self, cross, flow, gateway, select,
         tables::{FlowMemory, Half, Tables as _},
+        track,
         verdict::Outcome,
     },
     wire::{
@@ -109,6 +110,36 @@ pub(crate) extern "C" fn ga_taken4(is_reply: u32, hash: u64, mine: u32) -> u32 {
     let Some(room) = FlowMemory::<1, 6>::room(&KernelTables) else { return mine };
     let which = if is_reply != 0 { Half::Return } else { Half::Forward };
     flow::taken::<1, 6, KernelTables>(&KernelTables, room.half(which), hash, KernelTables.tick(), mine)
+}
+
+/// [`track::choose`] for the IPv4 packet on its way.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_track4() -> u32 {
+    track::choose::<1, 6, KernelTables>(&KernelTables).0
+}
+
+/// [`track::choose`] for the IPv6 packet on its way.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_track6() -> u32 {
+    track::choose::<4, 14, KernelTables>(&KernelTables).0
+}
+
+/// [`track::remember`] of the IPv4 packet on its way; returns nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_remember4() -> u32 {
+    track::remember::<1, 6, KernelTables>(&KernelTables);
+    0
+}
+
+/// [`track::remember`] of the IPv6 packet on its way; returns nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_remember6() -> u32 {
+    track::remember::<4, 14, KernelTables>(&KernelTables);
+    0
 }
 
 /// [`flow::gives_up`] of an IPv4 half.

@@ -14,7 +14,7 @@ use ga_common::{
         flow::{FlowSlot4, FlowSlot6},
         limits::{
             DIRECT_WORDS, FILTER_WORDS, GATEWAY_WORDS, MAX_ACLS, MAX_ADDRESSES, MAX_CUSTOM, MAX_ENDPOINTS, MAX_HOPS, MAX_HOSTS,
-            MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES, MTU_PLACES,
+            MAX_INSTANCES, MAX_LISTENERS, MAX_SERVICES, MAX_TABLES, MTU_PLACES, NOTES,
         },
         reason::{Drop, Event, Pass},
         sheet::{Borders4, Borders6},
@@ -41,7 +41,7 @@ pub(crate) static ADDRESSES: HashMap<AddressKey, Address, { MAX_ADDRESSES as usi
 pub(crate) static SERVICES: HashMap<ServiceKey, Service, { MAX_SERVICES as usize }> = HashMap::new();
 #[btf_map]
 pub(crate) static LISTENERS: Array<Listener, { MAX_LISTENERS as usize }> = Array::new();
-/// Table of (listener, family): one aligned word, so that switching is one store.
+/// Tables of (listener, family): an [`Active`](ga_common::abi::active::Active), one aligned word, so that switching is one store.
 #[btf_map]
 pub(crate) static ACTIVE: Array<u32, { MAX_LISTENERS as usize * 2 }> = Array::new();
 #[btf_map]
@@ -84,6 +84,9 @@ pub(crate) static FLOWS6: Array<FlowSlot6, 1, MMAPABLE> = Array::new();
 pub(crate) static TAGS4: Array<Word, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static TAGS6: Array<Word, 1, MMAPABLE> = Array::new();
+/// SYNs of listeners whose tables were replaced a while ago, each where its hash names.
+#[btf_map]
+pub(crate) static SYNS: Array<Word, { NOTES as usize }> = Array::new();
 /// By listener: when the admission period began (low half), and the new flows since.
 #[btf_map]
 pub(crate) static ADMISSIONS: PerCpuArray<u64, { MAX_LISTENERS as usize }> = PerCpuArray::new();

@@ -11,6 +11,7 @@ use aya_ebpf::{
 };
 use ga_common::{
     abi::{
+        active::Active,
         custom::{Found, Mapping},
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings, mtu_place},
         family::Family,
@@ -23,6 +24,7 @@ use ga_common::{
     path::{
         acl,
         tables::{Direction, FlowMemory, Half, Scratch, Tables},
+        track::Tracked,
         verdict::Outcome,
     },
     word::Word,
@@ -30,8 +32,8 @@ use ga_common::{
 
 use crate::{
     apart::{
-        ga_acl, ga_claim4, ga_claim6, ga_custom, ga_elsewhere, ga_give_up4, ga_give_up6, ga_keep, ga_reuse4, ga_reuse6,
-        ga_taken4, ga_taken6, ga_unreachable4, ga_unreachable6,
+        ga_acl, ga_claim4, ga_claim6, ga_custom, ga_elsewhere, ga_give_up4, ga_give_up6, ga_keep, ga_remember4, ga_remember6,
+        ga_reuse4, ga_reuse6, ga_taken4, ga_taken6, ga_track4, ga_track6, ga_unreachable4, ga_unreachable6,
     },
     maps,
 };
@@ -97,6 +99,16 @@ impl FlowMemory<1, 6> for KernelTables {
     }
 
     #[inline(always)]
+    fn tracked(&self) -> Tracked {
+        Tracked(black_box(ga_track4()))
+    }
+
+    #[inline(always)]
+    fn remember(&self) {
+        black_box(ga_remember4());
+    }
+
+    #[inline(always)]
     fn taken(&self, _room: &Scratch<1>, which: Half, hash: u64, mine: u32) -> u32 {
         black_box(ga_taken4((which == Half::Return).into(), hash, mine))
     }
@@ -144,6 +156,16 @@ impl FlowMemory<4, 14> for KernelTables {
     #[inline(always)]
     fn is_unreachable(&self, index: u32, state: State) -> bool {
         black_box(ga_unreachable6(index, state.0)) != 0
+    }
+
+    #[inline(always)]
+    fn tracked(&self) -> Tracked {
+        Tracked(black_box(ga_track6()))
+    }
+
+    #[inline(always)]
+    fn remember(&self) {
+        black_box(ga_remember6());
     }
 
     #[inline(always)]
@@ -209,8 +231,13 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn active(&self, listener: ListenerId, family: Family) -> TableId {
-        TableId(maps::ACTIVE.get(family.active_index(listener)).copied().unwrap_or(0))
+    fn active(&self, listener: ListenerId, family: Family) -> Active {
+        Active(maps::ACTIVE.get(family.active_index(listener)).copied().unwrap_or(0))
+    }
+
+    #[inline(always)]
+    fn note(&self, index: u32) -> Option<&Word> {
+        maps::SYNS.get(index)
     }
 
     #[inline(always)]

@@ -14,6 +14,7 @@ use aya_ebpf::{
 };
 use ga_common::{
     abi::{
+        active::Active,
         custom::Found,
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
@@ -28,6 +29,7 @@ use ga_common::{
         explain::{STAGES, Stage, Trace},
         flow, gateway, refuse,
         tables::{Direction, FlowMemory, Half, Scratch, Tables},
+        track::{self, Tracked},
         verdict::{Outcome, Verdict},
     },
     word::Word,
@@ -230,6 +232,20 @@ pub(crate) extern "C" fn ga_trace_give_up6(index: u32, state: u64, opens: u32) -
     flow::gives_up::<4, 14, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
 }
 
+/// As [`crate::apart::ga_track4`], which nothing is remembered by.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_track4() -> u32 {
+    track::choose::<1, 6, TraceTables>(&TraceTables).0
+}
+
+/// As [`crate::apart::ga_track6`], which nothing is remembered by.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_track6() -> u32 {
+    track::choose::<4, 14, TraceTables>(&TraceTables).0
+}
+
 /// The same for [`path::direct::packet`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -278,6 +294,11 @@ impl FlowMemory<1, 6> for TraceTables {
     }
 
     #[inline(always)]
+    fn tracked(&self) -> Tracked {
+        Tracked(black_box(ga_trace_track4()))
+    }
+
+    #[inline(always)]
     fn taken(&self, _room: &Scratch<1>, which: Half, hash: u64, mine: u32) -> u32 {
         black_box(ga_trace_taken4(u32::from(which == Half::Return), hash, mine))
     }
@@ -315,6 +336,11 @@ impl FlowMemory<4, 14> for TraceTables {
     #[inline(always)]
     fn claim(&self, hash: u64) -> u32 {
         black_box(ga_trace_claim6(hash))
+    }
+
+    #[inline(always)]
+    fn tracked(&self) -> Tracked {
+        Tracked(black_box(ga_trace_track6()))
     }
 
     #[inline(always)]
@@ -396,8 +422,13 @@ impl Tables for TraceTables {
     }
 
     #[inline(always)]
-    fn active(&self, listener: ListenerId, family: Family) -> TableId {
+    fn active(&self, listener: ListenerId, family: Family) -> Active {
         KernelTables.active(listener, family)
+    }
+
+    #[inline(always)]
+    fn note(&self, index: u32) -> Option<&Word> {
+        KernelTables.note(index)
     }
 
     #[inline(always)]

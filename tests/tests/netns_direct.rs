@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, ensure};
 use ga::status::Status;
 use ga_tests::{
-    lab::{Agent, Lab, Namespace, VIP4, VIP6, client4, client6, ga_binary, pass_program, server4, server6},
+    lab::{Agent, Lab, VIP4, VIP6, client4, client6, ga_binary, pass_program, server4, server6},
     traffic::{End, Flows, Probe, Server, Storm, Unwrap, ask_many, spread, transfer, until},
 };
 
@@ -38,10 +38,11 @@ fn lab(servers: usize, mtu: &str) -> Result<Lab> {
 }
 
 /// Configures a server as `ga backend` says; what unpacks IP in IP is up to the test, as kernels may lack the devices.
-fn configure(lab: &Lab, server: &Namespace) -> Result<()> {
+fn configure(lab: &Lab, number: usize) -> Result<()> {
+    let server = &lab.servers[number - 1];
     server.run(&["ip", "link", "set", "lo", "up"])?;
     let (ga, file) = (ga_binary()?.display().to_string(), lab.dir.join("ga.toml").display().to_string());
-    for address in [IpAddr::from(server4(1)), server6(1).into()] {
+    for address in [IpAddr::from(server4(number)), server6(number).into()] {
         let script = server.read(&[&ga, "backend", &file, "--commands", "--endpoint", &address.to_string()])?;
         let here: Vec<_> =
             script.lines().filter(|line| !line.contains("ip link")).map(|line| line.replace("ga-4in4", "lo")).collect();
@@ -51,9 +52,9 @@ fn configure(lab: &Lab, server: &Namespace) -> Result<()> {
 }
 
 /// Serves the VIPs themselves: a datagram's answer has the address that was asked.
-fn serve(server: &Namespace) -> Result<Server> {
+fn serve(lab: &Lab, number: usize) -> Result<Server> {
     let addresses = VIPS.into_iter().flat_map(|vip| [80, 53].map(|port| SocketAddr::new(vip, port)));
-    Server::start_at(server, 1, addresses.collect())
+    Server::start_at(&lab.servers[number - 1], number, addresses.collect())
 }
 
 /// The server and the agent.
@@ -61,8 +62,8 @@ fn start(lab: &Lab, back: &str) -> Result<(Server, Agent)> {
     let group = format!("preserve_client_ip = \"transparent\"\nreturn = \"{back}\"");
     let listener = |name, protocol, port| Lab::mapped_listener(name, protocol, port, &[255], "", &group);
     lab.configure(&(lab.head() + &listener("web", "tcp", "80") + &listener("dns", "udp", "53")))?;
-    configure(lab, &lab.servers[0])?;
-    let server = serve(&lab.servers[0])?;
+    configure(lab, 1)?;
+    let server = serve(lab, 1)?;
     Ok((server, Agent::start(lab)?))
 }
 
@@ -132,6 +133,59 @@ fn clients_of_endpoints_that_unpack_ip_in_ip_hear_what_fits() -> Result<()> {
     let drops = agent.status()?.drops;
     ensure!(drops.iter().any(|drop| drop.reason == "too_big" && drop.packets > 0), "nothing was refused: {drops:?}");
     Ok(())
+}
+
+/// A TCP listener to three servers with these weights, which forgets what is silent for ten seconds.
+fn weighted(lab: &Lab, weights: [u8; 3]) -> String {
+    let group = "preserve_client_ip = \"transparent\"\nreturn = \"l2\"";
+    lab.head() + &Lab::mapped_listener("web", "tcp", "80", &weights, "idle_timeout = 10", group)
+}
+
+fn is_in_transition(agent: &Agent) -> Result<bool> {
+    Ok(agent.status()?.listeners().any(|(_, listener)| listener.in_transition))
+}
+
+// proves: C05
+#[test]
+fn changes_of_weights_under_load_break_no_connection() -> Result<()> {
+    let lab = lab(3, "1600")?;
+    lab.configure(&weighted(&lab, [200, 100, 50]))?;
+    (1..=3).try_for_each(|number| configure(&lab, number))?;
+    let _servers = (1..=3).map(|number| serve(&lab, number)).collect::<Result<Vec<_>>>()?;
+    let mut agent = Agent::start(&lab)?;
+    let pause = Duration::from_millis(20);
+    let flows = [
+        Flows::open(&lab.clients[0], SocketAddr::new(VIPS[0], 80), 40, pause)?,
+        Flows::open(&lab.clients[0], SocketAddr::new(VIPS[1], 80), 40, pause)?,
+    ];
+    let storm = Storm::start(&lab.clients[1], SocketAddr::new(VIPS[0], 80), Duration::from_millis(10))?;
+    ensure!(!is_in_transition(&agent)?, "nothing has changed yet");
+    let remembered = || -> Result<u64> { Ok(agent.status()?.listeners().map(|(_, listener)| listener.active_flows).sum()) };
+    ensure!(remembered()? == 0, "flows are remembered, and nothing has changed");
+    for weights in [[1, 100, 200], [255, 255, 255], [0, 0, 1]] {
+        lab.configure(&weighted(&lab, weights))?;
+        agent.ok(&["reload"])?;
+        flows.iter().try_for_each(|flows| flows.wait_for(100))?;
+        ensure!(is_in_transition(&agent)?, "a change that nobody knows of");
+    }
+    // All that began at the first two servers: most of them.
+    ensure!(remembered()? > 40, "too few flows are remembered for that one server has all slots");
+    agent.stop()?;
+    agent = Agent::start(&lab)?;
+    flows.iter().try_for_each(|flows| flows.wait_for(100))?;
+    lab.configure(&weighted(&lab, [0, 1, 0]))?;
+    agent.ok(&["reload"])?;
+    flows.iter().try_for_each(|flows| flows.wait_for(100))?;
+    let listed = agent.ok(&["flows", "--listener", "web"])?;
+    ensure!(listed.contains(&client4(1).to_string()) && listed.contains(&server4(1).to_string()), "{listed}");
+    let storm = storm.all_well()?;
+    ensure!(storm.answered.len() == 3, "new connections went to {:?}", storm.answered);
+    // Long after the last change older flows still go where they began, and when they are over nothing is left.
+    std::thread::sleep(Duration::from_secs(22));
+    flows.iter().try_for_each(|flows| flows.wait_for(100))?;
+    ensure!(is_in_transition(&agent)?, "open flows are not remembered any more");
+    flows.into_iter().try_for_each(|flows| flows.all_well().map(|_| ()))?;
+    until("the end of the transition", Duration::from_secs(60), || Ok((!is_in_transition(&agent)?).then_some(())))
 }
 
 const GATEWAY: &str = "preserve_client_ip = \"transparent\"\nreturn = \"gateway\"";

@@ -88,6 +88,12 @@ impl State {
         Self(if version == 0 { Self::ONE } else { version } | Self::BUSY)
     }
 
+    /// The same tenant, alive, without a peer: what is remembered is whom its packets go to.
+    #[inline(always)]
+    pub const fn live_alone(self) -> Self {
+        self.live(Self::ACROSS - 1)
+    }
+
     /// The same tenant, alive, with its peer.
     #[inline(always)]
     pub const fn live(self, peer: u32) -> Self {
@@ -127,6 +133,18 @@ pub struct Tuple<const K: usize> {
     pub ports: [u8; 4],
     /// IANA protocol number.
     pub protocol: u8,
+}
+
+impl<const K: usize> Tuple<K> {
+    /// Set in [`Self::protocol`] of what is remembered of flows whose packets stay as they are: whoever looks for a half of a pair
+    /// does not find it, nor the other way round.
+    pub const ALONE: u8 = 0x80;
+
+    /// The same for what is remembered of such a flow.
+    #[inline(always)]
+    pub const fn alone(self) -> Self {
+        Self { protocol: self.protocol | Self::ALONE, ..self }
+    }
 }
 
 /// One half of a pair: how to recognise a packet and what to make of it.
@@ -283,6 +301,13 @@ impl Meta {
     pub const fn endpoint(self) -> EndpointId {
         let [.., e0, e1] = self.0.to_ne_bytes();
         EndpointId(u16::from_ne_bytes([e0, e1]))
+    }
+
+    /// The same of a flow that goes to `endpoint`.
+    #[inline(always)]
+    pub const fn to(self, endpoint: EndpointId) -> Self {
+        let ([a, b, c, d, e, f, ..], [e0, e1]) = (self.0.to_ne_bytes(), endpoint.0.to_ne_bytes());
+        Self(u64::from_ne_bytes([a, b, c, d, e, f, e0, e1]))
     }
 
     /// The same with `flags` set too.

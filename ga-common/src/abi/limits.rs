@@ -54,6 +54,13 @@ pub const FILTER_WORDS: u32 = 64;
 /// Words of the filter of services whose endpoints answer clients themselves; a power of two. 8 bytes each.
 pub const DIRECT_WORDS: u32 = 1_024;
 
+/// Notes of SYNs of listeners whose flows are remembered only while something changes; a power of two. 8 bytes each: a flood of a
+/// million SYNs a second leaves a note alone for a quarter of a second, and a handshake takes less.
+pub const NOTES: u32 = 1 << 18;
+
+/// Bytes by which the first segments of a connection may be ahead of its SYN.
+pub const FIRST_BYTES: u32 = 1 << 16;
+
 /// Words of the filter of endpoints that answer to clients' addresses by way of this edge; a power of two. 8 bytes each.
 pub const GATEWAY_WORDS: u32 = 1_024;
 

@@ -1,5 +1,6 @@
 //! What lies in maps: layouts, ids, limits and reasons. Touching a layout raises [`limits::ABI_VERSION`].
 
+pub mod active;
 pub mod custom;
 pub mod entry;
 pub mod family;

@@ -78,6 +78,7 @@ reasons! {
         Evicted = "evicted", "a closed or never answered flow made room for a new one";
         HostWanted = "host_wanted", "a packet for a host behind custom routing waits for its next hop to be found";
         EndpointFailed = "endpoint_failed", "an endpoint did not answer a flow or could not be reached";
+        Untracked = "untracked", "a flow whose slot has another endpoint now found no room in flow memory, and is known by the table before only";
         ClientMoved = "client_moved", "a client's packets came from another router or interface: replies follow";
     }
 }

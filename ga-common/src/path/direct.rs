@@ -1,5 +1,6 @@
 //! Listeners whose endpoints answer clients themselves: the packet keeps its addresses, ports and TTL, and goes to the endpoint's
-//! MAC address, or in an outer IP packet to the endpoint's address. Nothing comes back this way, so nothing is remembered.
+//! MAC address, or in an outer IP packet to the endpoint's address. Nothing comes back this way, so nothing is remembered, but for
+//! what [`track`](super::track) remembers for a while after a table was replaced.
 //!
 //! Access lists are asked about packets that open a TCP connection and about every UDP packet, as nobody knows which one is the
 //! first of its flow; where established flows are to be ended, about every packet.
@@ -11,24 +12,26 @@ use super::{
     NOT_READY, TRUNCATED,
     encap::{self, Outer},
     explain::Stage,
+    flow::News,
     link,
     parse::{self, Parsed, flag},
     select::{self, Addresses, V4, V6},
     tables::{Direction, FlowMemory, Tables},
-    too_big,
+    too_big, track,
     verdict::Outcome,
 };
 use crate::{
     abi::{
+        active::Before,
         entry::{Listener, ServiceKey},
         family::Family,
         filter,
         flow::{Tuple, Way},
-        id::ListenerId,
+        id::{EndpointId, ListenerId},
         reason::{Drop, Pass},
     },
     wire::{
-        frame::{Frame, TCP},
+        frame::{Frame, TCP, tcp},
         vlan::Tags,
     },
 };
@@ -81,16 +84,19 @@ fn serve<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     tables: &T,
     asked: Outcome,
 ) -> Outcome {
-    let outcome = choose::<K, W, A, T>(tables, asked.listener());
+    let outcome = choose::<K, W, A, T>(tables, asked);
+    let outcome = if outcome.is_direct() { follow::<K, W, F, T>(frame, tables) } else { outcome };
     if outcome != Outcome::UNKNOWN {
         return outcome;
     }
     send::<K, W, A, F, T>(frame, tables, asked.asked().1)
 }
 
-/// Chooses an endpoint for the packet in its room, and leaves it there; [`Outcome::UNKNOWN`] when that is done.
+/// Chooses an endpoint for the packet in its room, and leaves it there; [`Outcome::UNKNOWN`] when that is done, and what was `asked`
+/// when it depends on how old its flow is: then [`follow`] chooses.
 #[inline(never)]
-fn choose<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(tables: &T, id: ListenerId) -> Outcome {
+fn choose<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemory<K, W>>(tables: &T, asked: Outcome) -> Outcome {
+    let id = asked.listener();
     let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
     let room = &mut *room;
     // From ourselves, an answer would come to ourselves.
@@ -117,13 +123,42 @@ fn choose<const K: usize, const W: usize, A: Addresses<K>, T: Tables + FlowMemor
         return Outcome::drop(Drop::Admission, id);
     }
     room.service.listener = id;
-    match select::endpoint::<K, A, T>(tables, settings, room) {
+    let active = tables.active(id, A::FAMILY);
+    if active.before() != Before::Same {
+        return asked;
+    }
+    match select::named(tables, settings, room, listener.flags, active.table()) {
         Ok(endpoint) => {
             room.endpoint = endpoint;
             Outcome::UNKNOWN
         }
         Err(_) => nobody(&room.packet, id),
     }
+}
+
+/// [`choose`] for a listener whose flows may have begun with another table.
+#[inline(never)]
+fn follow<const K: usize, const W: usize, F: Frame, T: Tables + FlowMemory<K, W>>(frame: &mut F, tables: &T) -> Outcome {
+    {
+        let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
+        if room.packet.tuple.protocol == TCP && room.packet.place.l4 != 0 {
+            let Some(tcp) = tcp(frame, room.packet.place.l4) else { return TRUNCATED };
+            room.news = News { flags: room.packet.flags, seq: u32::from_be_bytes(tcp.seq) };
+        }
+        track::find::<K, W, T>(tables, &mut room);
+    }
+    let tracked = FlowMemory::<K, W>::tracked(tables);
+    {
+        let Some(mut room) = FlowMemory::<K, W>::room(tables) else { return TRUNCATED };
+        room.endpoint = tracked.endpoint();
+        if room.endpoint == EndpointId::NONE {
+            return nobody(&room.packet, room.service.listener);
+        }
+    }
+    if !T::DRY && tracked.is_news() {
+        FlowMemory::<K, W>::remember(tables);
+    }
+    Outcome::UNKNOWN
 }
 
 /// Nobody is there for a packet: a SYN is refused, what belongs to a connection is not.
@@ -135,7 +170,7 @@ fn nobody<const K: usize>(packet: &Parsed<K>, id: ListenerId) -> Outcome {
 
 /// Whether it opens a TCP connection.
 #[inline(always)]
-fn opens<const K: usize>(packet: &Parsed<K>) -> bool {
+pub(super) fn opens<const K: usize>(packet: &Parsed<K>) -> bool {
     packet.tuple.protocol == TCP && packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN
 }
 

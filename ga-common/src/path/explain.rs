@@ -65,6 +65,18 @@ const ENCAPSULATED: u8 = 17;
 const RETRIED: u8 = 18;
 const TOO_BIG: u8 = 19;
 const KEPT: u8 = 20;
+const TRACKED: u8 = 21;
+
+/// How it is known where a flow goes that may have begun with another table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// It follows a SYN that went there.
+    Note,
+    /// It is remembered.
+    Memory,
+    /// It began with the table before, or the table did not change.
+    Before,
+}
 
 impl Stage {
     #[inline(always)]
@@ -105,6 +117,12 @@ impl Stage {
     #[inline(always)]
     pub fn retried(endpoint: EndpointId) -> Self {
         Self::of(RETRIED, endpoint.0, 0)
+    }
+
+    /// The flow may have begun with another table, and goes there.
+    #[inline(always)]
+    pub fn tracked(endpoint: EndpointId, by: By) -> Self {
+        Self::of(TRACKED, endpoint.0, by as u32)
     }
 
     /// It does not fit where it would leave; the sender's packets must not be longer than `mtu` bytes.
@@ -330,6 +348,13 @@ mod step {
             /// Who did not answer.
             endpoint: EndpointId,
         },
+        /// The flow may have begun with another table.
+        Tracked {
+            /// Where it goes.
+            endpoint: EndpointId,
+            /// How that is known.
+            by: By,
+        },
         /// It belonged to a flow that is over, and opens another.
         Reopened {
             /// Slot of that one.
@@ -413,6 +438,10 @@ mod step {
                 REFUSED => Step::Refused,
                 TOO_BIG => Step::TooBig { mtu: self.half },
                 RETRIED => Step::Retried { endpoint: EndpointId(self.half) },
+                TRACKED => Step::Tracked {
+                    endpoint: EndpointId(self.half),
+                    by: *[By::Note, By::Memory, By::Before].get(self.word as usize)?,
+                },
                 QUOTED => Step::Quoted(self.tuple()?.turned()),
                 TRANSLATED => Step::Translated(self.tuple()?.turned()),
                 ROLES => Step::Roles(Address {
@@ -543,6 +572,9 @@ mod tests {
         let (src, dst) = (tuple.src.ip(), tuple.dst.ip());
         assert_eq!(outer, Some(Step::Encapsulated { src, dst, protocol: 4 }));
         assert_eq!(Stage::denied(ListenerId(9)).read(), Some(Step::Denied { listener: ListenerId(9) }));
+        for by in [By::Note, By::Memory, By::Before] {
+            assert_eq!(Stage::tracked(EndpointId(9), by).read(), Some(Step::Tracked { endpoint: EndpointId(9), by }));
+        }
         assert_eq!(Stage::reopened(7).read(), Some(Step::Reopened { index: 7 }));
         assert_eq!(Stage::default().read(), None);
     }

@@ -147,8 +147,11 @@ pub fn find_soon<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     among::<K, W, T>(tables, places, tuple, now, None)
 }
 
+/// For [`taken`] in the place of a slot that is ours: only living flows count.
+pub const LIVING: u32 = NO_SLOT - 1;
+
 /// The living flow of `tuple`, by its tag. For whoever has claimed the slot `mine` for it, also a slot with the same tag that
-/// somebody else has claimed: most likely for the same flow.
+/// somebody else has claimed: most likely for the same flow; not where `mine` is [`LIVING`].
 #[inline(always)]
 fn among<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     memory: &M,
@@ -171,7 +174,7 @@ fn among<const K: usize, const W: usize, M: FlowMemory<K, W>>(
                 if index == mine {
                     continue;
                 }
-                if state.is_busy() {
+                if state.is_busy() && mine != LIVING {
                     return Some(Found { index, state });
                 }
             }
@@ -201,7 +204,8 @@ fn is_alive<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     }
 }
 
-/// Which slot but `mine` is `tuple`'s already, or is being claimed most likely for it; [`NO_SLOT`] when none is.
+/// Which slot but `mine` is `tuple`'s already, or is being claimed most likely for it; [`NO_SLOT`] when none is. With [`LIVING`]
+/// for `mine` what is being claimed does not count.
 #[inline(always)]
 pub fn taken<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,

@@ -124,6 +124,8 @@ fn judge<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
         let Tuple { addrs, ports: [_, _, p0, p1], protocol } = room.packet.tuple;
         room.key = ServiceKey { addr: A::destination(addrs), port: [p0, p1], protocol, pad: 0 };
         (room.hash, room.packet.flags, room.avoid) = (hash, flag::ACK, EndpointId::NONE);
+        // It is about the flow, and not of it.
+        room.packet.place.l4 = 0;
         // It goes where the packets of the flow go, as they do.
         let outcome = direct::look::<K, A, T>(tables, &room.key, tags);
         if outcome != Outcome::UNKNOWN {

@@ -23,6 +23,7 @@ pub mod tables;
 #[cfg(test)]
 mod tests;
 pub mod too_big;
+pub mod track;
 pub mod verdict;
 
 use self::{

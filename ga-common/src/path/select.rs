@@ -216,16 +216,47 @@ pub fn endpoint<const K: usize, A: Addresses<K>, T: Tables>(
     if flags & Listener::CUSTOM != 0 {
         return Ok(room.endpoint);
     }
-    let table = tables.active(id, A::FAMILY);
+    named(tables, settings, room, flags, tables.active(id, A::FAMILY).table())
+}
+
+/// The endpoint that `table` names for a flow of the packet in `room`, to a listener with these flags.
+#[inline(always)]
+pub(super) fn named<const K: usize, T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    room: &Scratch<K>,
+    flags: u32,
+    table: TableId,
+) -> Result<EndpointId, Drop> {
     if table == TableId::EMPTY {
         return Err(Drop::NoEndpoint);
     }
     let by_source = flags & Listener::SOURCE_IP != 0;
-    let hash = if by_source { Sip::new(settings.seed).words(room.packet.tuple.addrs).finish() } else { room.hash };
+    let hash = hash_of(settings, room, by_source);
     let slot = if room.avoid == EndpointId::NONE { place(hash) } else { tables.elsewhere(table, hash, room.avoid) };
     let chosen = tables.choose(table, slot);
-    tables.explain(|| Stage::chosen(table, slot, hash, by_source, chosen.unwrap_or(EndpointId::NONE)));
+    if T::DRY {
+        tell(tables, &Stage::chosen(table, slot, hash, by_source, chosen.unwrap_or(EndpointId::NONE)));
+    }
     chosen.filter(|&id| id != EndpointId::NONE).ok_or(Drop::NoEndpoint)
+}
+
+/// The hash by which the flow of the packet in `room` chooses its endpoint.
+#[inline(always)]
+fn hash_of<const K: usize>(settings: &Settings, room: &Scratch<K>, by_source: bool) -> u64 {
+    if by_source { Sip::new(settings.seed).words(room.packet.tuple.addrs).finish() } else { room.hash }
+}
+
+/// The entry of every table that the flow of the packet in `room`, to a listener with these flags, belongs to.
+#[inline(always)]
+pub(super) fn entry<const K: usize>(settings: &Settings, room: &Scratch<K>, flags: u32) -> u32 {
+    place(hash_of(settings, room, flags & Listener::SOURCE_IP != 0))
+}
+
+/// Explains something. A function of its own because of the verifier's view of whoever calls it.
+#[inline(never)]
+pub(super) fn tell<T: Tables>(tables: &T, stage: &Stage) {
+    tables.explain(|| *stage);
 }
 
 /// The entry of a table that a hash names.

@@ -3,6 +3,7 @@
 use core::ops::DerefMut;
 
 use crate::abi::{
+    active::Active,
     custom::{Found, Mapping},
     entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
     family::Family,
@@ -22,6 +23,7 @@ use super::{
     gateway,
     parse::{Parsed, Place},
     select,
+    track::{self, Tracked},
     verdict::Outcome,
 };
 
@@ -177,6 +179,24 @@ pub trait FlowMemory<const K: usize, const W: usize> {
         flow::is_unreachable::<K, W, Self>(self, index, state)
     }
 
+    /// [`track::choose`] for the packet in its room.
+    #[inline(always)]
+    fn tracked(&self) -> Tracked
+    where
+        Self: Tables + Sized,
+    {
+        track::choose::<K, W, Self>(self)
+    }
+
+    /// [`track::remember`] of the packet in its room.
+    #[inline(always)]
+    fn remember(&self)
+    where
+        Self: Tables + Sized,
+    {
+        track::remember::<K, W, Self>(self);
+    }
+
     /// [`flow::taken`] for one of the tuples in `room`, which is this packet's.
     #[inline(always)]
     fn taken(&self, room: &Scratch<K>, which: Half, hash: u64, mine: u32) -> u32
@@ -204,6 +224,8 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     fn cpu(&self) -> u32;
     /// One word of the filter of our addresses.
     fn filter(&self, word: u32) -> u64;
+    /// Note number `index` of a SYN, below [`NOTES`](crate::abi::limits::NOTES).
+    fn note(&self, index: u32) -> Option<&Word>;
     /// One word of the filter of services whose endpoints answer clients themselves.
     fn direct(&self, word: u32) -> u64;
     /// One word of the filter of endpoints that answer to clients' addresses by way of this edge.
@@ -214,8 +236,8 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     fn service(&self, key: &ServiceKey) -> Option<Service>;
     /// A listener.
     fn listener(&self, id: ListenerId) -> Option<&Listener>;
-    /// The table new flows of `listener` use; [`TableId::EMPTY`] when none can be chosen.
-    fn active(&self, listener: ListenerId, family: Family) -> TableId;
+    /// The table new flows of `listener` use, and what is known of older ones.
+    fn active(&self, listener: ListenerId, family: Family) -> Active;
     /// One entry of a table.
     fn choose(&self, table: TableId, slot: u32) -> Option<EndpointId>;
     /// [`select::elsewhere`]. Rare, so the kernel has it apart.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::Ebpf;
-use ga_common::abi::reason::Event;
+use ga_common::abi::{active::Before, id::TableId, reason::Event};
 use tokio::time::sleep;
 
 use super::{
@@ -21,7 +21,7 @@ use crate::{
     maps::{self, Counters, Fixed, FlowTables, Hops, Hosts, Idle, LiveFlows, Maps, Mtus, Repairs},
     model::Node,
     net::Net,
-    plan::{self, Plan, State},
+    plan::{self, Former, Plan, State, Transitions},
     program::{self, PinLock, Pins, Sizes, Tool},
 };
 
@@ -37,6 +37,11 @@ pub(super) struct DataPath {
     flows: Arc<FlowTables>,
     counters: Counters,
     running: State,
+    /// How long it must be known where older flows began.
+    transitions: Transitions,
+    /// What the tables were made from that they go by.
+    former: BTreeMap<TableId, Former>,
+    started: Instant,
     /// How often packets asked for hosts behind custom routing.
     wanted: u64,
     /// Entries that were not what they should have been, by map.
@@ -71,7 +76,12 @@ impl DataPath {
         match Self::take(&mut ebpf, lock, pin_dir, node, sizes, loaded.adopted) {
             Ok(Opened { maps, next_hops, flows, counters, running, pins }) => {
                 tracing::info!(adopted = loaded.adopted, generation = running.generation.0, "loaded");
+                let mut transitions = Transitions::default();
+                transitions.note(&running, Duration::ZERO);
                 Ok(Self {
+                    transitions,
+                    former: BTreeMap::new(),
+                    started: Instant::now(),
                     pin_dir: pin_dir.to_owned(),
                     adopted: loaded.adopted,
                     attachments: Attachments::new(ebpf, pins),
@@ -170,12 +180,45 @@ impl DataPath {
             }
         }
         self.running.forget_slots();
+        self.note_transitions(old);
         result
+    }
+
+    /// Takes note of tables that are still named, but for older flows only; `old` is the plan that knows what they were made from.
+    fn note_transitions(&mut self, old: Option<&Plan>) {
+        self.transitions.note(&self.running, self.started.elapsed());
+        let mut former = BTreeMap::new();
+        for active in self.running.active.values() {
+            let Before::Table(id) = active.before() else { continue };
+            let Some(digest) = self.running.tables.get(&id).map(|table| table.digest) else { continue };
+            let known = self.former.remove(&id).or_else(|| old?.former(id, digest));
+            former.extend(known.map(|known| (id, known)));
+        }
+        self.former = former;
+    }
+
+    /// How long it must be known where older flows began.
+    pub(super) fn transitions(&self) -> &Transitions {
+        &self.transitions
+    }
+
+    /// Gives up what need not be known any more of older flows.
+    pub(super) async fn end_transitions(&mut self) {
+        let (flows, running) = (&self.flows, &self.running);
+        let owner = |id| running.endpoints.get(&id).map(|endpoint| endpoint.listener);
+        let remembered = || flows.alone(clock::tick()).into_iter().filter_map(owner).collect();
+        let Some(target) = self.transitions.ended(running, self.started.elapsed(), remembered) else { return };
+        if let Err(error) = self.steps(&target).await {
+            tracing::error!("tables that only older flows went by could not be given up: {error}");
+        }
+        self.running.forget_slots();
+        self.note_transitions(None);
     }
 
     async fn undo(&mut self, mut before: State, old: Option<&Plan>) -> Result<(), Error> {
         for (id, table) in before.tables.iter_mut().filter(|(id, _)| !self.running.tables.contains_key(id)) {
-            table.slots = old.and_then(|old| old.slots(*id, table.digest));
+            let former = || self.former.get(id)?.slots(table.digest);
+            table.slots = old.and_then(|old| old.slots(*id, table.digest)).or_else(former);
             if table.slots.is_none() {
                 return Err(maps::Error::UnknownTable { id: *id }.into());
             }
@@ -268,7 +311,9 @@ impl DataPath {
     /// Compares the maps with what they should hold by `plan`, which runs, and puts right what differs. Never while a plan is being
     /// applied: one task does both.
     pub(super) fn repair(&mut self, plan: &Plan) {
-        let tables = self.maps.repair(&self.running, |id, digest| plan.slots(id, digest), |id| plan.sheets.get(&id).cloned());
+        let former = |id: TableId, digest| self.former.get(&id)?.slots(digest);
+        let slots = |id, digest| plan.slots(id, digest).or_else(|| former(id, digest));
+        let tables = self.maps.repair(&self.running, slots, |id| plan.sheets.get(&id).cloned());
         let Repairs { entries, failed } = tables.and(self.next_hops.repair());
         for error in failed {
             tracing::error!("a map could not be compared or mended: {error}");

@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ga_common::abi::{
+    entry::AddressKey,
     flow::TICK_SHIFT,
     id::{EndpointId, ListenerId},
 };
@@ -23,6 +24,8 @@ pub(super) struct Names {
     pub(super) listeners: BTreeMap<ListenerId, String>,
     /// Whose an endpoint is; retired ones too.
     pub(super) owners: BTreeMap<EndpointId, ListenerId>,
+    /// Where it is.
+    pub(super) addresses: BTreeMap<EndpointId, IpAddr>,
 }
 
 impl Names {
@@ -30,6 +33,18 @@ impl Names {
     pub(super) fn owner(&self, id: EndpointId) -> Option<&str> {
         self.listeners.get(self.owners.get(&id)?).map(String::as_str)
     }
+
+    /// With the endpoint's own address, which flow memory does not have where packets stay as they are.
+    fn placed(&self, mut pair: Pair) -> Pair {
+        if let Some(address) = self.addresses.get(&pair.id).filter(|_| pair.is_alone) {
+            pair.endpoint.set_ip(*address);
+        }
+        pair
+    }
+}
+
+fn address(key: AddressKey) -> IpAddr {
+    IpAddr::from(key).to_canonical()
 }
 
 impl Agent {
@@ -38,6 +53,7 @@ impl Agent {
         Names {
             listeners: self.plan.listeners.iter().map(|view| (view.id, view.path())).collect(),
             owners: self.data_path.running().endpoints.iter().map(|(&id, entry)| (id, entry.listener)).collect(),
+            addresses: self.data_path.running().endpoints.iter().map(|(&id, entry)| (id, address(entry.addr))).collect(),
         }
     }
 
@@ -81,6 +97,7 @@ fn list(tables: &FlowTables, names: &Names, query: &FlowQuery) -> FlowList {
     let limit = query.limit as usize;
     let (mut clients, mut others) = (BTreeMap::<IpAddr, u64>::new(), BTreeMap::<(Option<&str>, Option<IpAddr>), u64>::new());
     tables.walk(clock::tick(), |pair| {
+        let pair = names.placed(pair);
         let owner = names.owner(pair.id);
         if !fits(&query.only, &pair, owner) {
             return;
@@ -162,6 +179,7 @@ mod tests {
             vip: address("198.51.100.10:80"),
             egress: address("203.0.113.5:1024"),
             endpoint: address("10.0.0.11:8080"),
+            is_alone: false,
             id: EndpointId(3),
             stage: Stage::Open,
             idle: 477,

@@ -119,6 +119,7 @@ impl Agent {
             idle_timeout_s: u64::from(view.idle_timeout_s),
             counters,
             active_flows,
+            in_transition: self.data_path.transitions().concern(view.id),
             drops: Vec::new(),
             groups,
         })

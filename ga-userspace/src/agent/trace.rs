@@ -12,7 +12,7 @@ use ga_common::{
         limits::TABLE_SIZE,
     },
     path::{
-        explain::{Step, TupleSeen},
+        explain::{By, Step, TupleSeen},
         parse::flag,
         verdict::Verdict,
     },
@@ -143,6 +143,10 @@ impl Agent {
                 Step::Chosen { endpoint, table, .. } if *table != TableId::EMPTY => {
                     (trace.listener, trace.endpoint) = words.endpoint(*endpoint);
                 }
+                Step::Tracked { endpoint, by } if *endpoint != EndpointId::NONE => {
+                    trace.known = *by != By::Before;
+                    (trace.listener, trace.endpoint) = words.endpoint(*endpoint);
+                }
                 Step::Denied { listener } | Step::Service { listener, .. } => {
                     trace.listener = words.listeners.get(listener).cloned()
                 }
@@ -167,6 +171,7 @@ impl Agent {
                 Step::Reopened { .. } | Step::Retried { .. } => trace.known = false,
                 Step::Refused => trace.frame_after = Some(Frame::of(after.len() as u32, after)),
                 Step::Roles(_)
+                | Step::Tracked { .. }
                 | Step::Chosen { .. }
                 | Step::Candidate { .. }
                 | Step::Kept { .. }
@@ -282,6 +287,14 @@ impl Words {
             }
             Step::Retried { endpoint } => {
                 ("flow", format!("{} did not answer: another endpoint is tried", self.endpoint(*endpoint).1.unwrap_or_default()))
+            }
+            Step::Tracked { endpoint, by } => {
+                let why = match by {
+                    By::Note => "its SYN, which went there, was noted",
+                    By::Memory => "it is remembered",
+                    By::Before => "the flow began before the table changed, or the table says the same",
+                };
+                ("flow", format!("goes to {}: {why}", self.endpoint(*endpoint).1.unwrap_or_default()))
             }
             Step::Reopened { index } => ("flow", format!("the one in slot {index} is over, and a SYN opens another")),
             Step::Service { listener, endpoint_port: 0 } => (

@@ -133,10 +133,11 @@ fn repairs(repairs: &Repairs) -> Option<String> {
 }
 
 fn title(instance: &Instance, listener: &Listener) -> String {
-    let Listener { name, protocol, ports, client_affinity, idle_timeout_s, active_flows, .. } = listener;
+    let Listener { name, protocol, ports, client_affinity, idle_timeout_s, active_flows, in_transition, .. } = listener;
     let (id, vips) = (&instance.id, or_dash(instance.vips.join(",")));
     let affinity = if client_affinity == "none" { String::new() } else { format!(", affinity {client_affinity}") };
-    format!("{id}/{name}  {vips} {protocol} {ports}{affinity}, idle {idle_timeout_s} s, {} flows", count(*active_flows))
+    let moving = if *in_transition { ", older flows stay where they began" } else { "" };
+    format!("{id}/{name}  {vips} {protocol} {ports}{affinity}, idle {idle_timeout_s} s, {} flows{moving}", count(*active_flows))
 }
 
 /// All columns, or where they do not fit, all but the packets.

@@ -5,14 +5,19 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use aya::{Ebpf, maps::Map};
 use ga_common::{
     abi::{
-        flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, State, unpack4, unpack6},
+        flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, State, Tuple, unpack4, unpack6},
         id::EndpointId,
         limits::FLOW_WAYS,
     },
     word::Word,
 };
 use memmap2::{MmapOptions, MmapRaw};
-use std::{collections::BTreeMap, marker::PhantomData, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    marker::PhantomData,
+    net::IpAddr,
+    time::Duration,
+};
 
 use super::Error;
 
@@ -131,6 +136,14 @@ impl FlowTables {
         live
     }
 
+    /// Endpoints that living flows are remembered to go to whose packets stay as they are.
+    pub fn alone(&self, now: u32) -> BTreeSet<EndpointId> {
+        let mut found = BTreeSet::new();
+        alone(self.slots4(), now, &mut found);
+        alone(self.slots6(), now, &mut found);
+        found
+    }
+
     /// Releases the pairs that both halves of were silent for their timeout, and tells which established TCP flows were among
     /// them.
     pub fn sweep(&self, now: u32) -> Vec<Idle> {
@@ -189,6 +202,13 @@ fn count<const K: usize, const W: usize, const P: usize, const Q: usize>(
         }
     }
     total
+}
+
+fn alone<const K: usize, const W: usize>(slots: &[FlowSlot<K, W>], now: u32, found: &mut BTreeSet<EndpointId>) {
+    let is_alone = |slot: &&FlowSlot<K, W>| {
+        slot.state().is_live() && slot.meta().protocol() & Tuple::<K>::ALONE != 0 && !slot.is_silent(now)
+    };
+    found.extend(slots.iter().filter(is_alone).map(|slot| slot.meta().endpoint()));
 }
 
 /// The same rule by which packets judge: either half was heard of, and they name each other. `across` is the other family's table.

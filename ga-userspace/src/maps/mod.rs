@@ -22,6 +22,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError},
 };
 use ga_common::abi::{
+    active::Active,
     entry::{Address, AddressKey, Egress, Endpoint, Listener, Service, ServiceKey, Settings},
     filter as places,
     id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
@@ -276,7 +277,7 @@ impl Maps {
                 self.endpoints.set(u32::from(*id), endpoint.retired())
             }
             Step::FillTable { id, digest, slots } => self.fill(Fill { id: *id, digest: *digest, slots }),
-            Step::Activate { listener, family, table } => self.active.set(family.active_index(*listener), table.0),
+            Step::Activate { listener, family, active } => self.active.set(family.active_index(*listener), active.0),
             Step::FillSheet { id, content } => self.sheets.fill(*id, content),
             Step::ReleaseSheet(id) => self.sheets.release(*id),
             Step::ReleaseTable(id) => {
@@ -348,8 +349,8 @@ impl Maps {
             if listener.flags & Listener::IN_USE != 0 {
                 state.listeners.insert(ListenerId(id), listener);
                 for family in Family::ALL {
-                    let table = TableId(self.active.get(family.active_index(ListenerId(id)))?);
-                    state.active.insert((ListenerId(id), family), table);
+                    let active = Active(self.active.get(family.active_index(ListenerId(id)))?);
+                    state.active.insert((ListenerId(id), family), active);
                 }
             }
         }

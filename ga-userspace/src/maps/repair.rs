@@ -18,6 +18,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError},
 };
 use ga_common::abi::{
+    active::Active,
     entry::{SelectionTable, Settings},
     filter,
     id::{EndpointId, InstanceId, ListenerId, TableId},
@@ -238,8 +239,8 @@ impl Maps {
         let digest = |id: u32| (id, state.tables.get(&TableId(id)).map_or(0, |table| table.digest));
         repairs.note("DIGESTS", self.tables.digests.restore((0..MAX_TABLES).map(digest)));
         let tables: BTreeMap<u32, u32> =
-            state.active.iter().map(|((listener, family), table)| (family.active_index(*listener), table.0)).collect();
-        let active = |index: u32| (index, tables.get(&index).copied().unwrap_or(TableId::EMPTY.0));
+            state.active.iter().map(|((listener, family), active)| (family.active_index(*listener), active.0)).collect();
+        let active = |index: u32| (index, tables.get(&index).copied().unwrap_or(Active::EMPTY.0));
         repairs.note("ACTIVE", self.active.restore((0..MAX_LISTENERS * Family::ALL.len() as u32).map(active)));
         repairs.note("SERVICES", restore("SERVICES", &mut self.services, &state.services, MAX_SERVICES));
         repairs
@@ -279,7 +280,13 @@ impl Maps {
                 break;
             }
             rebuilt += 1;
-            let content = slots(id, digest).ok_or(Error::UnknownTable { id })?;
+            let Some(content) = slots(id, digest) else {
+                // An agent before this one filled it, for flows that are older still: nobody knows what it should be.
+                let (None, Some(map), Some(hash)) = (known, map, now) else { return Err(Error::UnknownTable { id }) };
+                self.contents.known.insert(id, Content { map, hash });
+                self.contents.last = Some(id);
+                continue;
+            };
             if let (None, Some(map), true) = (known, map, now == Some(hash(&content))) {
                 // Found there by this agent, seen for the first time, and right.
                 self.contents.known.insert(id, Content { map, hash: hash(&content) });

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use ga_common::abi::{
-    flow::{Flow, FlowSlot, ticks},
+    flow::{Flow, FlowSlot, Tuple, ticks},
     id::EndpointId,
 };
 
@@ -25,6 +25,8 @@ pub struct Pair {
     pub egress: SocketAddr,
     /// Where the endpoint is.
     pub endpoint: SocketAddr,
+    /// Only where it goes is remembered: its packets stay as they are, and answers do not pass by here.
+    pub is_alone: bool,
     /// Whose counters.
     pub id: EndpointId,
     /// How far it is.
@@ -113,7 +115,8 @@ fn walk<const K: usize, const W: usize, const P: usize, const Q: usize>(
         let (ports, new) = (pair(flow.tuple.ports), pair(flow.new_ports));
         let (client, vip) = flow.tuple.addrs.ends();
         visit(Pair {
-            protocol: flow.tuple.protocol,
+            protocol: flow.tuple.protocol & !Tuple::<K>::ALONE,
+            is_alone: flow.tuple.protocol & Tuple::<K>::ALONE != 0,
             client: SocketAddr::new(client, ports.0),
             vip: SocketAddr::new(vip, ports.1),
             egress: SocketAddr::new(egress, new.0),
@@ -211,6 +214,7 @@ mod tests {
             vip: address("198.51.100.10:80"),
             egress: address("203.0.113.5:1024"),
             endpoint: address("10.0.0.11:8080"),
+            is_alone: false,
             id: EndpointId(3),
             stage: Stage::Open,
             idle: 300,

@@ -90,6 +90,11 @@ pub(super) const FAMILIES: &[Family] = &[
         source: Source::Gauge(|status| listeners(status, |listener| listener.active_flows as f64)),
     },
     Family {
+        name: "listener_in_transition",
+        help: "Whether the listener's table changed lately, so that older flows are remembered to go where they began; only of listeners whose endpoints answer clients themselves.",
+        source: Source::Gauge(|status| listeners(status, |listener| flag(listener.in_transition))),
+    },
+    Family {
         name: "endpoint_packets",
         help: "Packets forwarded to and from the endpoint, by direction.",
         source: Source::Counter(|status| endpoint_directions(status, |c| (c.forward_packets, c.return_packets))),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use ga_common::abi::{
+    active::{Active, Before},
     entry::{Endpoint, Listener as ListenerEntry},
     id::{EndpointId, Generation, ListenerId, TableId},
     limits::{MAX_ADDRESSES, MAX_SERVICES, MAX_TABLES, TABLE_SIZE},
@@ -27,12 +28,13 @@ use super::{
     numbers::{Numbers, Sorted, subnet_name},
     shares,
     sheets::{Numbering, Sheet},
+    transition,
 };
 use crate::{
     health::Beliefs,
     model::{
         self, AclMode, Affinity, BackendIpVersion, ClientIp, EndpointGroup, EndpointKind, EndpointName, Instance, Intent,
-        Listener, Part, Weight,
+        Listener, Part, Protocol, Weight,
     },
 };
 
@@ -271,8 +273,12 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
                 missing += 1;
                 continue;
             };
-            target.active.insert((view.id, family), id);
+            let before = before(view, running, family, id);
+            target.active.insert((view.id, family), Active::of(id, before));
             target.tables.extend(info.map(|info| (id, info)));
+            if let Before::Table(before) = before {
+                target.tables.extend(running.tables.get(&before).map(|info| (before, info.clone())));
+            }
             groups::note_shares(view, family, |claim| selection.fraction(claim));
             view.tables.insert(family, TableView { id, digest, selection });
         }
@@ -280,7 +286,21 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
     within("selection tables", pool.taken() + missing, MAX_TABLES - 1)
 }
 
-/// The table that the listener chooses from now, if every slot of it is right: same shares, same numbers.
+/// What is known of the flows of a listener that are older than its table.
+fn before(view: &ListenerView, running: &State, family: Family, table: TableId) -> Before {
+    // Where answers pass by here flows are remembered anyway. Nobody can tell the first datagram of a flow from others: UDP flows go
+    // where the table says.
+    if !view.client_ip.is_direct() || view.protocol != Protocol::Tcp {
+        return Before::Same;
+    }
+    let active = running.active.get(&(view.id, family)).copied().unwrap_or_default();
+    match transition::before(active, table) {
+        Before::Table(before) if !running.tables.contains_key(&before) => Before::Remembered,
+        before => before,
+    }
+}
+
+/// The table that the listener chooses from now, or that its older flows go by, if every slot of it is right: same shares, same numbers.
 fn kept(
     running: &State,
     listener: ListenerId,
@@ -289,13 +309,15 @@ fn kept(
     selection: &Selection,
     owners: &Owners,
 ) -> Option<(TableId, TableInfo)> {
-    let id = running.active.get(&(listener, family))?;
-    let info = running.tables.get(id).filter(|info| info.digest == digest)?;
+    let active = running.active.get(&(listener, family))?;
+    let before = if let Before::Table(before) = active.before() { before } else { active.table() };
+    let of_digest = |id: TableId| running.tables.get(&id).filter(|info| info.digest == digest).map(|info| (id, info));
+    let (id, info) = of_digest(active.table()).or_else(|| of_digest(before))?;
     let same = |claim: u64| {
         let (id, identity) = owners[&claim];
         running.endpoints.get(&id).is_some_and(|entry| entry.identity == identity)
     };
-    selection.candidates().iter().all(|candidate| same(candidate.identity)).then(|| (*id, info.clone()))
+    selection.candidates().iter().all(|candidate| same(candidate.identity)).then(|| (id, info.clone()))
 }
 
 fn filled(selection: &Selection, digest: u64, owners: &Owners, size: usize) -> TableInfo {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use ga_common::abi::{
+    active::{Active, Before},
     entry::{Address, Egress, Endpoint, Listener, Service, ServiceKey, mapped},
     id::{EndpointId, InstanceId, ListenerId, TableId},
     sheet::AclWord,
@@ -34,6 +35,9 @@ pub enum Violation {
     /// Packets would read a table that is not filled.
     #[error("listener {0} chooses from table {1}, which is not filled")]
     ActiveNotFilled(ListenerId, TableId),
+    /// Packets of older flows would read a table that is not filled.
+    #[error("older flows of listener {0} go by table {1}, which is not filled")]
+    BeforeNotFilled(ListenerId, TableId),
     /// Packets would choose an endpoint that is not there, retired, or of somebody else.
     #[error("table {1} of listener {0} names endpoint {2}, which cannot be chosen there")]
     ActiveNamesWrongEndpoint(ListenerId, TableId, EndpointId),
@@ -75,7 +79,7 @@ impl State {
         found.extend(self.listeners.iter().flat_map(|(id, listener)| self.check_acl(*id, listener)));
         found.extend(self.egress.iter().filter_map(|(id, egress)| self.check_egress(*id, egress)));
         found.extend(self.egress.iter().filter_map(|(id, egress)| self.check_custom(*id, egress)));
-        found.extend(self.active.iter().filter_map(|(&(listener, _), table)| self.check_active(listener, *table)));
+        found.extend(self.active.iter().flat_map(|(&(listener, _), active)| self.check_active(listener, *active)));
         found.extend(self.endpoints.iter().filter_map(|(id, endpoint)| self.check_endpoint(*id, endpoint)));
         found
     }
@@ -121,10 +125,18 @@ impl State {
         (!v4.chain(v6).all(marked)).then_some(Violation::EgressWithoutAddress(id))
     }
 
-    fn check_active(&self, listener: ListenerId, table: TableId) -> Option<Violation> {
+    fn check_active(&self, listener: ListenerId, active: Active) -> Vec<Violation> {
         if !self.listeners.contains_key(&listener) {
-            return Some(Violation::ActiveWithoutListener(listener));
+            return vec![Violation::ActiveWithoutListener(listener)];
         }
+        let before = match active.before() {
+            Before::Table(table) if !self.tables.contains_key(&table) => Some(Violation::BeforeNotFilled(listener, table)),
+            Before::Same | Before::Remembered | Before::Table(_) => None,
+        };
+        self.check_choice(listener, active.table()).into_iter().chain(before).collect()
+    }
+
+    fn check_choice(&self, listener: ListenerId, table: TableId) -> Option<Violation> {
         if table == TableId::EMPTY {
             return None;
         }

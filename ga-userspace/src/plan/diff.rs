@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use ga_common::abi::{
+    active::Active,
     entry::{Address, Egress, Endpoint},
-    id::TableId,
 };
 
 use super::{State, Step};
@@ -80,9 +80,9 @@ fn point(running: &State, target: &State, steps: &mut Vec<Step>) {
             steps.push(Step::PutEgress(*id, *egress));
         }
     }
-    for (&(listener, family), &table) in &target.active {
-        if running.active.get(&(listener, family)) != Some(&table) {
-            steps.push(Step::Activate { listener, family, table });
+    for (&(listener, family), &active) in &target.active {
+        if running.active.get(&(listener, family)) != Some(&active) {
+            steps.push(Step::Activate { listener, family, active });
         }
     }
     for key in running.services.keys().filter(|key| !target.services.contains_key(key)) {
@@ -96,9 +96,9 @@ fn point(running: &State, target: &State, steps: &mut Vec<Step>) {
 }
 
 fn remove(running: &State, target: &State, steps: &mut Vec<Step>) {
-    for (&(listener, family), &table) in &running.active {
-        if table != TableId::EMPTY && !target.active.contains_key(&(listener, family)) {
-            steps.push(Step::Activate { listener, family, table: TableId::EMPTY });
+    for (&(listener, family), &active) in &running.active {
+        if active != Active::EMPTY && !target.active.contains_key(&(listener, family)) {
+            steps.push(Step::Activate { listener, family, active: Active::EMPTY });
         }
     }
     for id in running.tables.keys().filter(|id| !target.tables.contains_key(id)) {

@@ -7,7 +7,8 @@
 //! `sheets` (contents that are named by number), `members` (what names stand for), `view` (the plan with names), `entries`
 //! (addresses and services), `groups` (who takes part),
 //! `build` (intent to plan), `steps` (one change of the maps), `diff` (two states to steps), `change` (two plans to what
-//! people want to know), `moved` (which part of the flows goes elsewhere), `text` (the same as lines).
+//! people want to know), `moved` (which part of the flows goes elsewhere), `text` (the same as lines), `transition` (how long older
+//! flows go where they began).
 //!
 //! Nothing here reads a clock, a file or a socket, and nothing here writes a map.
 
@@ -32,6 +33,7 @@ mod sheets;
 mod state;
 mod steps;
 mod text;
+mod transition;
 mod view;
 
 #[cfg(test)]
@@ -52,4 +54,5 @@ pub use overrides::{Override, Overrides};
 pub use sheets::{Sheet, SheetId, SheetInfo, SheetKind};
 pub use state::{Family, State, TableInfo, address_key};
 pub use steps::Step;
-pub use view::{EndpointView, GroupView, InstanceView, ListenerView, Note, Plan, TableView};
+pub use transition::Transitions;
+pub use view::{EndpointView, Former, GroupView, InstanceView, ListenerView, Note, Plan, TableView};

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 pub use ga_common::abi::family::Family;
 
 use ga_common::abi::{
+    active::Active,
     entry::{Address, AddressKey, Egress, Endpoint, Listener, Service, ServiceKey, mapped},
     id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
 };
@@ -50,8 +51,8 @@ pub struct State {
     pub services: BTreeMap<ServiceKey, Service>,
     /// Listeners in use; entries without [`Listener::IN_USE`] are left out.
     pub listeners: BTreeMap<ListenerId, Listener>,
-    /// The table each listener chooses from, by family; [`TableId::EMPTY`] when nobody may be chosen.
-    pub active: BTreeMap<(ListenerId, Family), TableId>,
+    /// The table each listener chooses from, by family, and what is known of older flows.
+    pub active: BTreeMap<(ListenerId, Family), Active>,
     /// Endpoints in use and retired ones.
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
     /// Filled tables, active or not; never [`TableId::EMPTY`].

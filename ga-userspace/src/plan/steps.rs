@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use ga_common::abi::{
+    active::{Active, Before},
     entry::{Address, AddressKey, Egress, Endpoint, Listener, Service, ServiceKey},
     id::{EndpointId, Generation, InstanceId, ListenerId, TableId},
 };
@@ -45,7 +46,7 @@ pub enum Step {
         /// Of the clients.
         family: Family,
         /// From now on.
-        table: TableId,
+        active: Active,
     },
     /// Opens a port, or gives it to another listener.
     PutService(ServiceKey, Service),
@@ -81,7 +82,7 @@ impl State {
                 let info = TableInfo { digest: *digest, slots: Some(Arc::clone(slots)) };
                 drop(self.tables.insert(*id, info));
             }
-            Step::Activate { listener, family, table } => drop(self.active.insert((*listener, *family), *table)),
+            Step::Activate { listener, family, active } => drop(self.active.insert((*listener, *family), *active)),
             Step::PutService(key, service) => drop(self.services.insert(*key, *service)),
             Step::RemoveService(key) => drop(self.services.remove(key)),
             Step::ReleaseTable(id) => drop(self.tables.remove(id)),
@@ -97,7 +98,7 @@ impl State {
             }
             Step::RemoveListener(id) => {
                 self.listeners.remove(id);
-                self.active.retain(|(listener, _), table| listener != id || *table != TableId::EMPTY);
+                self.active.retain(|(listener, _), active| listener != id || *active != Active::EMPTY);
             }
             Step::RemoveEgress(id) => drop(self.egress.remove(id)),
             Step::RemoveAddress(key) => drop(self.addresses.remove(key)),
@@ -160,7 +161,14 @@ impl fmt::Display for Step {
             Self::FillTable { id, digest, .. } => write!(f, "fill table {id} ({digest:016x})"),
             Self::FillSheet { id, content } => write!(f, "fill {id} ({:016x})", content.digest()),
             Self::ReleaseSheet(id) => write!(f, "release {id}"),
-            Self::Activate { listener, family, table } => write!(f, "point listener {listener} {family} to table {table}"),
+            Self::Activate { listener, family, active } => {
+                write!(f, "point listener {listener} {family} to table {}", active.table())?;
+                match active.before() {
+                    Before::Same => Ok(()),
+                    Before::Remembered => f.write_str(", older flows being remembered"),
+                    Before::Table(table) => write!(f, ", older flows to table {table}"),
+                }
+            }
             Self::PutService(key, service) => {
                 write!(f, "open {} port {} protocol {} for listener {}", ip(&key.addr), port(key), key.protocol, service.listener)
             }

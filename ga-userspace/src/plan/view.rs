@@ -46,18 +46,41 @@ impl Plan {
     /// The content of a table, made anew, because nobody keeps all tables in memory; none when this plan has no such table of
     /// that digest.
     pub fn slots(&self, table: TableId, digest: u64) -> Option<Arc<[EndpointId]>> {
+        self.former(table, digest)?.slots(digest)
+    }
+
+    /// How to make it anew when this plan does not run any more.
+    pub fn former(&self, table: TableId, digest: u64) -> Option<Former> {
         let owner = self.listeners.iter().find_map(|listener| {
             let view = listener.tables.values().find(|view| view.id == table && view.digest == digest)?;
             Some((listener, view))
         });
         let (listener, view) = owner.filter(|_| table != TableId::EMPTY)?;
-        let ids: BTreeMap<u64, EndpointId> = listener.endpoints.iter().map(|endpoint| (endpoint.claim, endpoint.id)).collect();
-        Some(view.selection.owners(self.table_size, |claim| ids.get(&claim).copied().unwrap_or(EndpointId::NONE)))
+        let ids = listener.endpoints.iter().map(|endpoint| (endpoint.claim, endpoint.id)).collect();
+        Some(Former { digest, selection: view.selection.clone(), ids, table_size: self.table_size })
     }
 
     /// Who has `id`, if this plan uses it.
     pub fn endpoint(&self, id: EndpointId) -> Option<&EndpointView> {
         self.listeners.iter().flat_map(|listener| &listener.endpoints).find(|endpoint| endpoint.id == id)
+    }
+}
+
+/// What a table was made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    digest: u64,
+    selection: Selection,
+    /// Endpoints by the number by which they claim slots.
+    ids: BTreeMap<u64, EndpointId>,
+    table_size: usize,
+}
+
+impl Former {
+    /// The content of the table, made anew, if that is the one with `digest`.
+    pub fn slots(&self, digest: u64) -> Option<Arc<[EndpointId]>> {
+        let id = |claim: u64| self.ids.get(&claim).copied().unwrap_or(EndpointId::NONE);
+        (digest == self.digest).then(|| self.selection.owners(self.table_size, id))
     }
 }
 

@@ -56,6 +56,7 @@ fn listener(id: u16, name: &str, protocol: &str, endpoints: Vec<Endpoint>) -> Li
         idle_timeout_s: 900,
         counters: endpoints.iter().map(|endpoint| endpoint.counters).sum(),
         active_flows: endpoints.iter().map(|endpoint| endpoint.active_flows).sum(),
+        in_transition: false,
         drops: Vec::new(),
         groups: vec![Group {
             name: "near".to_owned(),

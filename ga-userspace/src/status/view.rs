@@ -180,6 +180,10 @@ pub struct Listener {
     pub counters: Counters,
     /// Flows that have not expired.
     pub active_flows: u64,
+    /// Its table changed lately, and flows that began before go where they began: those are remembered. Only of listeners that do
+    /// not remember their flows otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_transition: bool,
     /// Packets dropped here; [`Status::attribute_drops`] fills it.
     #[serde(default)]
     pub drops: Vec<ReasonCount>,

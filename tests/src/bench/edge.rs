@@ -14,6 +14,7 @@ use ga::{
 };
 use ga_common::{
     abi::{
+        active::{Active, Before},
         entry::{Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, mapped},
         family::Family,
         flow::{Flow, FlowSlot, State, unpack4, unpack6},
@@ -241,7 +242,7 @@ pub(super) fn steps() -> Vec<Step> {
     for (nth, listener, family) in [(0, tcp, Family::V4), (1, tcp, Family::V6), (2, udp, Family::V4)] {
         steps.extend(serve(nth, listener, family, family));
     }
-    steps.push(Step::Activate { listener: guarded, family: Family::V4, table: TableId(1) });
+    steps.push(Step::Activate { listener: guarded, family: Family::V4, active: Active::of(TableId(1), Before::Same) });
     for addr in [vip4, vip6] {
         for (protocol, port, listener) in [(TCP, PORT, tcp), (UDP, PORT, udp), (TCP, GUARDED, guarded)] {
             let key = ServiceKey { addr, port: port.to_be_bytes(), protocol, pad: 0 };
@@ -271,5 +272,8 @@ pub(super) fn serve(nth: u16, listener: ListenerId, clients: Family, endpoints: 
     let id = TableId(u32::from(nth) + 1);
     let slots = (0..TABLE_SIZE).map(|slot| EndpointId(first + slot as u16 % ENDPOINTS)).collect();
     let fill = Step::FillTable { id, digest: u64::from(nth) + 1, slots };
-    (0..ENDPOINTS).map(put).chain([fill, Step::Activate { listener, family: clients, table: id }]).collect()
+    (0..ENDPOINTS)
+        .map(put)
+        .chain([fill, Step::Activate { listener, family: clients, active: Active::of(id, Before::Same) }])
+        .collect()
 }

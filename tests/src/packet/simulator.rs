@@ -90,8 +90,8 @@ impl Simulator {
             Step::FillTable { id, slots, .. } => {
                 sim.tables.insert(*id, slots.to_vec());
             }
-            Step::Activate { listener, family, table } => {
-                sim.active.insert(family.active_index(*listener), *table);
+            Step::Activate { listener, family, active } => {
+                sim.active.insert(family.active_index(*listener), *active);
             }
             Step::ReleaseTable(id) => {
                 sim.tables.remove(id);

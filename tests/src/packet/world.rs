@@ -12,6 +12,7 @@ use ga::{
     plan::{CustomPart as Part, CustomTable, CustomView, Family, Sheet, SheetId, SheetKind, Step},
 };
 use ga_common::abi::{
+    active::{Active, Before},
     entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, mapped},
     id::{EndpointId, InstanceId, ListenerId, TableId},
     limits::{MAX_EGRESS, TABLE_SIZE},
@@ -252,6 +253,16 @@ struct Recipe {
     is_custom: bool,
     /// Listeners whose endpoints see the client's address are open.
     is_transparent: bool,
+    /// What is known of their older flows.
+    past: Past,
+}
+
+/// What is known of the flows that began before the table in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    Same,
+    Remembered,
+    Table(Content),
 }
 
 const STANDARD: Recipe = Recipe {
@@ -266,6 +277,7 @@ const STANDARD: Recipe = Recipe {
     mtus: [0, 0],
     is_custom: false,
     is_transparent: false,
+    past: Past::Same,
 };
 
 /// Endpoints see the client's address; all flows go to `a`.
@@ -321,7 +333,17 @@ pub fn world(name: &str) -> anyhow::Result<World> {
         }
         "tiny" => ("tiny", Recipe { slots: 8, ..STANDARD }),
         "transparent" => ("transparent", TRANSPARENT),
+        "moving" => ("moving", Recipe { content: Some(Content::OnlyB), past: Past::Table(Content::OnlyA), ..TRANSPARENT }),
+        "moving_tiny" => {
+            ("moving_tiny", Recipe { content: Some(Content::OnlyB), past: Past::Table(Content::OnlyA), slots: 8, ..TRANSPARENT })
+        }
+        "moving_away" => ("moving_away", Recipe { content: None, past: Past::Table(Content::OnlyA), ..TRANSPARENT }),
+        "moving_nowhere" => ("moving_nowhere", Recipe { past: Past::Table(Content::OnlyA), ..TRANSPARENT }),
+        "moved" => ("moved", Recipe { content: Some(Content::OnlyB), past: Past::Remembered, ..TRANSPARENT }),
+        "moved_back" => ("moved_back", Recipe { past: Past::Remembered, ..TRANSPARENT }),
+        "gone" => ("gone", Recipe { content: None, past: Past::Remembered, ..TRANSPARENT }),
         "transparent_b" => ("transparent_b", Recipe { content: Some(Content::OnlyB), ..TRANSPARENT }),
+        "ghosts" => ("ghosts", Recipe { past: Past::Table(Content::Ghost), ..TRANSPARENT }),
         "transparent_tagged" => ("transparent_tagged", Recipe { hop_tags: TAG, ..TRANSPARENT }),
         "transparent_empty" => ("transparent_empty", Recipe { content: None, ..TRANSPARENT }),
         "transparent_no_hop" => ("transparent_no_hop", Recipe { hop_ifindex: None, ..TRANSPARENT }),
@@ -359,7 +381,13 @@ impl Recipe {
         for listener in LISTENERS {
             for family in Family::ALL {
                 let table = self.content.map_or(TableId::EMPTY, |content| content.table(listener, family));
-                steps.push(Step::Activate { listener, family, table });
+                let past = if [L2, IPIP, CROSS].contains(&listener) { self.past } else { Past::Same };
+                let before = match past {
+                    Past::Same => Before::Same,
+                    Past::Remembered => Before::Remembered,
+                    Past::Table(content) => Before::Table(content.table(listener, family)),
+                };
+                steps.push(Step::Activate { listener, family, active: Active::of(table, before) });
             }
         }
         let [outside, inside] = self.mtus;

@@ -6,6 +6,7 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 
 use crate::{
     abi::{
+        active::{Active, Before},
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, mapped},
         family::Family,
         flow::{Flow, FlowSlot},
@@ -104,7 +105,7 @@ fn put_endpoints(sim: &mut Sim, family: Family, weights: &[u32]) {
     let table_id = TableId(1 + family as u32);
     sim.tables.insert(table_id, table);
     for listener in [LISTENER, STICKY] {
-        sim.active.insert(family.active_index(listener), table_id);
+        sim.active.insert(family.active_index(listener), Active::of(table_id, Before::Same));
     }
 }
 

@@ -5,3 +5,4 @@ mod icmp;
 mod pairs;
 mod races;
 mod shares;
+mod track;

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::fixture::{CLIENT_SIDE, ENDPOINT_SIDE, End, Kind, check, client, edge, send, send_over, vip};
 use crate::{
     abi::{
+        active::Active,
         entry::{Address, AddressKey, Egress, Endpoint, Hop, Listener, Service, ServiceKey, Settings},
         family::Family,
         flow::{FlowSlot4, FlowSlot6},
@@ -143,8 +144,11 @@ impl Tables for Meddled<'_> {
     fn listener(&self, id: ListenerId) -> Option<&Listener> {
         self.sim.listener(id)
     }
-    fn active(&self, listener: ListenerId, family: Family) -> TableId {
+    fn active(&self, listener: ListenerId, family: Family) -> Active {
         self.sim.active(listener, family)
+    }
+    fn note(&self, index: u32) -> Option<&Word> {
+        self.sim.note(index)
     }
     fn choose(&self, table: TableId, slot: u32) -> Option<EndpointId> {
         self.sim.choose(table, slot)

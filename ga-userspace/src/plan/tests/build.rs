@@ -198,8 +198,8 @@ fn a_drained_endpoint_gets_no_new_flow_and_keeps_its_entry_for_old_ones() {
     overrides.endpoints.insert(name, Override { weight: None, drained: true });
     let second = build_sized(&shop(), by_hand(&overrides), &first.target, SEED, SIZE).unwrap();
     assert_eq!(second.target.endpoints, first.target.endpoints);
-    for (key, table) in &second.target.active {
-        let slots = second.target.tables.get(table).and_then(|info| info.slots.clone());
+    for (key, active) in &second.target.active {
+        let slots = second.target.tables.get(&active.table()).and_then(|info| info.slots.clone());
         assert!(!slots.is_some_and(|slots| slots.contains(&drained)), "{key:?}");
     }
     assert_eq!(second.endpoint(drained).map(|endpoint| (endpoint.weight, endpoint.share)), Some((Weight(0), 0.0)));
@@ -211,7 +211,7 @@ fn the_last_endpoint_that_leaves_leaves_the_empty_state() {
     changed.instances[1].listeners[0].groups[0].endpoints[0].weight = Weight(0);
     let second = plan(&changed, &plan(&shop(), &State::default()).target);
     let mail = second.listeners.iter().find(|listener| listener.name.as_str() == "mail").unwrap();
-    assert_eq!(second.target.active[&(mail.id, Family::V4)], TableId::EMPTY);
+    assert_eq!(second.target.active[&(mail.id, Family::V4)].table(), TableId::EMPTY);
     let notes: Vec<_> = second.notes.iter().map(ToString::to_string).collect();
     assert_eq!(
         notes,

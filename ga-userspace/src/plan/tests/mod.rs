@@ -7,3 +7,4 @@ mod custom;
 mod fixtures;
 mod groups;
 mod properties;
+mod track;

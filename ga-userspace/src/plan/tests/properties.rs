@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::fixtures::{SIZE, instance, intent, listener, name, nothing};
 use crate::{
-    model::{Acl, AclEntry, AclMode, Affinity, Instance, Intent, Listener, ListenerAcl, Port, Protocol},
+    model::{Acl, AclEntry, AclMode, Affinity, ClientIp, Instance, Intent, Listener, ListenerAcl, Port, Protocol},
     plan::{State, build::build_sized, steps},
 };
 
@@ -29,6 +29,9 @@ fn any_listener(index: usize) -> impl Strategy<Value = Option<Listener>> {
             listener.affinity = if affinity { Affinity::SourceIp } else { Affinity::None };
             listener.idle_timeout = Duration::from_secs(timeout);
             listener.acl = acl;
+            if index == 0 && !mapped {
+                listener.groups[0].client_ip = ClientIp::L2;
+            }
             if mapped {
                 listener.groups[0].port_mapping.insert(Port::new(first).unwrap(), 8_080);
             }

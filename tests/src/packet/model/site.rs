@@ -141,8 +141,8 @@ impl Site {
                 self.endpoints.insert(*id, (ip(addr), *listener, u16::from_be_bytes(*port)));
             }
             Step::FillTable { id, slots, .. } => drop(self.tables.insert(*id, Arc::clone(slots))),
-            Step::Activate { listener, family, table } => {
-                self.active.insert((*listener, *family == Family::V6), *table);
+            Step::Activate { listener, family, active } => {
+                self.active.insert((*listener, *family == Family::V6), active.table());
             }
             Step::ReleaseTable(id) => drop(self.tables.remove(id)),
             Step::FillSheet { id, content } => {
