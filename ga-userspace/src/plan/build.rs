@@ -296,7 +296,7 @@ fn before(view: &ListenerView, running: &State, family: Family, table: TableId) 
     let active = running.active.get(&(view.id, family)).copied().unwrap_or_default();
     match transition::before(active, table) {
         Before::Table(before) if !running.tables.contains_key(&before) => Before::Remembered,
-        before => before,
+        before @ (Before::Same | Before::Remembered | Before::Table(_)) => before,
     }
 }
 
