@@ -109,7 +109,7 @@ pub(crate) extern "C" fn ga_reuse4(index: u32, hash: u64) -> u32 {
 pub(crate) extern "C" fn ga_taken4(is_reply: u32, hash: u64, mine: u32) -> u32 {
     let Some(room) = FlowMemory::<1, 6>::room(&KernelTables) else { return mine };
     let which = if is_reply != 0 { Half::Return } else { Half::Forward };
-    flow::taken::<1, 6, KernelTables>(&KernelTables, room.half(which), hash, KernelTables.tick(), mine)
+    flow::taken::<1, 6, KernelTables>(&KernelTables, room, which, hash, mine)
 }
 
 /// [`track::choose`] for the IPv4 packet on its way.
@@ -197,7 +197,7 @@ pub(crate) extern "C" fn ga_reuse6(index: u32, hash: u64) -> u32 {
 pub(crate) extern "C" fn ga_taken6(is_reply: u32, hash: u64, mine: u32) -> u32 {
     let Some(room) = FlowMemory::<4, 14>::room(&KernelTables) else { return mine };
     let which = if is_reply != 0 { Half::Return } else { Half::Forward };
-    flow::taken::<4, 14, KernelTables>(&KernelTables, room.half(which), hash, KernelTables.tick(), mine)
+    flow::taken::<4, 14, KernelTables>(&KernelTables, room, which, hash, mine)
 }
 
 /// [`cross::known`].

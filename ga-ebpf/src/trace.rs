@@ -119,7 +119,7 @@ pub(crate) extern "C" fn ga_trace_claim4(hash: u64) -> u32 {
 pub(crate) extern "C" fn ga_trace_taken6(is_reply: u32, hash: u64, mine: u32) -> u32 {
     let Some(room) = FlowMemory::<4, 14>::room(&TraceTables) else { return mine };
     let which = if is_reply != 0 { Half::Return } else { Half::Forward };
-    flow::taken::<4, 14, TraceTables>(&TraceTables, room.half(which), hash, TraceTables.tick(), mine)
+    flow::taken::<4, 14, TraceTables>(&TraceTables, room, which, hash, mine)
 }
 
 /// As [`crate::apart::ga_claim6`], which nothing is claimed by.
@@ -135,7 +135,7 @@ pub(crate) extern "C" fn ga_trace_claim6(hash: u64) -> u32 {
 pub(crate) extern "C" fn ga_trace_taken4(is_reply: u32, hash: u64, mine: u32) -> u32 {
     let Some(room) = FlowMemory::<1, 6>::room(&TraceTables) else { return mine };
     let which = if is_reply != 0 { Half::Return } else { Half::Forward };
-    flow::taken::<1, 6, TraceTables>(&TraceTables, room.half(which), hash, TraceTables.tick(), mine)
+    flow::taken::<1, 6, TraceTables>(&TraceTables, room, which, hash, mine)
 }
 
 /// As [`crate::apart::ga_pair_across`].

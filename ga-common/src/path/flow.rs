@@ -12,7 +12,7 @@
 
 use super::{
     parse::flag,
-    tables::{FlowMemory, Scratch, Tables},
+    tables::{self, FlowMemory, Scratch, Tables},
 };
 use crate::{
     abi::{
@@ -150,15 +150,16 @@ pub fn find_soon<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
 /// For [`taken`] in the place of a slot that is ours: only living flows count.
 pub const LIVING: u32 = NO_SLOT - 1;
 
-/// The living flow of `tuple`, by its tag. For whoever has claimed the slot `mine` for it, also a slot with the same tag that
-/// somebody else has claimed: most likely for the same flow; not where `mine` is [`LIVING`].
+/// The living flow of `tuple`, by its tag. For whoever has claimed the first of the slots `mine` for it, and the second one for its
+/// other half, also a slot with the same tag that somebody else has claimed: most likely for the same flow; not where the first is
+/// [`LIVING`].
 #[inline(always)]
 fn among<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     memory: &M,
     places: Places,
     tuple: &Tuple<K>,
     now: u32,
-    mine: Option<u32>,
+    mine: Option<[u32; 2]>,
 ) -> Option<Found> {
     for group in places.groups {
         let mut hits = places.hits(places.turned(memory.tags(group / FLOW_WAYS)?.load()));
@@ -170,11 +171,11 @@ fn among<const K: usize, const W: usize, M: FlowMemory<K, W>>(
             hits &= hits - 1;
             let slot = memory.slot(index)?;
             let state = slot.state();
-            if let Some(mine) = mine {
+            if let Some([mine, other]) = mine {
                 if index == mine {
                     continue;
                 }
-                if state.is_busy() && mine != LIVING {
+                if state.is_busy() && index != other && mine != LIVING {
                     return Some(Found { index, state });
                 }
             }
@@ -204,19 +205,20 @@ fn is_alive<const K: usize, const W: usize, M: FlowMemory<K, W>>(
     }
 }
 
-/// Which slot but `mine` is `tuple`'s already, or is being claimed most likely for it; [`NO_SLOT`] when none is. With [`LIVING`]
-/// for `mine` what is being claimed does not count.
+/// Which slot but `mine` is already that of one half of the packet's flow, or is being claimed most likely for it; [`NO_SLOT`] when
+/// none is. With [`LIVING`] for `mine` what is being claimed does not count.
 #[inline(always)]
 pub fn taken<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
-    tuple: &Tuple<K>,
+    room: &Scratch<K>,
+    which: tables::Half,
     hash: u64,
-    now: u32,
     mine: u32,
 ) -> u32 {
     let Some(settings) = tables.settings() else { return NO_SLOT };
     let places = Places::of(hash, FlowMemory::<K, W>::mask(tables, settings));
-    among::<K, W, T>(tables, places, tuple, now, Some(mine)).map_or(NO_SLOT, |found| found.index)
+    let other = if which == tables::Half::Return { room.forward } else { NO_SLOT };
+    among::<K, W, T>(tables, places, room.half(which), tables.tick(), Some([mine, other])).map_or(NO_SLOT, |found| found.index)
 }
 
 /// Claims a slot in the groups of `hash`: the first free one, or that of a pair that may be evicted where none is free. Nobody else

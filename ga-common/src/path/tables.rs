@@ -203,7 +203,7 @@ pub trait FlowMemory<const K: usize, const W: usize> {
     where
         Self: Tables + Sized,
     {
-        flow::taken::<K, W, Self>(self, room.half(which), hash, self.tick(), mine)
+        flow::taken::<K, W, Self>(self, room, which, hash, mine)
     }
 }
 

@@ -152,7 +152,7 @@ pub fn choose<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tabl
 /// Looks for the flow of the packet in its room in flow memory, and leaves there where it is.
 #[inline(always)]
 pub(super) fn find<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, room: &mut Scratch<K>) {
-    room.reply = room.packet.tuple.alone();
+    (room.reply, room.forward) = (room.packet.tuple.alone(), NO_SLOT);
     // A SYN is not asked what was before.
     room.back = match opens(&room.packet) {
         true => NO_SLOT,
