@@ -76,7 +76,8 @@ fn answers(lab: &Lab, port: u16) -> Result<[usize; 3]> {
 }
 
 fn about(seen: [usize; 3], wanted: [usize; 3]) -> Result<()> {
-    let is_near = seen.iter().zip(wanted).all(|(seen, wanted)| seen.abs_diff(wanted) <= wanted / 10);
+    // Five standard deviations: clients' ports are drawn, in a way, by a keyed hash.
+    let is_near = seen.iter().zip(wanted).all(|(seen, wanted)| seen.abs_diff(wanted).pow(2) <= 25 * wanted);
     ensure!(is_near, "the servers answered {seen:?} of 3000 connections, not about {wanted:?}");
     Ok(())
 }
