@@ -1,6 +1,6 @@
 //! Listeners whose endpoints answer clients themselves: the packet keeps its addresses, ports and TTL, and goes to the endpoint's
 //! MAC address, or in an outer IP packet to the endpoint's address. Nothing comes back this way, so nothing is remembered, but for
-//! what [`track`](super::track) remembers for a while after a table was replaced.
+//! what [`track`] remembers for a while after a table was replaced.
 //!
 //! Access lists are asked about packets that open a TCP connection and about every UDP packet, as nobody knows which one is the
 //! first of its flow; where established flows are to be ended, about every packet.

@@ -38,7 +38,7 @@ pub(super) fn is_maybe_answer<T: Tables>(tables: &T, sent: impl FnOnce() -> (Add
     is_message || tables.gateway(word) & bit != 0
 }
 
-/// Claims the slot of the replies to the client itself for the packet in its room: [`Outcome::UNKNOWN`] when that is done. Two
+/// Claims the slot of the replies to the client itself for the packet in its room: `Outcome::UNKNOWN` when that is done. Two
 /// connections of a client from one port to two VIPs or ports that lead to the same endpoint and port would be the same to the
 /// endpoint: the second one has to wait until the first one is over.
 #[inline(always)]

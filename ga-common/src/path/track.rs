@@ -90,7 +90,7 @@ impl Tracked {
     }
 }
 
-/// Where the packet in its room goes, which [`find`] has looked for.
+/// Where the packet in its room goes, which `find` has looked for.
 #[inline(always)]
 pub fn choose<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T) -> Tracked {
     let (Some(settings), Some(mut room)) = (tables.settings(), FlowMemory::<K, W>::room(tables)) else {

@@ -274,7 +274,7 @@ pub struct Out {
 }
 
 /// The frame between new ends: new MAC addresses, the tags of its way, TTL one less, and checksums computed anew. A checksum that was wrong stays
-/// wrong by as much; a UDP checksum that is not there stays away (RFC 768). Between ends of the other family it is [`crossed`].
+/// wrong by as much; a UDP checksum that is not there stays away (RFC 768). Between ends of the other family it is `crossed`.
 pub fn rewritten(frame: &[u8], segment: &Segment, src: SocketAddr, dst: SocketAddr, way: &Out) -> Vec<u8> {
     if src.is_ipv4() != segment.src.is_ipv4() {
         return crossed(frame, segment, src, dst, way);
