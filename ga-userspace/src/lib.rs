@@ -2,7 +2,7 @@
 //!
 //! Arrows point one way: `model` and `net` import nobody of ours; `config` and `health` import
 //! `model`; `plan` imports `model` and the values of `health`; `maps` and
-//! `program` import `plan` (and the words of `model` and `net`); `metrics` and `admin` import `status`; `agent` wires the rooms
+//! `program` import `plan` (and the words of `model` and `net`); `proxy` imports `plan` and `model`; `metrics` and `admin` import `status`; `agent` wires the rooms
 //! and `cli` is the way in: nobody imports them. Only `maps` writes BPF maps. `cargo xtask tidy` holds the arrows.
 
 pub mod admin;
@@ -16,5 +16,6 @@ pub mod model;
 pub mod net;
 pub mod plan;
 pub mod program;
+pub mod proxy;
 pub mod resolve;
 pub mod status;

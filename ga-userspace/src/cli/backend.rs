@@ -121,7 +121,9 @@ impl Needs {
         let is_any = group.backend_ip_version != BackendIpVersion::Affinity;
         let vips = instance.vips.iter().filter(|vip| is_any || is_same(vip)).copied();
         match group.client_ip {
-            ClientIp::Hidden => self.egress.extend(instance.egress_ips.iter().filter(is_same)),
+            ClientIp::Hidden | ClientIp::ProxyV1 | ClientIp::ProxyV2 => {
+                self.egress.extend(instance.egress_ips.iter().filter(is_same))
+            }
             ClientIp::L2 => self.vips.extend(vips),
             ClientIp::Ipip => {
                 self.packed.extend(vips.clone());

@@ -110,7 +110,7 @@ fn protocols(listener: &Listener, is_ipv4: bool) -> impl Iterator<Item = &'stati
             continue;
         }
         match group.client_ip {
-            ClientIp::Hidden => drop(words.insert(listener.protocol.word())),
+            ClientIp::Hidden | ClientIp::ProxyV1 | ClientIp::ProxyV2 => drop(words.insert(listener.protocol.transport())),
             ClientIp::Ipip => drop(words.insert("ipip")),
             ClientIp::L2 | ClientIp::Gateway => {}
         }

@@ -15,8 +15,8 @@ use super::{
     tree::{Table, Value, not_a_word},
 };
 use crate::model::{
-    BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, Name, NamedEndpoint, Port, PortMapping, Ports, Protocol,
-    Target, TrafficRatio, Weight,
+    Backend, BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind, Name, NamedEndpoint, Port,
+    PortMapping, Ports, Protocol, Target, TrafficRatio, Weight,
 };
 
 /// Percent.
@@ -179,6 +179,8 @@ fn read(
     }
     Some(EndpointGroup {
         name: name?,
+        kind: GroupKind::Default,
+        backend: Backend::default(),
         region: region?,
         description,
         traffic_ratio: traffic_ratio?,
@@ -198,6 +200,8 @@ pub(super) fn of_pool(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Endpoin
     let health_check = pool::health_check(&pool, cx);
     Some(EndpointGroup {
         name: pool.clone(),
+        kind: GroupKind::Default,
+        backend: Backend::default(),
         region: POOL_REGION.to_owned(),
         description: String::new(),
         traffic_ratio: TrafficRatio::default(),

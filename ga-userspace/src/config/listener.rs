@@ -37,6 +37,7 @@ pub(super) const fn idle_timeout_s(protocol: Protocol) -> RangeInclusive<u32> {
     match protocol {
         Protocol::Tcp => 10..=900,
         Protocol::Udp => 10..=20,
+        Protocol::Http | Protocol::Https => 1..=60,
     }
 }
 
@@ -133,6 +134,9 @@ pub(super) fn read(
         acl: acl?,
         all_unhealthy: all_unhealthy?,
         failover_to_zero_ratio: failover_to_zero_ratio?,
+        http: None,
+        tls: None,
+        rules: Vec::new(),
         groups: groups?,
         custom: Vec::new(),
         blocks: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
-use super::{HealthCheck, Name, NamedEndpoint, Part, PortMapping, Target};
+use super::{Backend, HealthCheck, Name, NamedEndpoint, Part, PortMapping, Target};
 
 /// 0–255, 255 by default; the share of an endpoint is its weight over the sum of the group's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,6 +138,10 @@ pub enum ClientIp {
     Ipip,
     /// They answer to the client's address, and their routes lead to this edge.
     Gateway,
+    /// A header of the PROXY protocol, version 1, in front of each TCP connection tells them.
+    ProxyV1,
+    /// The same with version 2.
+    ProxyV2,
 }
 
 impl ClientIp {
@@ -148,7 +152,14 @@ impl ClientIp {
             Self::L2 => "l2",
             Self::Ipip => "ipip",
             Self::Gateway => "gateway",
+            Self::ProxyV1 => "proxy_v1",
+            Self::ProxyV2 => "proxy_v2",
         }
+    }
+
+    /// Whether endpoints are told by the PROXY protocol, which the agent writes.
+    pub const fn is_proxy(self) -> bool {
+        matches!(self, Self::ProxyV1 | Self::ProxyV2)
     }
 
     /// Whether endpoints answer clients without this edge.
@@ -157,11 +168,25 @@ impl ClientIp {
     }
 }
 
+/// Who reaches a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupKind {
+    /// Everything that no forwarding rule applies to, and rules that name it.
+    #[default]
+    Default,
+    /// Forwarding rules that name it.
+    Virtual,
+}
+
 /// The endpoints of one region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointGroup {
     /// Its name, unique in the listener.
     pub name: Name,
+    /// Who reaches it.
+    pub kind: GroupKind,
+    /// What the endpoints of HTTP and HTTPS listeners are spoken to with.
+    pub backend: Backend,
     /// The region's label.
     pub region: String,
     /// Free text.

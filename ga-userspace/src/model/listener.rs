@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Block, ClientIp, CustomGroup, EndpointGroup, ListenerAcl, Name, PortMapping, Ports};
+use super::{
+    Action, Block, ClientIp, CustomGroup, EndpointGroup, GroupKind, Http, ListenerAcl, Name, PortMapping, Ports, Rule, Tls,
+};
 
 /// What clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,6 +13,10 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// HTTP over TCP.
+    Http,
+    /// HTTP over TLS over TCP.
+    Https,
 }
 
 impl Protocol {
@@ -19,15 +25,30 @@ impl Protocol {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Http => "http",
+            Self::Https => "https",
         }
     }
 
-    /// IANA protocol number.
+    /// The word of the transport protocol.
+    pub const fn transport(self) -> &'static str {
+        match self {
+            Self::Tcp | Self::Http | Self::Https => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// IANA protocol number of the transport protocol.
     pub const fn number(self) -> u8 {
         match self {
-            Self::Tcp => 6,
+            Self::Tcp | Self::Http | Self::Https => 6,
             Self::Udp => 17,
         }
+    }
+
+    /// HTTP or HTTPS.
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
     }
 }
 
@@ -64,7 +85,7 @@ pub struct Listener {
     pub ports: Ports,
     /// Whether clients stick.
     pub affinity: Affinity,
-    /// TCP 10–900 s (900), UDP 10–20 s (20).
+    /// TCP 10–900 s (900), UDP 10–20 s (20), HTTP and HTTPS 1–60 s (15): between requests.
     pub idle_timeout: Duration,
     /// New flows a second that are admitted; 0 is the automatic bound, which follows from the size of flow memory.
     pub max_new_flows_per_second: u32,
@@ -74,8 +95,14 @@ pub struct Listener {
     pub all_unhealthy: AllUnhealthy,
     /// Groups with a traffic ratio of 0 take over when all others fail (true).
     pub failover_to_zero_ratio: bool,
-    /// The default endpoint groups, at least one, in file order; each is in a region of its own and has a name of its own. None of
-    /// a custom routing listener.
+    /// What clients of HTTP and HTTPS listeners may ask and endpoints get; none of others.
+    pub http: Option<Http>,
+    /// What HTTPS listeners show their clients; none of others.
+    pub tls: Option<Tls>,
+    /// The forwarding rules, in the order in which they are tried. What no rule applies to goes to the default groups.
+    pub rules: Vec<Rule>,
+    /// The endpoint groups, at least one default one, in file order; each has a name of its own, and each default one is in a region
+    /// of its own. None of a custom routing listener.
     pub groups: Vec<EndpointGroup>,
     /// The groups of a custom routing listener, in file order; none of any other listener.
     pub custom: Vec<CustomGroup>,
@@ -87,6 +114,23 @@ impl Listener {
     /// Whether its ports lead to hosts each of its own: nothing is balanced, and the destinations say which protocols.
     pub fn is_custom(&self) -> bool {
         !self.custom.is_empty()
+    }
+
+    /// The kernel only lets its packets in: the agent serves it.
+    pub fn is_proxied(&self) -> bool {
+        self.protocol.is_http() || !self.rules.is_empty() || self.client_ip().is_proxy()
+    }
+
+    /// Who new requests or connections go to: the default groups, and then the groups of each rule that forwards, in the order of
+    /// the rules.
+    pub fn targets(&self) -> Vec<(Option<&Name>, Vec<&EndpointGroup>)> {
+        let defaults = self.groups.iter().filter(|group| group.kind == GroupKind::Default).collect();
+        let mut targets = vec![(None, defaults)];
+        targets.extend(self.rules.iter().filter_map(|rule| {
+            let Action::Forward(names) = &rule.action else { return None };
+            Some((Some(&rule.name), self.groups.iter().filter(|group| names.contains(&group.name)).collect()))
+        }));
+        targets
     }
 
     /// Listener port to endpoint port: all groups of a listener map alike.

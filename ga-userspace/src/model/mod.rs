@@ -7,6 +7,7 @@ mod custom;
 mod endpoint;
 mod full_name;
 mod health_check;
+mod http;
 mod instance;
 mod inventory;
 mod limits;
@@ -15,14 +16,17 @@ mod name;
 mod node;
 mod pool;
 mod port;
+mod rule;
 mod target;
+mod tls;
 mod unicast;
 
 pub use acl::{Acl, AclEntry, AclMode, ListenerAcl};
 pub use custom::{Allowed, Block, CustomGroup, Destination, Policy, Protocols, RESERVED_PORTS, Subnet, addresses, usable};
-pub use endpoint::{BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, TrafficRatio, Weight};
+pub use endpoint::{BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind, TrafficRatio, Weight};
 pub use full_name::{EndpointName, EndpointNameError, GroupName};
 pub use health_check::{HEALTH_TIMEOUT, HealthCheck, HealthProtocol, PROBE_PORTS, StatusRange};
+pub use http::{Backend, BackendTls, ForwardedHeaders, Http, HttpVersion, Xff};
 pub use instance::Instance;
 pub use inventory::{Hosts, Inventory};
 pub use limits::{Limits, NameRule, Profile};
@@ -31,7 +35,9 @@ pub use name::{Name, NameError};
 pub use node::{Node, Seed, XdpMode};
 pub use pool::{Pool, PoolWeight, Server, ServerPlace};
 pub use port::{Port, PortError, PortMapping, Ports};
+pub use rule::{Action, Condition, FixedResponse, HeaderValue, Modifier, Pattern, Redirect, Rule};
 pub use target::{NamedEndpoint, Part, Target};
+pub use tls::{Certificate, Tls, TlsPolicy};
 pub use unicast::unusable;
 
 /// Everything one file says.

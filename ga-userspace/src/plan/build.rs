@@ -20,21 +20,21 @@ use ga_common::abi::{
 use ipnet::Ipv4Net;
 
 use super::{
-    CustomTable, CustomView, EndpointView, Family, InstanceView, ListenerView, Note, Overrides, Plan, PlanError, Selection,
-    State, TableInfo, TableView, acl, address_key, entries,
+    CustomTable, CustomView, EndpointView, Family, GroupView, InstanceView, ListenerView, Note, Overrides, Plan, PlanError,
+    Selection, State, TableInfo, TableView, acl, address_key, entries,
     error::within,
     groups, identity,
     ids::Pool,
     numbers::{Numbers, Sorted, subnet_name},
     shares,
     sheets::{Numbering, Sheet},
-    transition,
+    targets, transition,
 };
 use crate::{
     health::Beliefs,
     model::{
-        self, AclMode, Affinity, BackendIpVersion, ClientIp, EndpointGroup, EndpointKind, EndpointName, Instance, Intent,
-        Listener, Part, Protocol, Weight,
+        self, AclMode, Affinity, BackendIpVersion, ClientIp, EndpointGroup, EndpointKind, EndpointName, GroupKind, Instance,
+        Intent, Listener, Part, Protocol, Weight,
     },
 };
 
@@ -137,7 +137,7 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
         endpoints.iter().find(is_it).map(|endpoint| endpoint.id)
     };
     let custom = listener.is_custom().then(|| CustomView::new(listener, id_of));
-    ListenerView {
+    let mut view = ListenerView {
         instance: instance.id.clone(),
         name: listener.name.clone(),
         id: numbers.listeners[&identity::of_listener(instance.id.as_str(), listener.name.as_str())],
@@ -156,7 +156,12 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
         custom,
         endpoints,
         tables: BTreeMap::new(),
+        targets: Vec::new(),
+    };
+    if listener.is_proxied() {
+        view.targets = targets::views(listener, &view);
     }
+    view
 }
 
 /// The families whose clients an endpoint is for: its own with affinity and where it sees the client's address, else all that have a VIP.
@@ -196,7 +201,7 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         Affinity::SourceIp => ListenerEntry::SOURCE_IP,
     };
     let client_ip = match view.client_ip {
-        ClientIp::Hidden => 0,
+        ClientIp::Hidden | ClientIp::ProxyV1 | ClientIp::ProxyV2 => 0,
         ClientIp::L2 => ListenerEntry::L2,
         ClientIp::Ipip => ListenerEntry::IPIP,
         ClientIp::Gateway => ListenerEntry::GATEWAY,
@@ -258,12 +263,15 @@ type Owners = BTreeMap<u64, (EndpointId, u64)>;
 fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, size: usize) -> Result<(), PlanError> {
     let mut pool = Pool::new(TableId::EMPTY.0 + 1, MAX_TABLES, running.tables.keys().map(|id| id.0), []);
     let mut missing = 0;
+    let is_default = |group: &GroupView| group.kind == GroupKind::Default;
     for view in listeners {
         for family in Family::ALL {
-            let selection = Selection::new(shares::candidates(&groups::participants(view, family), groups::policy(view)));
+            let selection =
+                Selection::new(shares::candidates(&groups::participants(view, family, is_default), groups::policy(view)));
             let digest = selection.digest(size);
             let owners: Owners = view.endpoints.iter().map(|e| (e.claim, (e.id, e.identity))).collect();
-            let (id, info) = if selection.is_empty() {
+            // The kernel chooses for none that the agent serves.
+            let (id, info) = if selection.is_empty() || !view.targets.is_empty() {
                 (TableId::EMPTY, None)
             } else if let Some((id, info)) = kept(running, view.id, family, digest, &selection, &owners) {
                 (id, Some(info))

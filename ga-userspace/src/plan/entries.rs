@@ -74,8 +74,8 @@ fn egress_of(instance: &Instance) -> Result<Egress, PlanError> {
 pub(super) fn services(sorted: &Sorted<'_>, numbers: &Numbers) -> Result<BTreeMap<ServiceKey, Service>, PlanError> {
     let mut services = BTreeMap::new();
     let mut owners: BTreeMap<ServiceKey, String> = BTreeMap::new();
-    // Of a custom routing listener no port has an entry of its own.
-    for (instance, listener) in sorted.listeners.iter().filter(|(_, listener)| !listener.is_custom()) {
+    // Of a custom routing listener no port has an entry of its own, and packets for what the agent serves are the host's.
+    for (instance, listener) in sorted.listeners.iter().filter(|(_, listener)| !listener.is_custom() && !listener.is_proxied()) {
         let path = format!("{}/{}", instance.id, listener.name);
         let id = numbers.listeners[&identity::of_listener(instance.id.as_str(), listener.name.as_str())];
         for (vip, port, key) in keys(instance, listener) {

@@ -21,6 +21,7 @@ pub(super) fn views(instance: &Instance, listener: &Listener, beliefs: &Beliefs)
         (Reverse(decided.is_some()), decided, group.latency.unwrap_or(Duration::MAX))
     });
     let view = |(index, (name, group)): (usize, (GroupName, &EndpointGroup))| GroupView {
+        kind: group.kind,
         region: group.region.clone(),
         traffic_ratio: group.traffic_ratio,
         checked: group.health_check.is_some(),
@@ -44,8 +45,8 @@ pub(super) fn claim(endpoints: &mut [EndpointView]) {
     }
 }
 
-/// The groups as they share out the new flows of `family`.
-pub(super) fn participants(view: &ListenerView, family: Family) -> Vec<shares::Group> {
+/// Those groups that take part, as they share out the new flows of `family`.
+pub(super) fn participants(view: &ListenerView, family: Family, takes_part: impl Fn(&GroupView) -> bool) -> Vec<shares::Group> {
     let member = |endpoint: &EndpointView, parts: u64| Member {
         identity: endpoint.claim,
         weight: members::share(endpoint.weight, endpoint.part, parts),
@@ -58,7 +59,7 @@ pub(super) fn participants(view: &ListenerView, family: Family) -> Vec<shares::G
         let members = of_family().map(|endpoint| member(endpoint, parts)).collect();
         shares::Group { ratio: group.traffic_ratio.0, checked: group.checked, members }
     };
-    view.groups.iter().map(group).collect()
+    view.groups.iter().filter(|group| takes_part(group)).map(group).collect()
 }
 
 /// What holds when groups of `listener` fail.

@@ -6,7 +6,7 @@
 //! that survive reloads), `numbers` (who gets which), `acl` (who may open flows), `custom` (which port leads to which host),
 //! `sheets` (contents that are named by number), `members` (what names stand for), `view` (the plan with names), `entries`
 //! (addresses and services), `groups` (who takes part),
-//! `build` (intent to plan), `steps` (one change of the maps), `diff` (two states to steps), `change` (two plans to what
+//! `targets` (what the agent chooses from where it serves listeners itself), `build` (intent to plan), `steps` (one change of the maps), `diff` (two states to steps), `change` (two plans to what
 //! people want to know), `moved` (which part of the flows goes elsewhere), `text` (the same as lines), `transition` (how long older
 //! flows go where they began).
 //!
@@ -32,6 +32,7 @@ mod shares;
 mod sheets;
 mod state;
 mod steps;
+mod targets;
 mod text;
 mod transition;
 mod view;
@@ -54,5 +55,6 @@ pub use overrides::{Override, Overrides};
 pub use sheets::{Sheet, SheetId, SheetInfo, SheetKind};
 pub use state::{Family, State, TableInfo, address_key};
 pub use steps::Step;
+pub use targets::{TargetView, Wheel, number_of};
 pub use transition::Transitions;
 pub use view::{EndpointView, Former, GroupView, InstanceView, ListenerView, Note, Plan, TableView};

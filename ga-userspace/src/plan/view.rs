@@ -10,11 +10,12 @@ use std::{
 
 use ga_common::abi::id::{EndpointId, Generation, InstanceId, ListenerId, TableId};
 
-use super::{AclView, CustomView, Family, Missing, Selection, Sheet, SheetId, State};
+use super::{AclView, CustomView, Family, Missing, Selection, Sheet, SheetId, State, TargetView};
 use crate::{
     health::Belief,
     model::{
-        Affinity, AllUnhealthy, ClientIp, EndpointName, Name, Part, PortMapping, Ports, Protocol, Target, TrafficRatio, Weight,
+        Affinity, AllUnhealthy, ClientIp, EndpointName, GroupKind, Name, Part, PortMapping, Ports, Protocol, Target,
+        TrafficRatio, Weight,
     },
 };
 
@@ -134,6 +135,8 @@ pub struct ListenerView {
     pub endpoints: Vec<EndpointView>,
     /// What new flows of each family choose from.
     pub tables: BTreeMap<Family, TableView>,
+    /// What the agent chooses from when it serves the listener itself, the default groups first; none of others.
+    pub targets: Vec<TargetView>,
 }
 
 impl ListenerView {
@@ -158,6 +161,8 @@ impl ListenerView {
 pub struct GroupView {
     /// Its name.
     pub name: Name,
+    /// Who reaches it.
+    pub kind: GroupKind,
     /// Its region.
     pub region: String,
     /// The part of the traffic that reaches it.

@@ -5,8 +5,9 @@ use std::{sync::LazyLock, time::Duration};
 use crate::{
     health::Beliefs,
     model::{
-        Affinity, AllUnhealthy, BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, Instance, Intent, Inventory,
-        Limits, Listener, Name, NameRule, Node, Part, PortMapping, Ports, Protocol, TrafficRatio, Weight, XdpMode,
+        Affinity, AllUnhealthy, Backend, BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind, Instance,
+        Intent, Inventory, Limits, Listener, Name, NameRule, Node, Part, PortMapping, Ports, Protocol, TrafficRatio, Weight,
+        XdpMode,
     },
     plan::{Overrides, build::Known},
 };
@@ -65,6 +66,8 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         .collect();
     let group = EndpointGroup {
         name: name("eu"),
+        kind: GroupKind::Default,
+        backend: Backend::default(),
         region: "eu-central-1".to_owned(),
         description: String::new(),
         traffic_ratio: TrafficRatio::default(),
@@ -87,6 +90,9 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         acl: None,
         all_unhealthy: AllUnhealthy::FailClosed,
         failover_to_zero_ratio: true,
+        http: None,
+        tls: None,
+        rules: Vec::new(),
         groups: vec![group],
         custom: Vec::new(),
         blocks: Vec::new(),

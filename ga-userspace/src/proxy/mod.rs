@@ -1,0 +1,9 @@
+//! Listeners that the agent serves itself: HTTP, HTTPS, TCP with forwarding rules or with the PROXY protocol to endpoints.
+//!
+//! Everything is chosen from the plan: [`View`] is the plan's answer in the form in which a request asks for it. A new plan swaps the
+//! view; requests and connections that run keep the one they began with.
+#![forbid(unsafe_code)]
+
+mod view;
+
+pub use view::{Endpoint, Group, Listener, Target, View};

@@ -1,0 +1,175 @@
+//! The plan as the proxy reads it.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use crate::{
+    model::{self, Affinity, Backend, ClientIp, EndpointName, Intent, Name, Target as FoundBy},
+    plan::{Family, ListenerView, Plan, TargetView, Wheel, number_of},
+};
+
+/// Everything that the proxy serves; never changed, only swapped for another.
+#[derive(Debug, Default)]
+pub struct View {
+    /// The plan's.
+    pub generation: u64,
+    /// This edge's access point.
+    pub ap: String,
+    /// By their paths.
+    pub listeners: BTreeMap<String, Arc<Listener>>,
+}
+
+/// A listener that the agent serves.
+#[derive(Debug)]
+pub struct Listener {
+    /// `instance/listener`.
+    pub path: String,
+    /// The instance.
+    pub instance: Name,
+    /// What the file says of it; its endpoints and groups are below.
+    pub file: model::Listener,
+    /// Where clients connect: every VIP at every port.
+    pub addresses: Vec<SocketAddr>,
+    /// Where connections to endpoints come from.
+    pub egress: Vec<IpAddr>,
+    /// In file order.
+    pub groups: Vec<Group>,
+    /// Of all groups.
+    pub endpoints: Vec<Endpoint>,
+    /// The default one first, then one for each rule that forwards, in the order of the rules.
+    pub targets: Vec<Target>,
+    seed: [u64; 2],
+}
+
+/// An endpoint group.
+#[derive(Debug)]
+pub struct Group {
+    /// Its name.
+    pub name: Name,
+    /// What its endpoints are spoken to with.
+    pub backend: Backend,
+    /// How they are told about clients.
+    pub client_ip: ClientIp,
+}
+
+/// Somebody who answers.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its name.
+    pub name: EndpointName,
+    /// Its stable number: pools of connections go by it.
+    pub identity: u64,
+    /// Its place in [`Listener::groups`].
+    pub group: usize,
+    /// The domain that it was found by.
+    pub domain: Option<String>,
+}
+
+/// Who new requests or connections go to.
+#[derive(Debug)]
+pub struct Target {
+    /// The rule that forwards there; none for what no rule applies to.
+    pub rule: Option<Name>,
+    view: TargetView,
+    wheels: BTreeMap<Family, Arc<Wheel>>,
+}
+
+impl View {
+    /// What `plan` has for the proxy; `intent` is what it was made from, with what names stand for. Tables of `before` that would be
+    /// the same are used again.
+    pub fn new(plan: &Plan, intent: &Intent, before: &Self) -> Self {
+        let served = intent.listeners().filter(|(_, listener)| listener.is_proxied());
+        let listener = |(instance, file): (&model::Instance, &model::Listener)| {
+            let view = plan.listeners.iter().find(|view| view.instance == instance.id && view.name == file.name)?;
+            let path = view.path();
+            let listener = Listener::new(plan.target.seed, instance, file, view, before.listeners.get(&path).map(Arc::as_ref));
+            Some((path, Arc::new(listener)))
+        };
+        Self { generation: plan.generation.0, ap: intent.node.ap.clone(), listeners: served.filter_map(listener).collect() }
+    }
+}
+
+impl Listener {
+    fn new(
+        seed: [u64; 2],
+        instance: &model::Instance,
+        file: &model::Listener,
+        view: &ListenerView,
+        before: Option<&Self>,
+    ) -> Self {
+        let groups = file.groups.iter().map(|group| Group {
+            name: group.name.clone(),
+            backend: group.backend.clone(),
+            client_ip: group.client_ip,
+        });
+        let groups: Vec<Group> = groups.collect();
+        let endpoint = |endpoint: &crate::plan::EndpointView| Endpoint {
+            name: endpoint.name.clone(),
+            identity: endpoint.identity,
+            group: groups.iter().position(|group| group.name == endpoint.name.group).unwrap_or(0),
+            domain: endpoint.found_by.as_ref().and_then(|found| match found {
+                FoundBy::Domain(domain) => Some(domain.clone()),
+                FoundBy::Host { .. } | FoundBy::Pool(_) => None,
+            }),
+        };
+        let mut listener = Self {
+            path: view.path(),
+            instance: instance.id.clone(),
+            file: file.clone(),
+            addresses: instance.vips.iter().flat_map(|vip| file.ports.iter().map(|port| (*vip, port.get()).into())).collect(),
+            egress: instance.egress_ips.clone(),
+            endpoints: view.endpoints.iter().map(endpoint).collect(),
+            groups,
+            targets: Vec::new(),
+            seed,
+        };
+        listener.targets = view.targets.iter().map(|target| listener.target(target, view, before)).collect();
+        listener
+    }
+
+    fn target(&self, target: &TargetView, view: &ListenerView, before: Option<&Self>) -> Target {
+        // Endpoints are named by their place: a table may be used again where no place changed.
+        let same_places = |before: &&Self| {
+            before.endpoints.len() == self.endpoints.len()
+                && before.endpoints.iter().zip(&self.endpoints).all(|(a, b)| a.identity == b.identity)
+        };
+        let before = before.filter(same_places);
+        let index = |claim| view.endpoints.iter().position(|endpoint| endpoint.claim == claim).unwrap_or(0) as u16;
+        let wheel = |family| {
+            let selection = target.selections.get(&family)?;
+            let same = |other: &&Target| other.view.selections.get(&family) == Some(selection);
+            let known = before.and_then(|before| before.targets.iter().find(same)?.wheels.get(&family));
+            Some((family, known.map_or_else(|| Wheel::new(selection, index).map(Arc::new), |known| Some(Arc::clone(known)))?))
+        };
+        Target { rule: target.rule.clone(), view: target.clone(), wheels: Family::ALL.into_iter().filter_map(wheel).collect() }
+    }
+
+    /// The number of a request or connection of `client`: its own with affinity, else `random`.
+    pub fn number(&self, client: IpAddr, random: u64) -> u64 {
+        match self.file.affinity {
+            Affinity::SourceIp => number_of(self.seed, client),
+            Affinity::None => random,
+        }
+    }
+
+    /// The place in [`Self::endpoints`] of the endpoint of `target` that [`number`](Self::number) leads to; with `tried`, of one that
+    /// is not among them. None when nobody may be chosen.
+    pub fn choose(&self, target: usize, client: IpAddr, number: u64, tried: &[usize]) -> Option<usize> {
+        let wheel = self.targets.get(target)?.wheels.get(&Family::of(client.to_canonical()))?;
+        let index = match tried {
+            [] => wheel.at(number),
+            tried => wheel.elsewhere(number, |index| tried.contains(&usize::from(index)))?,
+        };
+        Some(usize::from(index))
+    }
+
+    /// Where to reach the endpoint at that place for clients of listener port `port`.
+    pub fn address(&self, endpoint: usize, port: u16) -> SocketAddr {
+        let name = &self.endpoints[endpoint].name;
+        let mapped = || model::Port::new(u32::from(port)).map_or(port, |port| self.file.port_mapping().endpoint_port(port));
+        (name.address, name.port.unwrap_or_else(mapped)).into()
+    }
+}
