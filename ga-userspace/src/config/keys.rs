@@ -33,6 +33,7 @@ pub(super) const LIMITS: Keys = Keys {
         "port_max",
         "default_groups_per_listener",
         "virtual_groups_per_listener",
+        "additional_certs_per_listener",
         "http_idle_timeout_max",
         "endpoints_per_group",
         "port_mappings_per_group",
@@ -48,7 +49,7 @@ pub(super) const LIMITS: Keys = Keys {
         "custom_policy_addresses_per_endpoint",
         "custom_policy_ranges_per_address",
     ],
-    later: &["rules_per_listener", "rule_condition_items_per_listener", "additional_certs_per_listener"],
+    later: &["rules_per_listener", "rule_condition_items_per_listener"],
 };
 
 pub(super) const INSTANCE: Keys =
@@ -76,17 +77,11 @@ pub(super) const LISTENER: Keys = Keys {
         "forwarded_headers",
         "xff",
         "trusted_proxies",
-    ],
-    later: &[
         "security_policy",
         "security_policy_id",
         "certificates",
-        "x_forwarded_for_config",
-        "rule",
-        "rule_matching",
-        "http_sniff",
-        "proxy_protocol",
     ],
+    later: &["x_forwarded_for_config", "rule", "rule_matching", "http_sniff", "proxy_protocol"],
 };
 
 pub(super) const GROUP: Keys = Keys {
@@ -106,10 +101,18 @@ pub(super) const GROUP: Keys = Keys {
         "health_check",
         "backend_protocol",
         "backend_protocol_version",
+        "verify",
+        "ca",
         "endpoint",
     ],
-    later: &["verify", "failover"],
+    later: &["failover"],
 };
+
+pub(super) const CERTIFICATES: Keys = Keys { table: "`certificates`", known: &["default", "additional"], later: &[] };
+
+pub(super) const CERTIFICATE: Keys = Keys { table: "a certificate", known: &["cert", "key"], later: &[] };
+
+pub(super) const ADDITIONAL: Keys = Keys { table: "an additional certificate", known: &["domain", "cert", "key"], later: &[] };
 
 pub(super) const VSERVER_GROUP: Keys =
     Keys { table: "`[[vserver_group]]`", known: &["name", "description", "health_check", "servers"], later: &[] };
@@ -227,6 +230,9 @@ mod tests {
             ACL_ENTRY,
             LISTENER_ACL,
             CUSTOM_GROUP,
+            CERTIFICATES,
+            CERTIFICATE,
+            ADDITIONAL,
         ];
         for keys in tables {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)), "{}", keys.table);

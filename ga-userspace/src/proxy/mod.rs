@@ -5,8 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod counts;
+pub mod tls;
 mod view;
 mod worker;
 
 pub use view::{Endpoint, Group, Listener, Target, View};
-pub use worker::{Peer, Shared, TlsInfo, Worker};
+pub use worker::{Peer, Shared, Worker};

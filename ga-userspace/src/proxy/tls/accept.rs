@@ -30,17 +30,6 @@ pub enum AcceptError {
     Refused(#[source] io::Error),
 }
 
-impl AcceptError {
-    /// Its word in logs and metrics.
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Timeout(_) => "tls_timeout",
-            Self::Closed(_) => "tls_closed",
-            Self::Refused(_) => "tls_handshake",
-        }
-    }
-}
-
 /// What client and edge agreed on.
 #[derive(Clone, Debug, Default)]
 pub struct TlsInfo {

@@ -158,8 +158,9 @@ impl Certificate {
 
     fn parse(files: &Files, cert: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
         let path = || PathBuf::from(&files.cert);
-        let chain: Vec<CertificateDer<'static>> =
-            CertificateDer::pem_slice_iter(cert).collect::<Result<_, _>>().map_err(|source| CertificateError::Pem { path: path(), source })?;
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(cert)
+            .collect::<Result<_, _>>()
+            .map_err(|source| CertificateError::Pem { path: path(), source })?;
         let mut parsed = Vec::with_capacity(chain.len());
         for (index, der) in chain.iter().enumerate() {
             let malformed = |why: String| CertificateError::Malformed { path: path(), number: index + 1, why };
@@ -252,7 +253,9 @@ struct FileStamp {
 impl Stamp {
     /// The state of files, at the ends of symbolic links; a file that is not there has one too.
     pub(super) fn of<'p>(paths: impl IntoIterator<Item = &'p str>) -> Self {
-        Self(paths.into_iter().map(|path| fs::metadata(path).as_ref().map_or_else(|_| FileStamp::ABSENT, FileStamp::of)).collect())
+        Self(
+            paths.into_iter().map(|path| fs::metadata(path).as_ref().map_or_else(|_| FileStamp::ABSENT, FileStamp::of)).collect(),
+        )
     }
 
     /// Whether a file changed so shortly before `now` that more may come.
@@ -342,7 +345,8 @@ pub(super) mod tests {
         assert!(error(empty, &key).starts_with("a.crt: certificate 1 is not one"), "{}", error(empty, &key));
         assert!(error(&cert, &key[..key.len() / 2]).starts_with("a.key: not PEM"));
         assert_eq!(error(&"#".repeat((MAX_BYTES + 1) as usize), &key), "a.crt: it has more than 1048576 bytes");
-        let absent = Certificate::read(&Files { cert: "/nonexistent".to_owned(), key: "/nonexistent".to_owned() }).expect_err("absent");
+        let absent =
+            Certificate::read(&Files { cert: "/nonexistent".to_owned(), key: "/nonexistent".to_owned() }).expect_err("absent");
         assert!(absent.is_absence(), "{absent}");
     }
 

@@ -63,7 +63,11 @@ fn certificates(listener: &Listener, now: SystemTime) -> Vec<Said> {
                 continue;
             }
             Err(error) => {
-                say(true, error.to_string(), "PEM: the server's certificate, those that issued it, and the key, in one file or two");
+                say(
+                    true,
+                    error.to_string(),
+                    "PEM: the server's certificate, those that issued it, and the key, in one file or two",
+                );
                 continue;
             }
         };
@@ -72,7 +76,11 @@ fn certificates(listener: &Listener, now: SystemTime) -> Vec<Said> {
             say(false, format!("{file}: the certificate has expired"), "clients will not believe it; renew it");
         } else if certificate.not_after < now + SOON {
             let days = (certificate.not_after - now) / (24 * 3_600);
-            say(false, format!("{file}: the certificate expires within {} days", days + 1), "renew it; it is read again when it changes");
+            say(
+                false,
+                format!("{file}: the certificate expires within {} days", days + 1),
+                "renew it; it is read again when it changes",
+            );
         } else if certificate.not_before > now {
             say(false, format!("{file}: the certificate is not valid yet"), "clients will not believe it before");
         }

@@ -1,10 +1,6 @@
 //! An endpoint's handshake.
 
-use std::{
-    io,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{io, net::IpAddr, sync::Arc};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,17 +20,6 @@ pub enum ConnectError {
     /// The endpoint does not speak HTTP/2, which the file asks for.
     #[error("the endpoint did not agree on HTTP/2 (ALPN)")]
     NoHttp2,
-}
-
-impl ConnectError {
-    /// Its word in logs and metrics.
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Verify(_) => "tls_verify",
-            Self::Handshake(_) => "tls_handshake",
-            Self::NoHttp2 => "tls_alpn",
-        }
-    }
 }
 
 /// Who an endpoint must be (specification §1.12): the host that a rule writes, else the domain that the file names the endpoint by,

@@ -91,7 +91,9 @@ mod tests {
         for host in ["web.example", "WEB.EXAMPLE", "a.shop.example", "A.Shop.Example", "192.0.2.1", "2001:db8::1"] {
             assert!(names().covers(host), "{host}");
         }
-        for host in ["", "example", "a.web.example", "shop.example", ".shop.example", "a.b.shop.example", "192.0.2.2", "2001:db8::2"] {
+        for host in
+            ["", "example", "a.web.example", "shop.example", ".shop.example", "a.b.shop.example", "192.0.2.2", "2001:db8::2"]
+        {
             assert!(!names().covers(host), "{host}");
         }
     }

@@ -31,6 +31,9 @@ const WITH_13: [SupportedCipherSuite; 7] = [
     TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 ];
 
+static ONLY_12: [&SupportedProtocolVersion; 1] = [&TLS12];
+static FROM_12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+
 /// The suites of a policy.
 pub(super) fn provider(policy: TlsPolicy) -> CryptoProvider {
     let suites = if is_for_rsa_only(policy) { RSA.to_vec() } else { WITH_13.to_vec() };
@@ -38,10 +41,10 @@ pub(super) fn provider(policy: TlsPolicy) -> CryptoProvider {
 }
 
 /// The versions of a policy.
-pub(super) const fn versions(policy: TlsPolicy) -> &'static [&'static SupportedProtocolVersion] {
+pub(super) fn versions(policy: TlsPolicy) -> &'static [&'static SupportedProtocolVersion] {
     match policy {
-        TlsPolicy::Tls12 | TlsPolicy::Tls12Strict => &[&TLS12],
-        TlsPolicy::Tls12StrictWith13 => &[&TLS13, &TLS12],
+        TlsPolicy::Tls12 | TlsPolicy::Tls12Strict => &ONLY_12,
+        TlsPolicy::Tls12StrictWith13 => &FROM_12,
     }
 }
 

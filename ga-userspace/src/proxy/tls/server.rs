@@ -77,10 +77,7 @@ impl Certificates {
     pub(super) fn choose(&self, name: Option<&str>) -> &Arc<Certificate> {
         let Some(name) = name else { return &self.default };
         let endings = || name.match_indices('.').filter_map(|(dot, _)| name.get(dot..));
-        self.exact
-            .get(name)
-            .or_else(|| endings().find_map(|ending| self.wildcards.get(ending)))
-            .unwrap_or(&self.default)
+        self.exact.get(name).or_else(|| endings().find_map(|ending| self.wildcards.get(ending))).unwrap_or(&self.default)
     }
 }
 

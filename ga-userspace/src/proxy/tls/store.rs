@@ -73,6 +73,8 @@ pub struct Prepared(Kept);
 pub struct Trouble {
     /// `instance/listener`.
     pub listener: String,
+    /// The file, as the intent names it; none when no file is at fault.
+    pub file: Option<String>,
     /// What is wrong.
     #[source]
     pub why: Why,
@@ -130,8 +132,8 @@ impl Store {
         let kept = self.kept();
         let mut troubles = Vec::new();
         for (path, file) in proxied(intent) {
-            for why in listener(&path, file, &kept, &mut next) {
-                troubles.push(Trouble { listener: path.clone(), why });
+            for (named, why) in listener(&path, file, &kept, &mut next) {
+                troubles.push(Trouble { listener: path.clone(), file: named, why });
             }
         }
         if troubles.is_empty() { Ok(Prepared(next)) } else { Err(troubles) }
@@ -287,7 +289,7 @@ pub(super) fn named(tls: &Tls) -> impl Iterator<Item = (&str, &Files)> {
 }
 
 /// Takes over or reads what one listener needs; what is wrong with it.
-fn listener(path: &str, file: &File, kept: &Kept, next: &mut Kept) -> Vec<Why> {
+fn listener(path: &str, file: &File, kept: &Kept, next: &mut Kept) -> Vec<(Option<String>, Why)> {
     let mut wrong = Vec::new();
     for (_, files) in file.tls.iter().flat_map(named) {
         let known = next.certificates.get(files).or_else(|| kept.certificates.get(files)).cloned();
@@ -298,7 +300,7 @@ fn listener(path: &str, file: &File, kept: &Kept, next: &mut Kept) -> Vec<Why> {
         });
         match judged {
             Ok(read) => drop(next.certificates.insert(files.clone(), read)),
-            Err(error) => wrong.push(error.into()),
+            Err(error) => wrong.push((Some(files.cert.clone()), error.into())),
         }
     }
     let backends = file.groups.iter().map(|group| &group.backend).filter(|backend| backend.tls.is_some());
@@ -310,7 +312,7 @@ fn listener(path: &str, file: &File, kept: &Kept, next: &mut Kept) -> Vec<Why> {
         let known = kept.clients.iter().find(is_same).map(|(_, read)| read.clone());
         match known.map_or_else(|| first_client(backend), Ok) {
             Ok(read) => next.clients.push((backend.clone(), read)),
-            Err(error) => wrong.push(error.into()),
+            Err(error) => wrong.push((backend.tls.as_ref().and_then(|tls| tls.ca.clone()), error.into())),
         }
     }
     if let Some(tls) = &file.tls {
@@ -318,7 +320,7 @@ fn listener(path: &str, file: &File, kept: &Kept, next: &mut Kept) -> Vec<Why> {
         let max_version = file.http.as_ref().map(|http| http.max_version).unwrap_or_default();
         match ticketer {
             Ok(ticketer) => drop(next.listeners.insert(path.to_owned(), Listener { tls: tls.clone(), max_version, ticketer })),
-            Err(error) => wrong.push(error.into()),
+            Err(error) => wrong.push((None, error.into())),
         }
     }
     wrong
@@ -372,10 +374,7 @@ fn policies(listeners: &BTreeMap<String, Listener>) -> BTreeMap<Files, TlsPolicy
     policies
 }
 
-fn server(
-    listener: &Listener,
-    certificates: &BTreeMap<Files, Read<Arc<Certificate>>>,
-) -> Result<Option<Server>, rustls::Error> {
+fn server(listener: &Listener, certificates: &BTreeMap<Files, Read<Arc<Certificate>>>) -> Result<Option<Server>, rustls::Error> {
     let of = |files: &Files| certificates.get(files).map(|read| Arc::clone(&read.good));
     let Some(default) = of(&listener.tls.default) else { return Ok(None) };
     let additional = listener.tls.additional.iter().filter_map(|(domain, files)| Some((domain.clone(), of(files)?)));
