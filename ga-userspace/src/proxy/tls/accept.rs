@@ -61,10 +61,8 @@ where
 }
 
 fn failed(error: io::Error) -> AcceptError {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => AcceptError::Closed(error),
-        _ => AcceptError::Refused(error),
-    }
+    let gone = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+    if gone.contains(&error.kind()) { AcceptError::Closed(error) } else { AcceptError::Refused(error) }
 }
 
 impl TlsInfo {

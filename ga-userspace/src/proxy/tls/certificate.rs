@@ -128,10 +128,12 @@ impl CertificateError {
 
 /// In words: the library prints the bytes of lines.
 fn why(error: &pem::Error) -> String {
-    match error {
-        pem::Error::MissingSectionEnd { .. } => "an `-----END …-----` line is missing".to_owned(),
-        pem::Error::IllegalSectionStart { .. } => "a `-----BEGIN …-----` line is not whole".to_owned(),
-        other => other.to_string(),
+    if let pem::Error::MissingSectionEnd { .. } = error {
+        "an `-----END …-----` line is missing".to_owned()
+    } else if let pem::Error::IllegalSectionStart { .. } = error {
+        "a `-----BEGIN …-----` line is not whole".to_owned()
+    } else {
+        error.to_string()
     }
 }
 
@@ -210,21 +212,22 @@ fn bytes(path: &str) -> Result<Vec<u8>, CertificateError> {
 
 fn key_of(files: &Files, text: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
     let path = || PathBuf::from(&files.key);
-    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
-        pem::Error::NoItemsFound => CertificateError::NoKey { path: path() },
-        source => CertificateError::Pem { path: path(), source },
+    PrivateKeyDer::from_pem_slice(text).map_err(|source| {
+        let is_none = matches!(source, pem::Error::NoItemsFound);
+        if is_none { CertificateError::NoKey { path: path() } } else { CertificateError::Pem { path: path(), source } }
     })
 }
 
 fn unfit(files: &Files, error: TlsError) -> CertificateError {
     let malformed = |why| CertificateError::Malformed { path: (&files.cert).into(), number: 1, why };
-    match error {
-        TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-            CertificateError::OtherKey { key: (&files.key).into(), cert: (&files.cert).into() }
-        }
-        TlsError::InvalidCertificate(Judged::BadEncoding) => malformed("its encoding is wrong".to_owned()),
-        TlsError::InvalidCertificate(why) => malformed(format!("{why:?}")),
-        source => CertificateError::Key { path: (&files.key).into(), source },
+    if let TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch) = error {
+        CertificateError::OtherKey { key: (&files.key).into(), cert: (&files.cert).into() }
+    } else if let TlsError::InvalidCertificate(Judged::BadEncoding) = error {
+        malformed("its encoding is wrong".to_owned())
+    } else if let TlsError::InvalidCertificate(why) = error {
+        malformed(format!("{why:?}"))
+    } else {
+        CertificateError::Key { path: (&files.key).into(), source: error }
     }
 }
 
