@@ -95,11 +95,6 @@ impl Machine {
         }
     }
 
-    /// Refuses what comes.
-    pub fn refuse(&mut self, refusal: Refusal) {
-        self.at = At::Refused(refusal);
-    }
-
     /// No message is begun and not at its end; bytes that are [not judged](Fed::More) aside.
     pub const fn is_between(&self) -> bool {
         matches!(self.at, At::Head(_))
@@ -108,11 +103,6 @@ impl Machine {
     /// It waits for the answer to a request for another protocol.
     pub const fn is_undecided(&self) -> bool {
         matches!(self.at, At::Undecided)
-    }
-
-    /// Another protocol is spoken.
-    pub const fn is_other(&self) -> bool {
-        matches!(self.at, At::Other)
     }
 
     /// Why nothing more passes.

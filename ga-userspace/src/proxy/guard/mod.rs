@@ -5,6 +5,7 @@ mod bytes;
 mod chunks;
 mod head;
 mod host;
+mod io;
 mod machine;
 mod path;
 mod refusal;
@@ -13,6 +14,7 @@ mod trailers;
 #[cfg(test)]
 mod tests;
 
+pub use io::{Begun, Guarded, Handle};
 pub use machine::{Fed, Machine};
 pub use path::{BadPath, normalise};
 pub use refusal::Refusal;

@@ -4,10 +4,9 @@ use http::StatusCode;
 
 /// What is wrong with a message. The connection ends with the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
 pub enum Refusal {
     /// The first line is not `METHOD target HTTP/1.1` with one space between (RFC 9112 §3).
-    RequestLine = 1,
+    RequestLine,
     /// A target that no request has (RFC 9112 §3.2).
     Target,
     /// A line does not end with CR LF (RFC 9112 §2.2), or has a CR elsewhere.
@@ -41,26 +40,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// All of them.
-    pub const ALL: [Self; 16] = [
-        Self::RequestLine,
-        Self::Target,
-        Self::LineEnd,
-        Self::Field,
-        Self::Host,
-        Self::Length,
-        Self::Framing,
-        Self::Chunk,
-        Self::Trailer,
-        Self::Method,
-        Self::Slow,
-        Self::TargetTooLong,
-        Self::Expectation,
-        Self::HeadTooLarge,
-        Self::Coding,
-        Self::Version,
-    ];
-
     /// What the client is answered.
     pub const fn status(self) -> StatusCode {
         match self {
@@ -103,23 +82,5 @@ impl Refusal {
             Self::Coding => "bad_coding",
             Self::Version => "bad_version",
         }
-    }
-
-    pub(super) fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_number_means_the_refusal_that_has_it() {
-        for refusal in Refusal::ALL {
-            assert_eq!(Refusal::from_number(refusal as u8), Some(refusal));
-        }
-        assert_eq!(Refusal::from_number(0), None);
-        assert_eq!(Refusal::from_number(17), None);
     }
 }
