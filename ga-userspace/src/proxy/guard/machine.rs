@@ -109,7 +109,7 @@ impl Machine {
     pub const fn refused(&self) -> Option<Refusal> {
         match self.at {
             At::Refused(refusal) => Some(refusal),
-            _ => None,
+            At::Head(_) | At::Length(_) | At::Chunked(_) | At::Undecided | At::Other => None,
         }
     }
 }
