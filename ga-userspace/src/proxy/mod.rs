@@ -5,8 +5,11 @@
 #![forbid(unsafe_code)]
 
 pub mod counts;
+mod dispatch;
+mod serve;
 mod view;
 mod worker;
 
+pub use serve::{Proxy, Unbound};
 pub use view::{Endpoint, Group, Listener, Target, View};
 pub use worker::{Peer, Shared, TlsInfo, Worker};
