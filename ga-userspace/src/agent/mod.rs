@@ -1,6 +1,7 @@
 //! The agent: the only place where the rooms are wired. One task owns all state; everybody else asks it.
 
 mod attachments;
+mod certificates;
 mod clock;
 mod data_path;
 mod error;
@@ -13,6 +14,7 @@ mod next_hops;
 mod overrides;
 mod passive;
 mod ports;
+mod proxy;
 mod report;
 mod reset;
 mod trace;
@@ -56,6 +58,7 @@ use crate::{
     net::Net,
     plan::{self, Changes, Overrides, Plan, State},
     program,
+    proxy::{Proxy, tls::Store},
     resolve::{Addresses, KeptFile, Resolver, Wanted},
     status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
 };
@@ -107,6 +110,7 @@ struct Agent {
     failures: Failures,
     plan: Plan,
     data_path: DataPath,
+    proxy: Proxy,
     net: Net,
     resets: Resets,
     last_reload: LastReload,
@@ -185,6 +189,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     agent.stop_watching();
     tracing::info!("stopping; the data path goes on without the agent");
     stop.send_replace(true);
+    proxy::stop(agent.proxy).await;
     let tasks = async {
         drop(admin.await);
         if let Some(metrics) = metrics {
@@ -239,6 +244,7 @@ impl Agent {
         for warning in &loaded.warnings {
             tracing::warn!("{}: {}", options.config.display(), warning.message);
         }
+        certificates::check(&Store::default(), &loaded, &text)?;
         let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
@@ -266,8 +272,9 @@ impl Agent {
         let health = data_path.keep_or_undo(begun.start(&mut net).await)?;
         let failures = data_path.keep_or_undo(Failures::new(data_path.counters(), &plan))?;
 
+        let proxy = data_path.keep_or_undo(proxy::start(&intent.node))?;
         let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
-        Ok(Self {
+        let mut agent = Self {
             options,
             started: Instant::now(),
             started_at: clock::unix(),
@@ -283,6 +290,7 @@ impl Agent {
             failures,
             plan,
             data_path,
+            proxy,
             net,
             resets,
             last_reload,
@@ -292,7 +300,10 @@ impl Agent {
             watching: None,
             is_gate_new: true,
             tracer: None,
-        })
+        };
+        agent.serve();
+        agent.watch_certificates();
+        Ok(agent)
     }
 
     async fn answer(&mut self, request: Request) {
@@ -346,6 +357,7 @@ impl Agent {
     async fn try_reload(&mut self) -> Result<Reloaded, Error> {
         let Read { mut loaded, text, hash } = read(&self.options.config)?;
         let given = self.ports.settle(&mut loaded, &text)?;
+        certificates::check(&self.proxy.shared().tls, &loaded, &text)?;
         self.check_change(&loaded, text)?;
         let overrides = self.overrides.clone();
         self.resolver.want(Wanted::of(&loaded.intent), names::PATIENCE).await;
@@ -382,6 +394,7 @@ impl Agent {
             ("node.xdp_mode", old.xdp_mode == new.xdp_mode),
             ("node.flows", old.flows == new.flows),
             ("node.metrics", old.metrics == new.metrics),
+            ("node.proxy_threads", old.proxy_threads == new.proxy_threads),
             ("node.hash_seed", new.hash_seed.is_none_or(|seed| seed.0 == self.data_path.running().seed)),
         ];
         match fixed.into_iter().find(|(_, same)| !same) {
@@ -406,6 +419,7 @@ impl Agent {
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
         (self.intent, self.overrides, self.addresses) = (intent, overrides, addresses);
         (self.beliefs, self.plan) = (beliefs, plan);
+        self.serve();
         self.end_denied();
         self.is_gate_new = true;
         self.probe(roster).await;

@@ -5,9 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod counts;
+mod dispatch;
+pub mod guard;
+mod serve;
 pub mod tls;
 mod view;
 mod worker;
 
+pub use serve::{Proxy, Unbound};
 pub use view::{Endpoint, Group, Listener, Target, View};
 pub use worker::{Peer, Shared, Worker};

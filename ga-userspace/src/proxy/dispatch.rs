@@ -1,0 +1,31 @@
+//! From an accepted connection to what serves it.
+
+use std::{rc::Rc, sync::Arc};
+
+use tokio::net::TcpStream;
+
+use super::{Listener, Peer, Worker, counts::Reason, tls};
+use crate::model::Protocol;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: TcpStream, peer: Peer) {
+    // Small answers must not wait for acknowledgements.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    if listener.file.protocol == Protocol::Https {
+        let Some(server) = worker.shared().tls.server(&listener.path) else { return };
+        match tls::accept(stream, &server, tls::HANDSHAKE_DEADLINE).await {
+            Ok((stream, agreed)) => {
+                let peer = Peer { tls: Some(agreed), ..peer };
+                drop((worker, listener, stream, peer));
+            }
+            Err(error) => {
+                listener.counts.reasons.add(Reason::TlsHandshake);
+                tracing::debug!(listener = listener.path, client = %peer.client, "handshake: {error}");
+            }
+        }
+        return;
+    }
+    drop((worker, listener, stream, peer));
+}
