@@ -4,6 +4,9 @@
 //! view; requests and connections that run keep the one they began with.
 #![forbid(unsafe_code)]
 
+pub mod counts;
 mod view;
+mod worker;
 
 pub use view::{Endpoint, Group, Listener, Target, View};
+pub use worker::{Peer, Shared, TlsInfo, Worker};
