@@ -5,8 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod counts;
+mod dispatch;
+pub mod guard;
+mod serve;
 mod view;
 mod worker;
 
+pub use serve::{Proxy, Unbound};
 pub use view::{Endpoint, Group, Listener, Target, View};
 pub use worker::{Peer, Shared, TlsInfo, Worker};
