@@ -28,6 +28,7 @@ mod listener;
 mod node;
 mod pool;
 mod ports;
+mod rule;
 pub mod schema;
 mod syntax;
 mod text;

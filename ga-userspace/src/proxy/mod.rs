@@ -4,6 +4,7 @@
 //! view; requests and connections that run keep the one they began with.
 #![forbid(unsafe_code)]
 
+pub mod rules;
 mod view;
 
 pub use view::{Endpoint, Group, Listener, Target, View};

@@ -11,6 +11,8 @@ use crate::{
     plan::{Family, ListenerView, Plan, TargetView, Wheel, number_of},
 };
 
+use super::rules::Matcher;
+
 /// Everything that the proxy serves; never changed, only swapped for another.
 #[derive(Debug, Default)]
 pub struct View {
@@ -41,6 +43,8 @@ pub struct Listener {
     pub endpoints: Vec<Endpoint>,
     /// The default one first, then one for each rule that forwards, in the order of the rules.
     pub targets: Vec<Target>,
+    /// Which rule applies; those of [`Self::file`] in the same order.
+    pub matcher: Arc<Matcher>,
     seed: [u64; 2],
 }
 
@@ -124,6 +128,10 @@ impl Listener {
             endpoints: view.endpoints.iter().map(endpoint).collect(),
             groups,
             targets: Vec::new(),
+            matcher: match before.filter(|before| before.file.rules == file.rules) {
+                Some(before) => Arc::clone(&before.matcher),
+                None => Arc::new(Matcher::new(&file.rules)),
+            },
             seed,
         };
         listener.targets = view.targets.iter().map(|target| listener.target(target, view, before)).collect();
