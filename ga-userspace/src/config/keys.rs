@@ -32,6 +32,8 @@ pub(super) const LIMITS: Keys = Keys {
         "ports_per_l4_listener",
         "port_max",
         "default_groups_per_listener",
+        "virtual_groups_per_listener",
+        "http_idle_timeout_max",
         "endpoints_per_group",
         "port_mappings_per_group",
         "addresses_per_domain",
@@ -48,7 +50,7 @@ pub(super) const LIMITS: Keys = Keys {
         "rules_per_listener",
         "rule_condition_items_per_listener",
     ],
-    later: &["virtual_groups_per_listener", "http_idle_timeout_max", "additional_certs_per_listener"],
+    later: &["additional_certs_per_listener"],
 };
 
 pub(super) const INSTANCE: Keys =
@@ -72,16 +74,17 @@ pub(super) const LISTENER: Keys = Keys {
         "endpoint_group",
         "custom_group",
         "rule",
-    ],
-    later: &[
         "request_timeout",
         "http_version",
+        "forwarded_headers",
+        "xff",
+        "trusted_proxies",
+    ],
+    later: &[
         "security_policy",
         "security_policy_id",
         "certificates",
-        "forwarded_headers",
         "x_forwarded_for_config",
-        "xff",
         "rule_matching",
         "http_sniff",
         "proxy_protocol",
@@ -103,9 +106,11 @@ pub(super) const GROUP: Keys = Keys {
         "return",
         "port_mapping",
         "health_check",
+        "backend_protocol",
+        "backend_protocol_version",
         "endpoint",
     ],
-    later: &["backend_protocol", "backend_protocol_version", "verify", "failover"],
+    later: &["verify", "failover"],
 };
 
 pub(super) const RULE: Keys =

@@ -4,7 +4,10 @@
 //! view; requests and connections that run keep the one they began with.
 #![forbid(unsafe_code)]
 
+pub mod counts;
 pub mod rules;
 mod view;
+mod worker;
 
 pub use view::{Endpoint, Group, Listener, Target, View};
+pub use worker::{Peer, Shared, TlsInfo, Worker};

@@ -6,12 +6,14 @@ use std::{
     sync::Arc,
 };
 
+use super::{
+    counts::{EndpointCounts, ListenerCounts, RuleCounts},
+    rules::Matcher,
+};
 use crate::{
     model::{self, Affinity, Backend, ClientIp, EndpointName, Intent, Name, Target as FoundBy},
     plan::{Family, ListenerView, Plan, TargetView, Wheel, number_of},
 };
-
-use super::rules::Matcher;
 
 /// Everything that the proxy serves; never changed, only swapped for another.
 #[derive(Debug, Default)]
@@ -45,6 +47,10 @@ pub struct Listener {
     pub targets: Vec<Target>,
     /// Which rule applies; those of [`Self::file`] in the same order.
     pub matcher: Arc<Matcher>,
+    /// What happened here, since the agent began.
+    pub counts: Arc<ListenerCounts>,
+    /// The same of each rule, in their order.
+    pub rules: Vec<Arc<RuleCounts>>,
     seed: [u64; 2],
 }
 
@@ -70,6 +76,8 @@ pub struct Endpoint {
     pub group: usize,
     /// The domain that it was found by.
     pub domain: Option<String>,
+    /// What happened with it, since the agent began.
+    pub counts: Arc<EndpointCounts>,
 }
 
 /// Who new requests or connections go to.
@@ -110,7 +118,19 @@ impl Listener {
             client_ip: group.client_ip,
         });
         let groups: Vec<Group> = groups.collect();
+        let known = |identity| {
+            let known = before?.endpoints.iter().find(|endpoint| endpoint.identity == identity)?;
+            Some(Arc::clone(&known.counts))
+        };
+        let rule = |rule: &model::Rule| {
+            let known = before.and_then(|before| {
+                let place = before.file.rules.iter().position(|known| known.name == rule.name)?;
+                before.rules.get(place).map(Arc::clone)
+            });
+            known.unwrap_or_default()
+        };
         let endpoint = |endpoint: &crate::plan::EndpointView| Endpoint {
+            counts: known(endpoint.identity).unwrap_or_default(),
             name: endpoint.name.clone(),
             identity: endpoint.identity,
             group: groups.iter().position(|group| group.name == endpoint.name.group).unwrap_or(0),
@@ -132,6 +152,8 @@ impl Listener {
                 Some(before) => Arc::clone(&before.matcher),
                 None => Arc::new(Matcher::new(&file.rules)),
             },
+            counts: before.map(|before| Arc::clone(&before.counts)).unwrap_or_default(),
+            rules: file.rules.iter().map(rule).collect(),
             seed,
         };
         listener.targets = view.targets.iter().map(|target| listener.target(target, view, before)).collect();

@@ -257,6 +257,8 @@ fn sent() -> impl Strategy<Value = Sent> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn the_matcher_finds_what_reading_one_by_one_finds(rules in rules(), sent in vec(sent(), 1..20)) {
         let matcher = Matcher::new(&rules);
