@@ -5,9 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod counts;
+mod dispatch;
+pub mod guard;
 pub mod rules;
+mod serve;
 mod view;
 mod worker;
 
+pub use serve::{Proxy, Unbound};
 pub use view::{Endpoint, Group, Listener, Target, View};
 pub use worker::{Peer, Shared, TlsInfo, Worker};
