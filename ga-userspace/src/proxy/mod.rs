@@ -6,6 +6,7 @@
 
 pub mod counts;
 mod dispatch;
+pub mod guard;
 mod serve;
 mod view;
 mod worker;
