@@ -7,6 +7,7 @@
 pub mod counts;
 mod dispatch;
 pub mod guard;
+pub mod rules;
 mod serve;
 mod view;
 mod worker;
