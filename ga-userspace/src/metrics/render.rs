@@ -131,11 +131,8 @@ mod tests {
             rules: vec![RuleHits { rule: "api".to_owned(), hits: 5 }],
             ..Proxied::default()
         });
-        listener.groups[0].endpoints[0].proxied = Some(ProxiedEndpoint {
-            requests: 11,
-            failures: [("reset".to_owned(), 2)].into(),
-            ..ProxiedEndpoint::default()
-        });
+        listener.groups[0].endpoints[0].proxied =
+            Some(ProxiedEndpoint { requests: 11, failures: [("reset".to_owned(), 2)].into(), ..ProxiedEndpoint::default() });
         status
     }
 
