@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod counts;
+pub mod http;
+mod upstream;
 mod view;
 mod worker;
 

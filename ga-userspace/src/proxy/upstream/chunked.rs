@@ -156,8 +156,18 @@ mod tests {
     #[test]
     fn what_the_rfc_does_not_allow_is_refused() {
         for bytes in [
-            "0x1\r\nZ\r\n0\r\n\r\n", "1_0\r\n", "1;a=b\nZ\r\n", "1\r\r;a=b\r\nZ\r\n", "1\r\nZXX0\r\n\r\n", "\n0\r\n\r\n",
-            "10000000000000001\r\nZ\r\n", "\r\n", "-1\r\n", " 1\r\nZ\r\n", "1 x\r\nZ\r\n", "1;\x00\r\nZ\r\n",
+            "0x1\r\nZ\r\n0\r\n\r\n",
+            "1_0\r\n",
+            "1;a=b\nZ\r\n",
+            "1\r\r;a=b\r\nZ\r\n",
+            "1\r\nZXX0\r\n\r\n",
+            "\n0\r\n\r\n",
+            "10000000000000001\r\nZ\r\n",
+            "\r\n",
+            "-1\r\n",
+            " 1\r\nZ\r\n",
+            "1 x\r\nZ\r\n",
+            "1;\x00\r\nZ\r\n",
         ] {
             assert_eq!(read(bytes.as_bytes(), 100), Err(Malformed), "{bytes:?}");
         }

@@ -46,7 +46,11 @@ fn socket(address: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
     if let Some(from) = from {
         // The address need not be on this host yet, and the port is found when it is known where the connection leads: a port may
         // then serve connections to many endpoints.
-        if from.is_ipv4() { socket.set_freebind_v4(true)? } else { socket.set_freebind_v6(true)? }
+        if from.is_ipv4() {
+            socket.set_freebind_v4(true)?
+        } else {
+            socket.set_freebind_v6(true)?
+        }
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::new(from, 0).into())?;
     }
