@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 
 use super::{
     super::{
