@@ -5,10 +5,15 @@
 #![forbid(unsafe_code)]
 
 pub mod counts;
+mod dispatch;
+pub mod guard;
 pub mod http;
+pub mod rules;
+mod serve;
 mod upstream;
 mod view;
 mod worker;
 
+pub use serve::{Proxy, Unbound};
 pub use view::{Endpoint, Group, Listener, Target, View};
 pub use worker::{Peer, Shared, TlsInfo, Worker};

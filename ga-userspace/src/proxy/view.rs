@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::counts::{EndpointCounts, ListenerCounts, RuleCounts};
+use super::{
+    counts::{EndpointCounts, ListenerCounts, RuleCounts},
+    rules::Matcher,
+};
 use crate::{
     model::{self, Affinity, Backend, ClientIp, EndpointName, Intent, Name, Target as FoundBy},
     plan::{Family, ListenerView, Plan, TargetView, Wheel, number_of},
@@ -21,6 +24,7 @@ pub struct View {
     pub ap: String,
     /// By their paths.
     pub listeners: BTreeMap<String, Arc<Listener>>,
+    by_address: BTreeMap<SocketAddr, Arc<Listener>>,
 }
 
 /// A listener that the agent serves.
@@ -42,6 +46,8 @@ pub struct Listener {
     pub endpoints: Vec<Endpoint>,
     /// The default one first, then one for each rule that forwards, in the order of the rules.
     pub targets: Vec<Target>,
+    /// Which rule applies; those of [`Self::file`] in the same order.
+    pub matcher: Arc<Matcher>,
     /// What happened here, since the agent began.
     pub counts: Arc<ListenerCounts>,
     /// The same of each rule, in their order.
@@ -95,7 +101,24 @@ impl View {
             let listener = Listener::new(plan.target.seed, instance, file, view, before.listeners.get(&path).map(Arc::as_ref));
             Some((path, Arc::new(listener)))
         };
-        Self { generation: plan.generation.0, ap: intent.node.ap.clone(), listeners: served.filter_map(listener).collect() }
+        let listeners: BTreeMap<String, Arc<Listener>> = served.filter_map(listener).collect();
+        let at = |listener: &Arc<Listener>| {
+            listener.addresses.iter().map(|address| (*address, Arc::clone(listener))).collect::<Vec<_>>()
+        };
+        let by_address = listeners.values().flat_map(at).collect();
+        Self { generation: plan.generation.0, ap: intent.node.ap.clone(), listeners, by_address }
+    }
+}
+
+impl View {
+    /// Where clients connect.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.by_address.keys().copied()
+    }
+
+    /// The listener at that address.
+    pub fn at(&self, address: SocketAddr) -> Option<Arc<Listener>> {
+        self.by_address.get(&address).map(Arc::clone)
     }
 }
 
@@ -143,6 +166,10 @@ impl Listener {
             endpoints: view.endpoints.iter().map(endpoint).collect(),
             groups,
             targets: Vec::new(),
+            matcher: match before.filter(|before| before.file.rules == file.rules) {
+                Some(before) => Arc::clone(&before.matcher),
+                None => Arc::new(Matcher::new(&file.rules)),
+            },
             counts: before.map(|before| Arc::clone(&before.counts)).unwrap_or_default(),
             rules: file.rules.iter().map(rule).collect(),
             seed,

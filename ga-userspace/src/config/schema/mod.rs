@@ -5,6 +5,7 @@ mod custom;
 mod health_check;
 mod limits;
 mod places;
+mod rule;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use self::{
     health_check::HealthCheck,
     limits::Limits,
     places::{Inventory, VserverGroup},
+    rule::Rule,
 };
 pub use super::client_ip::{PreserveClientIp, Return};
 use super::{group, http, node};
@@ -120,6 +122,9 @@ pub struct Node {
     /// host's: nobody is taken out, and an alarm is raised. Without the key any number may fail.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u8", range(min = 1, max = 99))]
     pub panic_threshold: Option<u8>,
+    /// Threads of the proxy for http and https listeners; without the key as many as the host has CPUs.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 1_024))]
+    pub proxy_threads: Option<u16>,
 }
 
 /// How the program is attached.
@@ -219,6 +224,10 @@ pub struct Listener {
     /// `http` and `https`: networks of proxies in front of this edge, whose `X-Forwarded-For` is kept with `xff = "replace"` too.
     #[schemars(default = "no_networks")]
     pub trusted_proxies: Vec<String>,
+    /// Forwarding rules, at most `limits.rules_per_listener`, with at most `limits.rule_condition_items_per_listener` values; none of
+    /// udp listeners. What no rule applies to goes to the default endpoint groups.
+    #[schemars(default = "no_rules")]
+    pub rule: Vec<Rule>,
 }
 
 /// Versions of HTTP.
@@ -527,6 +536,10 @@ fn no_groups() -> [(); 0] {
     []
 }
 
+fn no_rules() -> Vec<Rule> {
+    Vec::new()
+}
+
 fn no_custom_groups() -> Vec<CustomGroup> {
     Vec::new()
 }
@@ -635,6 +648,15 @@ mod tests {
             ("Destination", &keys::DESTINATION),
             ("CustomEndpoint", &keys::CUSTOM_ENDPOINT),
             ("Allowed", &keys::ALLOWED),
+            ("Rule", &keys::RULE),
+            ("Condition", &keys::CONDITION),
+            ("HeaderCondition", &keys::HEADER_CONDITION),
+            ("Pair", &keys::PAIR),
+            ("Action", &keys::ACTION),
+            ("Redirect", &keys::REDIRECT),
+            ("FixedResponse", &keys::FIXED_RESPONSE),
+            ("Rewrite", &keys::REWRITE),
+            ("AddHeader", &keys::ADD_HEADER),
         ] {
             let known: BTreeSet<String> = keys.known.iter().map(|key| (*key).to_owned()).collect();
             assert_eq!(of(name), known, "{}", keys.table);
@@ -692,6 +714,7 @@ mod tests {
             assert_eq!(range("HealthCheck", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }
         assert_eq!(range("Node", "panic_threshold"), (1, 99));
+        assert_eq!(range("Node", "proxy_threads"), (1, 1_024));
         for (key, expected) in [("traffic_ratio", group::TRAFFIC_RATIO), ("latency_ms", group::LATENCY_MS)] {
             assert_eq!(range("EndpointGroup", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::super::counts::Reason;
+use super::super::{counts::Reason, guard::Refusal};
 
 /// Why a request gets no endpoint's answer.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,28 @@ pub(super) struct Refused {
 impl Refused {
     pub(super) const fn new(status: StatusCode, reason: Reason) -> Self {
         Self { status, reason }
+    }
+
+    /// What is wrong with a message of HTTP/1.
+    pub(super) const fn by_guard(refusal: Refusal) -> Self {
+        let reason = match refusal {
+            Refusal::Method => Reason::Method,
+            Refusal::Slow => Reason::ClientHeadTimeout,
+            Refusal::TargetTooLong | Refusal::HeadTooLarge => Reason::TooLarge,
+            Refusal::RequestLine
+            | Refusal::Target
+            | Refusal::LineEnd
+            | Refusal::Field
+            | Refusal::Host
+            | Refusal::Length
+            | Refusal::Framing
+            | Refusal::Chunk
+            | Refusal::Trailer
+            | Refusal::Expectation
+            | Refusal::Coding
+            | Refusal::Version => Reason::BadRequest,
+        };
+        Self { status: refusal.status(), reason }
     }
 
     /// What the client is told.

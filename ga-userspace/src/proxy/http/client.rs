@@ -1,7 +1,7 @@
 //! A client's connection.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     fmt,
     net::IpAddr,
     rc::Rc,
@@ -11,7 +11,7 @@ use std::{
 use http::HeaderValue;
 
 use super::{
-    super::{Listener, Peer, Worker},
+    super::{Listener, Peer, Worker, guard},
     timer::{Timer, Wait},
     tunnel::Tunnel,
 };
@@ -33,6 +33,8 @@ pub(super) struct Client {
     pub(super) is_h2: bool,
     /// Requests that are not answered to their end.
     pub(super) active: Cell<u32>,
+    /// What judges the messages of HTTP/1.
+    pub(super) guard: OnceCell<guard::Handle>,
     /// What the connection becomes when HTTP ends.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
     /// The client may still be sending what nobody reads.
@@ -52,6 +54,7 @@ impl Client {
             timeouts: Cell::new(timeouts),
             is_h2: peer.tls.as_ref().is_some_and(|tls| tls.is_h2),
             active: Cell::new(0),
+            guard: OnceCell::new(),
             tunnel: RefCell::new(None),
             lingers: Cell::new(false),
             peer,
