@@ -166,7 +166,7 @@ async fn openssl(address: SocketAddr, arguments: &[&str]) -> Option<(String, Str
     Some((value("Protocol version:")?, value("Ciphersuite:")?, name.unwrap_or_default()))
 }
 
-// proves: H01 A04
+// proves: H01, A04
 #[tokio::test]
 async fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
     let files = files();

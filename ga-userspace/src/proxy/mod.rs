@@ -7,9 +7,11 @@
 pub mod counts;
 mod dispatch;
 pub mod guard;
+pub mod http;
 pub mod rules;
 mod serve;
 pub mod tls;
+mod upstream;
 mod view;
 mod worker;
 
