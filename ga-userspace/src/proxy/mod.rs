@@ -16,5 +16,6 @@ mod view;
 mod worker;
 
 pub use serve::{Proxy, Unbound};
+pub use tls::TlsInfo;
 pub use view::{Endpoint, Group, Listener, Target, View};
 pub use worker::{Peer, Shared, Worker};

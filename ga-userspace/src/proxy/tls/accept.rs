@@ -37,7 +37,8 @@ pub struct TlsInfo {
     pub server_name: Option<String>,
     /// HTTP/2 was agreed on.
     pub is_h2: bool,
-    names: Arc<Names>,
+    /// None: nothing is known of the certificate, and every host is covered.
+    names: Option<Arc<Names>>,
     /// The latest host that is covered: most connections ask for one.
     covered: RefCell<String>,
 }
@@ -52,7 +53,7 @@ where
     let (_, connection) = stream.get_ref();
     let server_name = connection.server_name().map(str::to_ascii_lowercase);
     let info = TlsInfo {
-        names: Arc::clone(&server.certificates().choose(server_name.as_deref()).names),
+        names: Some(Arc::clone(&server.certificates().choose(server_name.as_deref()).names)),
         is_h2: connection.alpn_protocol() == Some(b"h2"),
         server_name,
         covered: RefCell::default(),
@@ -70,6 +71,7 @@ impl TlsInfo {
     /// is 421 (RFC 9110 §15.5.20). It does when the client asked for that very name in the handshake, or the certificate is good for
     /// it. A client that asked for no name, as is usual with addresses (RFC 6066 §3), may ask for an address.
     pub fn covers(&self, authority: &str) -> bool {
+        let Some(names) = &self.names else { return true };
         if *self.covered.borrow() == authority && !authority.is_empty() {
             return true;
         }
@@ -77,7 +79,7 @@ impl TlsInfo {
         let is_covered = match &self.server_name {
             Some(name) => name.eq_ignore_ascii_case(host),
             None => host.parse::<IpAddr>().is_ok(),
-        } || self.names.covers(host);
+        } || names.covers(host);
         if is_covered {
             authority.clone_into(&mut self.covered.borrow_mut());
         }
@@ -96,7 +98,7 @@ mod tests {
         let params = CertificateParams::new(["a.example".to_owned(), "*.b.example".to_owned()]).unwrap();
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let names = Names::of(&parse_x509_certificate(certificate.der()).unwrap().1);
-        TlsInfo { server_name: server_name.map(str::to_owned), names: Arc::new(names), ..TlsInfo::default() }
+        TlsInfo { server_name: server_name.map(str::to_owned), names: Some(Arc::new(names)), ..TlsInfo::default() }
     }
 
     // proves: H01
