@@ -48,7 +48,8 @@ fn headers_of_the_edge_are_there_when_the_file_names_them() {
         "GET / HTTP/1.1\r\nHost: a\r\nGA-ID: forged\r\nGA-X-Forward-Proto: forged\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n",
     );
     let port = format!("ga-x-forward-port: {}\r\n", endpoint.port);
-    for there in ["ga-id: lab\r\n", "ga-x-forward-proto: http\r\n", &port, "x-real-ip: 127.0.0.1\r\n", "x-forwarded-for: 127.0.0.1\r\n"]
+    for there in
+        ["ga-id: lab\r\n", "ga-x-forward-proto: http\r\n", &port, "x-real-ip: 127.0.0.1\r\n", "x-forwarded-for: 127.0.0.1\r\n"]
     {
         assert!(body.contains(there), "{there}: {body}");
     }
@@ -101,7 +102,8 @@ fn bodies_stream_both_ways_with_a_length_and_in_chunks() {
     let mut client = lab.client();
     let big: String = (0..3_000_000).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
     for length in [1, 5000, 65_536, 3_000_000] {
-        let (head, body) = client.ask(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{}", &big[..length]));
+        let (head, body) =
+            client.ask(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{}", &big[..length]));
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert!(body == big[..length], "{length}");
     }
@@ -137,7 +139,13 @@ fn one_100_is_sent_and_other_expectations_fail() {
 fn answers_without_a_body_end_with_their_head() {
     let endpoint = Endpoint::new(2, |mut stream| {
         while let Some(head) = read_head(&mut stream) {
-            let status = if head.contains("/204") { "204 No Content" } else if head.contains("/304") { "304 Not Modified" } else { "200 OK\r\nContent-Length: 5" };
+            let status = if head.contains("/204") {
+                "204 No Content"
+            } else if head.contains("/304") {
+                "304 Not Modified"
+            } else {
+                "200 OK\r\nContent-Length: 5"
+            };
             write!(stream, "HTTP/1.1 {status}\r\n\r\n").unwrap();
             if head.starts_with("GET /200") {
                 stream.write_all(b"hello").unwrap();
@@ -378,7 +386,14 @@ fn a_client_that_says_nothing_or_half_of_it_is_not_waited_for_long() {
 #[test]
 fn heads_that_are_too_large_are_refused() {
     let endpoint = Endpoint::new(2, |stream| answer(stream, |_| ("200 OK", "hello".to_owned())));
-    let lab = Lab::new(&endpoint, &[2], "http_limits = { head = \"8KiB\", target = \"1KiB\", fields = 10 }\n".replace("\"8KiB\"", "8192").replace("\"1KiB\"", "1024").as_str());
+    let lab = Lab::new(
+        &endpoint,
+        &[2],
+        "http_limits = { head = \"8KiB\", target = \"1KiB\", fields = 10 }\n"
+            .replace("\"8KiB\"", "8192")
+            .replace("\"1KiB\"", "1024")
+            .as_str(),
+    );
     let long = "x".repeat(9000);
     let many: String = (0..20).map(|at| format!("X-{at}: 1\r\n")).collect();
     for (request, status) in [

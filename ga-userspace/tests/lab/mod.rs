@@ -154,7 +154,9 @@ fn view(text: &str) -> View {
         for address in instance.vips.iter_mut().chain(&mut instance.egress_ips) {
             *address = Ipv4Addr::LOCALHOST.into();
         }
-        for endpoint in instance.listeners.iter_mut().flat_map(|listener| &mut listener.groups).flat_map(|group| &mut group.endpoints) {
+        for endpoint in
+            instance.listeners.iter_mut().flat_map(|listener| &mut listener.groups).flat_map(|group| &mut group.endpoints)
+        {
             if let IpAddr::V4(address) = endpoint.address {
                 endpoint.address = Ipv4Addr::new(127, 0, 0, address.octets()[3]).into();
             }

@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts, uri::PathAndQuery};
-use thiserror::Error;
 use hyper::body::Incoming;
+use thiserror::Error;
 
 use super::{
     super::{
@@ -136,7 +136,9 @@ fn check(parts: &Parts, limits: &HttpLimits) -> Result<(), Refused> {
     if parts.headers.len() > limits.fields {
         return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Reason::TooLarge));
     }
-    let names = |authority: &http::uri::Authority| parts.headers.get(header::HOST).is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
+    let names = |authority: &http::uri::Authority| {
+        parts.headers.get(header::HOST).is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+    };
     if parts.uri.authority().is_some_and(|authority| authority.as_str().contains('@') || !names(authority)) {
         return Err(Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest));
     }
