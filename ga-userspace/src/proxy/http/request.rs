@@ -27,7 +27,7 @@ use super::{
     body::{Answer, Content, FromClient, Progress, count_sent},
     client::Client,
     forwarded,
-    open::Way,
+    open::{Host, Way},
     served::Served,
     timer::Wait,
     tunnel::Tunnel,
@@ -84,6 +84,7 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
 
     let (mut parts, incoming) = request.into_parts();
     check(&parts, &http.limits)?;
+    belongs(&parts, &client)?;
     canonical(&mut parts)?;
     forwarded::sanitize(&mut parts.headers, http);
     let ruled = Arc::clone(&listener);
@@ -95,7 +96,9 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     match decision.act {
         Act::Forward { target, changes } => {
             changed(changes, &mut parts, &client)?;
-            forward(Forward { client, listener, ap: &view.ap, target: *target, parts }, incoming, served).await
+            let is_rewritten = changes.rewrites_host();
+            let request = Forward { client, listener, ap: &view.ap, target: *target, parts, is_rewritten };
+            forward(request, incoming, served).await
         }
         Act::Redirect(redirect) => Ok((redirect.response(&asked), Content::Whole(Bytes::new()))),
         Act::Fixed(fixed) => {
@@ -153,6 +156,16 @@ fn check(parts: &Parts, limits: &HttpLimits) -> Result<(), Refused> {
     Ok(())
 }
 
+/// A connection is for the hosts that its certificate is good for (RFC 9110 §15.5.20).
+fn belongs(parts: &Parts, client: &Client) -> Result<(), Refused> {
+    let host = host(parts);
+    let Some(tls) = client.peer.tls.as_ref().filter(|_| !host.is_empty()) else { return Ok(()) };
+    if std::str::from_utf8(host).is_ok_and(|host| tls.covers(host)) {
+        return Ok(());
+    }
+    Err(Refused::new(StatusCode::MISDIRECTED_REQUEST, Reason::Misdirected))
+}
+
 /// Whom the request is for: the target's authority goes before the field (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
 fn host(parts: &Parts) -> &[u8] {
     let field = || parts.headers.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
@@ -179,17 +192,20 @@ struct Forward<'v> {
     ap: &'v str,
     target: usize,
     parts: Parts,
+    /// A rule wrote the host.
+    is_rewritten: bool,
 }
 
 impl Forward<'_> {
     /// The next to be asked: not who was, and rather not who failed lately.
     fn choose(&self, number: u64, tried: &[usize]) -> Option<Way> {
         let (listener, port) = (&self.listener, self.client.peer.local.port());
+        let host = Host { name: host(&self.parts), is_rewritten: self.is_rewritten };
         let mut avoided = Vec::new();
         loop {
             let shunned: &[usize] = if avoided.is_empty() { tried } else { &avoided };
             let Some(place) = listener.choose(self.target, self.client.ip, number, shunned) else { break };
-            let way = Way::new(&self.client.worker, listener, place, port)?;
+            let way = Way::new(&self.client.worker, listener, place, port, host)?;
             if !way.slot.is_shunned() {
                 return Some(way);
             }
@@ -199,7 +215,7 @@ impl Forward<'_> {
             avoided.push(place);
         }
         let place = listener.choose(self.target, self.client.ip, number, tried)?;
-        Way::new(&self.client.worker, listener, place, port)
+        Way::new(&self.client.worker, listener, place, port, host)
     }
 
     /// Sending it twice does what sending it once does (RFC 9110 §9.2.2).
@@ -233,7 +249,7 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         served.given_to(&endpoint.counts);
         let reused = match is_again {
             true => None,
-            false => poll_fn(|cx| Poll::Ready(Exchange::<FromClient>::reuse(&way.slot, None, cx))).await,
+            false => poll_fn(|cx| Poll::Ready(Exchange::<FromClient>::reuse(&way.slot, way.name(), cx))).await,
         };
         let link = match reused {
             Some(link) => {
