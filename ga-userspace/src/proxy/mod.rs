@@ -7,7 +7,9 @@
 pub mod counts;
 mod dispatch;
 pub mod guard;
+pub mod http;
 mod serve;
+mod upstream;
 mod view;
 mod worker;
 
