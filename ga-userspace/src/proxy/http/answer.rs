@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::super::counts::Reason;
+use super::super::{counts::Reason, guard::Refusal};
 
 /// Why a request gets no endpoint's answer.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,27 @@ pub(super) struct Refused {
 impl Refused {
     pub(super) const fn new(status: StatusCode, reason: Reason) -> Self {
         Self { status, reason }
+    }
+
+    /// Its message is not one to forward.
+    pub(super) const fn by_guard(refusal: Refusal) -> Self {
+        let reason = match refusal {
+            Refusal::TargetTooLong | Refusal::HeadTooLarge => Reason::TooLarge,
+            Refusal::Method => Reason::Method,
+            Refusal::RequestLine
+            | Refusal::Target
+            | Refusal::LineEnd
+            | Refusal::Field
+            | Refusal::Host
+            | Refusal::Length
+            | Refusal::Framing
+            | Refusal::Chunk
+            | Refusal::Trailer
+            | Refusal::Expectation
+            | Refusal::Coding
+            | Refusal::Version => Reason::BadRequest,
+        };
+        Self::new(refusal.status(), reason)
     }
 
     /// What the client is told.

@@ -1,7 +1,7 @@
 //! A client's connection.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     fmt,
     net::IpAddr,
     rc::Rc,
@@ -11,7 +11,10 @@ use std::{
 use http::HeaderValue;
 
 use super::{
-    super::{Listener, Peer, Worker},
+    super::{
+        Listener, Peer, Worker,
+        guard::{Begun, Handle, Refusal},
+    },
     timer::{Timer, Wait},
     tunnel::Tunnel,
 };
@@ -35,6 +38,8 @@ pub(super) struct Client {
     pub(super) active: Cell<u32>,
     /// What the connection becomes when HTTP ends.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
+    /// What the guard says of requests; none of HTTP/2.
+    pub(super) guard: OnceCell<Handle>,
     /// The client may still be sending what nobody reads.
     pub(super) lingers: Cell<bool>,
 }
@@ -53,6 +58,7 @@ impl Client {
             is_h2: peer.tls.as_ref().is_some_and(|tls| tls.is_h2),
             active: Cell::new(0),
             tunnel: RefCell::new(None),
+            guard: OnceCell::new(),
             lingers: Cell::new(false),
             peer,
         })
@@ -70,15 +76,24 @@ impl Client {
         self.timer.stall(self.timeouts.get().write);
     }
 
-    /// A request begins.
-    pub(super) fn begin(&self) {
+    /// A request begins. To be asked once for each, in their order.
+    pub(super) fn begin(&self) -> Begun {
         self.active.set(self.active.get() + 1);
         self.timer.disarm();
+        self.guard.get().map_or(Begun::Plain, Handle::begin)
+    }
+
+    /// Why the newest request's body cannot be read to its end.
+    pub(super) fn refused(&self) -> Option<Refusal> {
+        self.guard.get().and_then(Handle::refused)
     }
 
     /// A request has ended.
     pub(super) fn end(&self, idle: std::time::Duration) {
         self.active.set(self.active.get().saturating_sub(1));
+        if let Some(guard) = self.guard.get() {
+            guard.answered();
+        }
         if self.active.get() == 0 {
             self.timer.arm(Wait::Idle, idle);
         }

@@ -1,6 +1,7 @@
 //! The way of one request: what is wrong with it, who gets it, and who gets it next when that one fails.
 
 use std::{
+    borrow::Cow,
     convert::Infallible,
     future::poll_fn,
     panic::AssertUnwindSafe,
@@ -11,13 +12,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts};
 use hyper::body::{Body, Incoming};
 
 use super::{
     super::{
         Listener,
         counts::Reason,
+        guard::{self, Begun},
         upstream::{Exchange, Head},
     },
     answer::Refused,
@@ -63,8 +65,12 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     let http = listener.file.http.as_ref().ok_or(gone)?;
     client.timeouts.set(http.timeouts);
 
+    if let Begun::Refused(refusal) = served.begun {
+        return Err(Refused::by_guard(refusal));
+    }
     let (mut parts, incoming) = request.into_parts();
     check(&parts, http.limits.target)?;
+    spell(&mut parts)?;
     forwarded::sanitize(&mut parts.headers, http);
     forward(Forward { client, listener, ap: &view.ap, target: 0, parts }, incoming, served).await
 }
@@ -85,6 +91,17 @@ fn check(parts: &Parts, longest: usize) -> Result<(), Refused> {
     if host(parts).is_empty() && parts.version != Version::HTTP_10 {
         return Err(Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest));
     }
+    Ok(())
+}
+
+/// Gives the path its one spelling, which is matched and forwarded.
+fn spell(parts: &mut Parts) -> Result<(), Refused> {
+    let bad = Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest);
+    let Cow::Owned(path) = guard::normalise(parts.uri.path()).map_err(|_| bad)? else { return Ok(()) };
+    let target = parts.uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+    let mut uri = std::mem::take(&mut parts.uri).into_parts();
+    uri.path_and_query = Some(target.try_into().map_err(|_| bad)?);
+    parts.uri = Uri::from_parts(uri).map_err(|_| bad)?;
     Ok(())
 }
 
@@ -146,7 +163,7 @@ impl Forward<'_> {
 async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) -> Result<(Response<()>, Content), Refused> {
     let Forward { client, listener, .. } = &request;
     let fields = forwarded::fields(client, listener, request.ap, &request.parts.headers);
-    let upgrade = if client.is_h2 { None } else { upgrade(&request.parts) };
+    let upgrade = if served.begun == Begun::Upgrade { upgrade(&request.parts) } else { None };
     let target = request.parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let head = Head {
         method: &request.parts.method,
@@ -199,7 +216,7 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         };
         let failure = exchange.into_failure();
         if matches!(reason, Reason::ClientClosed | Reason::ClientBodyTimeout) {
-            return Err(status_of(reason));
+            return Err(client.refused().map_or_else(|| status_of(reason), Refused::by_guard));
         }
         served.failed(reason);
         last = Some(reason);

@@ -21,7 +21,11 @@ use tokio::{
 };
 
 use super::{
-    super::{Listener, Peer, Worker, counts::Reason},
+    super::{
+        Listener, Peer, Worker,
+        counts::Reason,
+        guard::{self, Guarded},
+    },
     answer::HEAD_TIMEOUT,
     client::Client,
     request,
@@ -66,6 +70,8 @@ enum End {
 
 async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Client>, io: Watched<S>, limits: HttpLimits) {
     let service = service_fn(|request| request::serve(Rc::clone(&client), request));
+    let (io, handle) = Guarded::new(io, guard::Limits { head: limits.head, target: limits.target, fields: limits.fields });
+    let _ = client.guard.set(handle);
     let mut connection = http1::Builder::new()
         .half_close(false)
         .header_read_timeout(None)
@@ -101,12 +107,12 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
     })
     .await;
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
-    let mut stream = io.into_inner().stream;
+    let (Watched { mut stream, .. }, said) = io.into_inner().into_parts();
     match end {
         End::Over(Ok(())) => {
             let tunnel = client.tunnel.borrow_mut().take();
             match tunnel {
-                Some(tunnel) => tunnel.run(stream, read_buf).await,
+                Some(tunnel) => tunnel.run(stream, [read_buf, said.into()].concat().into()).await,
                 None => finish(&mut stream, client.lingers.get()).await,
             }
         }

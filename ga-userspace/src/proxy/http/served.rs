@@ -8,6 +8,7 @@ use super::{
     super::{
         Listener,
         counts::{Count, EndpointCounts, Reason},
+        guard::Begun,
     },
     client::Client,
     timer::Timer,
@@ -17,6 +18,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Served {
     pub(super) client: Rc<Client>,
+    /// What the guard said of it.
+    pub(super) begun: Begun,
     pub(super) listener: Option<Arc<Listener>>,
     pub(super) endpoint: Option<Arc<EndpointCounts>>,
     pub(super) status: StatusCode,
@@ -30,9 +33,10 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn new(client: Rc<Client>) -> Box<Self> {
-        client.begin();
+        let begun = client.begin();
         Box::new(Self {
             client,
+            begun,
             listener: None,
             endpoint: None,
             status: StatusCode::INTERNAL_SERVER_ERROR,
