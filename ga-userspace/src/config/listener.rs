@@ -11,7 +11,7 @@ use super::{
     instance::Surroundings,
     ports::{self, PortList},
     problem::{Code, Fault, Kind},
-    text,
+    rule, text,
     tree::{Table, Value, not_a_word, shorten},
 };
 use crate::model::{Affinity, AllUnhealthy, EndpointGroup, Listener, Name, Port, Protocol};
@@ -129,6 +129,8 @@ pub(super) fn read(
         Some(value) => of_pool(table, &value, cx).map(|group| vec![group]),
         None => group::read_all(table, around, protocol, ports.as_ref().map(|list| &list.ports), cx),
     };
+    let surroundings = rule::Around { protocol, ports: ports.as_ref().map(|list| &list.ports), groups: groups.as_deref() };
+    let rules = rule::read_all(table, &surroundings, cx);
     Some(Listener {
         name: name?,
         description,
@@ -142,7 +144,7 @@ pub(super) fn read(
         failover_to_zero_ratio: failover_to_zero_ratio?,
         http: http.ok()?,
         tls: None,
-        rules: Vec::new(),
+        rules: rules?,
         groups: groups?,
         custom: Vec::new(),
         blocks: Vec::new(),

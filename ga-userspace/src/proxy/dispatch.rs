@@ -4,7 +4,8 @@ use std::{rc::Rc, sync::Arc};
 
 use tokio::net::TcpStream;
 
-use super::{Listener, Peer, Worker};
+use super::{Listener, Peer, Worker, http};
+use crate::model::Protocol;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: TcpStream, peer: Peer) {
@@ -12,5 +13,8 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: T
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    drop((worker, listener, stream, peer));
+    match listener.file.protocol {
+        Protocol::Http => http::serve(worker, listener, stream, peer).await,
+        Protocol::Https | Protocol::Tcp | Protocol::Udp => drop((worker, listener, stream, peer)),
+    }
 }

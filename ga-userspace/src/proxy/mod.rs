@@ -8,6 +8,7 @@ pub mod counts;
 mod dispatch;
 pub mod guard;
 pub mod http;
+pub mod rules;
 mod serve;
 mod upstream;
 mod view;

@@ -17,11 +17,11 @@ impl Refused {
         Self { status, reason }
     }
 
-    /// Its message is not one to forward.
+    /// What is wrong with a message of HTTP/1.
     pub(super) const fn by_guard(refusal: Refusal) -> Self {
         let reason = match refusal {
-            Refusal::TargetTooLong | Refusal::HeadTooLarge => Reason::TooLarge,
             Refusal::Method => Reason::Method,
+            Refusal::TargetTooLong | Refusal::HeadTooLarge => Reason::TooLarge,
             Refusal::RequestLine
             | Refusal::Target
             | Refusal::LineEnd
@@ -35,7 +35,7 @@ impl Refused {
             | Refusal::Coding
             | Refusal::Version => Reason::BadRequest,
         };
-        Self::new(refusal.status(), reason)
+        Self { status: refusal.status(), reason }
     }
 
     /// What the client is told.

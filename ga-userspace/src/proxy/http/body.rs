@@ -16,6 +16,7 @@ use super::{
     super::{
         Listener,
         counts::{EndpointCounts, Reason},
+        guard::scrub_trailers,
         upstream::Exchange,
     },
     served::Served,
@@ -53,7 +54,7 @@ impl Body for FromClient {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx).map_ok(scrubbed);
         self.progress.waits.set(polled.is_pending());
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
@@ -70,6 +71,17 @@ impl Body for FromClient {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+/// Trailers say nothing that a head says.
+fn scrubbed(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            scrub_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
     }
 }
 
@@ -124,7 +136,7 @@ impl Body for Answer {
         let polled = match &mut this.content {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Content::Http1(exchange) => exchange.poll_body(cx),
+            Content::Http1(exchange) => exchange.poll_body(cx).map_ok(scrubbed),
         };
         match polled {
             Poll::Pending => {

@@ -11,10 +11,7 @@ use std::{
 use http::HeaderValue;
 
 use super::{
-    super::{
-        Listener, Peer, Worker,
-        guard::{Begun, Handle, Refusal},
-    },
+    super::{Listener, Peer, Worker, guard},
     timer::{Timer, Wait},
     tunnel::Tunnel,
 };
@@ -36,10 +33,10 @@ pub(super) struct Client {
     pub(super) is_h2: bool,
     /// Requests that are not answered to their end.
     pub(super) active: Cell<u32>,
+    /// What judges the messages of HTTP/1.
+    pub(super) guard: OnceCell<guard::Handle>,
     /// What the connection becomes when HTTP ends.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
-    /// What the guard says of requests; none of HTTP/2.
-    pub(super) guard: OnceCell<Handle>,
     /// The client may still be sending what nobody reads.
     pub(super) lingers: Cell<bool>,
 }
@@ -57,8 +54,8 @@ impl Client {
             timeouts: Cell::new(timeouts),
             is_h2: peer.tls.as_ref().is_some_and(|tls| tls.is_h2),
             active: Cell::new(0),
-            tunnel: RefCell::new(None),
             guard: OnceCell::new(),
+            tunnel: RefCell::new(None),
             lingers: Cell::new(false),
             peer,
         })
@@ -76,24 +73,15 @@ impl Client {
         self.timer.stall(self.timeouts.get().write);
     }
 
-    /// A request begins. To be asked once for each, in their order.
-    pub(super) fn begin(&self) -> Begun {
+    /// A request begins.
+    pub(super) fn begin(&self) {
         self.active.set(self.active.get() + 1);
         self.timer.disarm();
-        self.guard.get().map_or(Begun::Plain, Handle::begin)
-    }
-
-    /// Why the newest request's body cannot be read to its end.
-    pub(super) fn refused(&self) -> Option<Refusal> {
-        self.guard.get().and_then(Handle::refused)
     }
 
     /// A request has ended.
     pub(super) fn end(&self, idle: std::time::Duration) {
         self.active.set(self.active.get().saturating_sub(1));
-        if let Some(guard) = self.guard.get() {
-            guard.answered();
-        }
         if self.active.get() == 0 {
             self.timer.arm(Wait::Idle, idle);
         }

@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    convert::Infallible,
     future::poll_fn,
     panic::AssertUnwindSafe,
     rc::Rc,
@@ -12,14 +11,16 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request::Parts};
-use hyper::body::{Body, Incoming};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts, uri::PathAndQuery};
+use hyper::body::Incoming;
+use thiserror::Error;
 
 use super::{
     super::{
         Listener,
         counts::Reason,
-        guard::{self, Begun},
+        guard::{Begun, normalise},
+        rules::{self, Act, Changes},
         upstream::{Exchange, Head},
     },
     answer::Refused,
@@ -31,15 +32,31 @@ use super::{
     timer::Wait,
     tunnel::Tunnel,
 };
+use crate::model::HttpLimits;
+
+/// A rule says that nobody answers: the connection or the stream ends.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("a rule drops the request")]
+pub(super) struct Dropped;
 
 /// What a connection gets for a request. A panic on the way is the end of this request alone.
-pub(super) async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+pub(super) async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Answer>, Dropped> {
     let mut served = Served::new(client);
+    let begun = served.client.guard.get().map(|guard| guard.begin());
+    if let Some(Begun::Refused(refusal)) = begun {
+        served.listener = served.client.worker.listener(&served.client.path);
+        let (response, content) = refuse(Refused::by_guard(refusal), &mut served);
+        served.status = response.status();
+        return Ok(response.map(|()| Answer::new(content, served)));
+    }
     let (response, content) = match AssertUnwindSafe(answer(request, &mut served)).catch_unwind().await {
         Ok(Ok(answered)) => answered,
         Ok(Err(refused)) => refuse(refused, &mut served),
         Err(_) => refuse(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal), &mut served),
     };
+    if served.reason == Some(Reason::Dropped) {
+        return Err(Dropped);
+    }
     served.status = response.status();
     Ok(response.map(|()| Answer::new(content, served)))
 }
@@ -65,23 +82,65 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     let http = listener.file.http.as_ref().ok_or(gone)?;
     client.timeouts.set(http.timeouts);
 
-    if let Begun::Refused(refusal) = served.begun {
-        return Err(Refused::by_guard(refusal));
-    }
     let (mut parts, incoming) = request.into_parts();
-    check(&parts, http.limits.target)?;
-    spell(&mut parts)?;
+    check(&parts, &http.limits)?;
+    canonical(&mut parts)?;
     forwarded::sanitize(&mut parts.headers, http);
-    forward(Forward { client, listener, ap: &view.ap, target: 0, parts }, incoming, served).await
+    let ruled = Arc::clone(&listener);
+    let asked = rules::Request::new(&parts, client.ip, client.peer.local, client.peer.tls.is_some());
+    let decision = ruled.matcher.decide(&asked);
+    if let Some(rule) = decision.rule.and_then(|rule| listener.rules.get(rule)) {
+        rule.hits.add(1);
+    }
+    match decision.act {
+        Act::Forward { target, changes } => {
+            changed(changes, &mut parts, &client)?;
+            forward(Forward { client, listener, ap: &view.ap, target: *target, parts }, incoming, served).await
+        }
+        Act::Redirect(redirect) => Ok((redirect.response(&asked), Content::Whole(Bytes::new()))),
+        Act::Fixed(fixed) => {
+            let (parts, bytes) = fixed.response::<Bytes>().into_parts();
+            Ok((Response::from_parts(parts, ()), Content::Whole(bytes)))
+        }
+        Act::Drop => Err(Refused::new(StatusCode::FORBIDDEN, Reason::Dropped)),
+    }
+}
+
+/// Changes what a rule changes before a request is forwarded.
+fn changed(changes: &Changes, parts: &mut Parts, client: &Client) -> Result<(), Refused> {
+    changes.apply(parts, &client.address).map_err(|_| Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest))
+}
+
+/// Spells the path in the one way in which it is matched and forwarded.
+fn canonical(parts: &mut Parts) -> Result<(), Refused> {
+    let bad = Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest);
+    let path = match normalise(parts.uri.path()).map_err(|_| bad)? {
+        Cow::Borrowed(_) => return Ok(()),
+        Cow::Owned(path) => path,
+    };
+    let target = parts.uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+    let mut uri = std::mem::take(&mut parts.uri).into_parts();
+    uri.path_and_query = Some(PathAndQuery::try_from(target).map_err(|_| bad)?);
+    parts.uri = uri.try_into().map_err(|_| bad)?;
+    Ok(())
 }
 
 /// What is not for any endpoint.
-fn check(parts: &Parts, longest: usize) -> Result<(), Refused> {
+fn check(parts: &Parts, limits: &HttpLimits) -> Result<(), Refused> {
     if parts.method == Method::CONNECT || parts.method == Method::TRACE {
         return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, Reason::Method));
     }
-    if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > longest) {
+    if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > limits.target) {
         return Err(Refused::new(StatusCode::URI_TOO_LONG, Reason::TooLarge));
+    }
+    if parts.headers.len() > limits.fields {
+        return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Reason::TooLarge));
+    }
+    let names = |authority: &http::uri::Authority| {
+        parts.headers.get(header::HOST).is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+    };
+    if parts.uri.authority().is_some_and(|authority| authority.as_str().contains('@') || !names(authority)) {
+        return Err(Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest));
     }
     if let Some(expect) = parts.headers.get(header::EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
@@ -91,17 +150,6 @@ fn check(parts: &Parts, longest: usize) -> Result<(), Refused> {
     if host(parts).is_empty() && parts.version != Version::HTTP_10 {
         return Err(Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest));
     }
-    Ok(())
-}
-
-/// Gives the path its one spelling, which is matched and forwarded.
-fn spell(parts: &mut Parts) -> Result<(), Refused> {
-    let bad = Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest);
-    let Cow::Owned(path) = guard::normalise(parts.uri.path()).map_err(|_| bad)? else { return Ok(()) };
-    let target = parts.uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
-    let mut uri = std::mem::take(&mut parts.uri).into_parts();
-    uri.path_and_query = Some(target.try_into().map_err(|_| bad)?);
-    parts.uri = Uri::from_parts(uri).map_err(|_| bad)?;
     Ok(())
 }
 
@@ -163,7 +211,7 @@ impl Forward<'_> {
 async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) -> Result<(Response<()>, Content), Refused> {
     let Forward { client, listener, .. } = &request;
     let fields = forwarded::fields(client, listener, request.ap, &request.parts.headers);
-    let upgrade = if served.begun == Begun::Upgrade { upgrade(&request.parts) } else { None };
+    let upgrade = if client.is_h2 { None } else { upgrade(&request.parts) };
     let target = request.parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let head = Head {
         method: &request.parts.method,
@@ -216,7 +264,9 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         };
         let failure = exchange.into_failure();
         if matches!(reason, Reason::ClientClosed | Reason::ClientBodyTimeout) {
-            return Err(client.refused().map_or_else(|| status_of(reason), Refused::by_guard));
+            // A body that is none ends the way one does whose client left.
+            let refusal = client.guard.get().and_then(|guard| guard.refused());
+            return Err(refusal.map_or(status_of(reason), Refused::by_guard));
         }
         served.failed(reason);
         last = Some(reason);

@@ -38,6 +38,8 @@ use crate::model::HttpLimits;
 const LINGER: Duration = Duration::from_secs(2);
 /// What is read of it meanwhile, and thrown away.
 const LINGER_BYTES: u64 = 256 * 1024;
+/// As many fields as there is room for without asking.
+const USUAL_FIELDS: usize = 100;
 /// How long a connection of HTTP/2 takes at most to end once it has nothing to do.
 const GOAWAY: Duration = Duration::from_secs(2);
 
@@ -70,14 +72,16 @@ enum End {
 
 async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Client>, io: Watched<S>, limits: HttpLimits) {
     let service = service_fn(|request| request::serve(Rc::clone(&client), request));
-    let (io, handle) = Guarded::new(io, guard::Limits { head: limits.head, target: limits.target, fields: limits.fields });
-    let _ = client.guard.set(handle);
-    let mut connection = http1::Builder::new()
-        .half_close(false)
-        .header_read_timeout(None)
-        .max_headers(limits.fields)
-        .max_header_size(limits.head)
-        .serve_connection(TokioIo::new(io), service);
+    let HttpLimits { head, target, fields, .. } = limits;
+    let (io, handle) = Guarded::new(io, guard::Limits { head, target, fields });
+    // It is new: nobody has set it.
+    drop(client.guard.set(handle));
+    let mut builder = http1::Builder::new();
+    builder.half_close(false).header_read_timeout(None);
+    if fields > USUAL_FIELDS {
+        builder.max_headers(fields);
+    }
+    let mut connection = builder.serve_connection(TokioIo::new(io), service);
     let mut drain = client.worker.drain();
     let mut drained = pin!(drain.wait_for(|drains| *drains));
     let (mut is_watching, mut is_draining) = (true, false);
@@ -107,12 +111,13 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
     })
     .await;
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
-    let (Watched { mut stream, .. }, said) = io.into_inner().into_parts();
+    let (watched, kept) = io.into_inner().into_parts();
+    let mut stream = watched.stream;
     match end {
         End::Over(Ok(())) => {
             let tunnel = client.tunnel.borrow_mut().take();
             match tunnel {
-                Some(tunnel) => tunnel.run(stream, [read_buf, said.into()].concat().into()).await,
+                Some(tunnel) => tunnel.run(stream, [&read_buf[..], &kept].concat().into()).await,
                 None => finish(&mut stream, client.lingers.get()).await,
             }
         }

@@ -8,7 +8,6 @@ use super::{
     super::{
         Listener,
         counts::{Count, EndpointCounts, Reason},
-        guard::Begun,
     },
     client::Client,
     timer::Timer,
@@ -18,8 +17,6 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Served {
     pub(super) client: Rc<Client>,
-    /// What the guard said of it.
-    pub(super) begun: Begun,
     pub(super) listener: Option<Arc<Listener>>,
     pub(super) endpoint: Option<Arc<EndpointCounts>>,
     pub(super) status: StatusCode,
@@ -33,10 +30,9 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn new(client: Rc<Client>) -> Box<Self> {
-        let begun = client.begin();
+        client.begin();
         Box::new(Self {
             client,
-            begun,
             listener: None,
             endpoint: None,
             status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -101,6 +97,12 @@ impl Drop for Served {
             idle = listener.file.idle_timeout;
         }
         self.let_go();
+        // What follows a change of protocol is no request.
+        if self.status != StatusCode::SWITCHING_PROTOCOLS
+            && let Some(guard) = self.client.guard.get()
+        {
+            guard.answered();
+        }
         self.client.end(idle);
     }
 }

@@ -7,6 +7,6 @@ mod pool;
 mod stream;
 
 pub(super) use connect::connect;
-pub(super) use h1::{Exchange, Failure, Head, Link, strip};
+pub(super) use h1::{Exchange, Head, Link};
 pub(super) use pool::{Pools, Slot};
 pub(super) use stream::Stream;
