@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    super::{counts::Reason, guard::scrub_trailers},
+    super::counts::Reason,
     chunked::{Chunked, Decoded},
     pool::Slot,
     stream::Stream,
@@ -302,8 +302,7 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
                     }
                 }
                 Err(frame) => {
-                    if let (Ok(mut trailers), Sending::Chunked) = (frame.into_trailers(), self.sending) {
-                        scrub_trailers(&mut trailers);
+                    if let (Ok(trailers), Sending::Chunked) = (frame.into_trailers(), self.sending) {
                         link.write.put_slice(b"0\r\n");
                         for (name, value) in &trailers {
                             field(&mut link.write, name.as_str(), value.as_bytes());
