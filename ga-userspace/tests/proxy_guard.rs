@@ -2,17 +2,18 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod lab;
+mod raw;
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
 };
 
-use lab::{Endpoint, Lab, field, read_chunked, read_head};
+use lab::{Endpoint, Lab, field, read_head};
+use raw::{Seen, Witness, somebody_else};
 use serde::Deserialize;
 
 /// A request of the table.
@@ -40,70 +41,6 @@ fn cases() -> Vec<Case> {
     toml::from_str::<File>(include_str!("../../tests/http/requests.toml")).unwrap().request
 }
 
-/// A request as an endpoint got it.
-#[derive(Clone, Debug)]
-struct Seen {
-    head: String,
-    body: String,
-    /// Behind the head, chunks and trailers with it.
-    rest: String,
-}
-
-/// Reads, and writes down what it read.
-struct Noted<'s>(&'s mut TcpStream, Vec<u8>);
-
-impl Read for Noted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.0.read(buffer)?;
-        self.1.extend_from_slice(&buffer[..count]);
-        Ok(count)
-    }
-}
-
-/// An endpoint that writes down every request, and the connections they came by.
-#[derive(Clone, Default)]
-struct Witness {
-    seen: Arc<Mutex<Vec<Seen>>>,
-    accepted: Arc<AtomicUsize>,
-}
-
-impl Witness {
-    fn endpoint(&self) -> Endpoint {
-        let witness = self.clone();
-        Endpoint::new(2, move |stream| witness.serve(stream))
-    }
-
-    /// Answers every request with its path.
-    fn serve(&self, mut stream: TcpStream) {
-        self.accepted.fetch_add(1, SeqCst);
-        while let Some(head) = read_head(&mut stream) {
-            let mut noted = Noted(&mut stream, Vec::new());
-            let body = if field(&head, "transfer-encoding").is_some() {
-                read_chunked(&mut noted)
-            } else {
-                let mut body = vec![0; field(&head, "content-length").map_or(0, |length| length.parse().unwrap())];
-                noted.read_exact(&mut body).unwrap();
-                body
-            };
-            let path = head.split(' ').nth(1).unwrap().to_owned();
-            let rest = String::from_utf8(noted.1).unwrap();
-            self.seen.lock().unwrap().push(Seen { head, body: String::from_utf8(body).unwrap(), rest });
-            if write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len()).is_err() {
-                return;
-            }
-        }
-    }
-
-    /// What came since it was asked last.
-    fn take(&self) -> Vec<Seen> {
-        std::mem::take(&mut *self.seen.lock().unwrap())
-    }
-
-    fn accepted(&self) -> usize {
-        self.accepted.load(SeqCst)
-    }
-}
-
 /// The statuses that a client gets for `bytes`, up to so many; 100 left out. Whether the connection has ended after them is said too.
 fn answers(lab: &Lab, bytes: &[u8], most: usize) -> (Vec<u16>, bool) {
     let mut client = lab.client();
@@ -126,12 +63,6 @@ fn answers(lab: &Lab, bytes: &[u8], most: usize) -> (Vec<u16>, bool) {
         assert_eq!(client.stream.read(&mut [0; 16]).unwrap_or(0), 0, "something follows the last answer");
     }
     (statuses, closes)
-}
-
-/// Another client's request gets its own answer.
-fn somebody_else(lab: &Lab, path: &str) {
-    let (head, body) = lab.client().ask(&format!("GET {path} HTTP/1.1\r\nHost: b.example\r\n\r\n"));
-    assert_eq!((&head[9..12], &*body), ("200", path));
 }
 
 #[test]
