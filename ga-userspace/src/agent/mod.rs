@@ -17,6 +17,7 @@ mod proxy;
 mod report;
 mod reset;
 mod trace;
+mod trace_http;
 mod watch;
 
 use std::{
@@ -38,6 +39,7 @@ use tokio::{
 };
 
 pub use error::Error;
+pub use trace_http::explain;
 
 use self::{
     data_path::DataPath,
@@ -57,7 +59,7 @@ use crate::{
     net::Net,
     plan::{self, Changes, Overrides, Plan, State},
     program,
-    proxy::Proxy,
+    proxy::{Proxy, Unbound},
     resolve::{Addresses, KeptFile, Resolver, Wanted},
     status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
 };
@@ -110,6 +112,8 @@ struct Agent {
     plan: Plan,
     data_path: DataPath,
     proxy: Proxy,
+    /// Where the proxy should listen and cannot.
+    unbound: Vec<Unbound>,
     net: Net,
     resets: Resets,
     last_reload: LastReload,
@@ -289,6 +293,7 @@ impl Agent {
             plan,
             data_path,
             proxy,
+            unbound: Vec::new(),
             net,
             resets,
             last_reload,
@@ -318,6 +323,7 @@ impl Agent {
             Request::Flows { query, reply } => self.list_flows(query, reply),
             Request::Mappings { query, reply } => reply.send(mappings::list(&self.plan, &query)),
             Request::Trace { order, reply } => self.order_trace(order, reply),
+            Request::TraceHttp { order, reply } => reply.send(self.trace_http(&order)),
             Request::Watch { order, reply } => self.order_watch(order, reply),
         }
     }

@@ -9,12 +9,14 @@ mod flows;
 mod mappings;
 mod names;
 mod order;
+mod proxy;
 mod rates;
 mod refusal;
 mod request;
 mod selector;
 mod sums;
 mod trace;
+mod trace_http;
 mod view;
 mod watch;
 
@@ -22,10 +24,12 @@ pub use flows::{FLOWS_LIMIT, FlowFilter, FlowList, FlowQuery, FlowRow, FlowState
 pub use mappings::{MAX_PAGE_SIZE, Mapping, MappingList, MappingQuery, PAGE_SIZE, SocketAddress};
 pub use names::{Name, Origin, Source};
 pub use order::{Drops, EndpointChange, EndpointList, EndpointRow, Planned, Reloaded};
+pub use proxy::{Proxied, ProxiedEndpoint, RuleHits};
 pub use refusal::{Code, Refusal};
 pub use request::{Action, Handle, Reply, Request, channel};
 pub use selector::{EndpointPath, Selector, SelectorError};
 pub use trace::{TRACE_LENGTH, Trace, TraceOrder, TracePacket, TraceStep};
+pub use trace_http::{HttpCandidate, HttpRewritten, HttpTrace, HttpTraceOrder, RuleTried};
 pub use view::{
     AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Health, Instance, Interface, LastReload,
     Listener, MapFill, NextHop, PassCount, Probes, ReasonCount, Repairs, SCHEMA_VERSION, Status,

@@ -1,5 +1,5 @@
 //! A proxy of one thread, endpoints and clients on loopback addresses. Endpoint `N` is 127.0.0.N; its port is the listener's.
-#![allow(dead_code, reason = "not every test uses all of it")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "not every test uses all of it, and one fails by panicking")]
 
 use std::{
     io::{Read, Write},

@@ -88,7 +88,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
     let end = poll_fn(|cx| {
         // Asked once, it wakes this task when it happens; whether it has is asked each time.
         if std::mem::take(&mut is_watching) {
-            let _ = drained.as_mut().poll(cx);
+            drop(drained.as_mut().poll(cx));
         }
         if !is_draining && client.worker.is_draining() {
             is_draining = true;
@@ -130,7 +130,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
         End::Idle => finish(&mut stream, false).await,
         End::Head => {
             count(&client, Reason::ClientHeadTimeout);
-            let _ = timeout(LINGER, stream.write_all(HEAD_TIMEOUT)).await;
+            drop(timeout(LINGER, stream.write_all(HEAD_TIMEOUT)).await);
             finish(&mut stream, false).await;
         }
         End::Write => count(&client, Reason::ClientWriteTimeout),
@@ -155,7 +155,7 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
     let (mut is_watching, mut is_ending) = (true, false);
     poll_fn(|cx| {
         if std::mem::take(&mut is_watching) {
-            let _ = drained.as_mut().poll(cx);
+            drop(drained.as_mut().poll(cx));
         }
         if !is_ending && client.worker.is_draining() {
             is_ending = true;
@@ -194,13 +194,13 @@ fn count(client: &Client, reason: Reason) {
 /// nobody reads make the kernel reset the connection, and what it had for the client is lost then.
 async fn finish<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, lingers: bool) {
     let end = async {
-        let _ = stream.shutdown().await;
+        drop(stream.shutdown().await);
         if lingers {
-            let _ = tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await;
+            drop(tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await);
         }
     };
     // Who does not take the end in time loses it.
-    let _ = timeout(LINGER, end).await;
+    drop(timeout(LINGER, end).await);
 }
 
 /// Streams of HTTP/2 stay on the connection's thread.

@@ -243,7 +243,7 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
     }
 
     /// What is left of an exchange that failed before its answer.
-    pub(in crate::proxy) fn into_failure(self: Box<Self>) -> Failure<B> {
+    pub(in crate::proxy) fn into_failure(self) -> Failure<B> {
         let used = self.link.as_ref().is_some_and(|link| link.used);
         Failure {
             is_stale: used && !self.heard,
@@ -254,7 +254,7 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
     }
 
     /// The connection, which is no HTTP any more.
-    pub(in crate::proxy) fn into_link(self: Box<Self>) -> Option<Box<Link>> {
+    pub(in crate::proxy) fn into_link(self) -> Option<Box<Link>> {
         self.link
     }
 
@@ -294,7 +294,7 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
                         }
                         Sending::Chunked => {
                             // Writing to memory does not fail.
-                            let _ = write!(link.write, "{length:x}\r\n");
+                            write!(link.write, "{length:x}\r\n").unwrap_or_default();
                             link.write.put_slice(&data);
                             link.write.put_slice(b"\r\n");
                         }
@@ -642,7 +642,7 @@ fn write_head(out: &mut BytesMut, head: Head<'_>, sending: Sending) {
         Sending::Length(0) if *head.method != Method::POST && *head.method != Method::PUT && *head.method != Method::PATCH => {}
         Sending::Length(length) => {
             // Writing to memory does not fail.
-            let _ = write!(out, "content-length: {length}\r\n");
+            write!(out, "content-length: {length}\r\n").unwrap_or_default();
         }
         Sending::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
         Sending::Done => {}

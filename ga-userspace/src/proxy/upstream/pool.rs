@@ -25,16 +25,21 @@ const SWEEP: Duration = Duration::from_secs(5);
 const FAILURES: u32 = 3;
 const GRUDGE: Duration = Duration::from_secs(10);
 
+/// An endpoint's identity, and where it is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key(u64, SocketAddr);
+
 /// The pools of all endpoints.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Pools {
-    slots: RefCell<HashMap<(u64, SocketAddr), Rc<Slot>, BuildHasherDefault<Mixed>>>,
+    slots: RefCell<HashMap<Key, Rc<Slot>, BuildHasherDefault<Mixed>>>,
     swept: Cell<bool>,
 }
 
 /// What is known of one endpoint at one address.
 #[derive(Debug)]
 pub(in crate::proxy) struct Slot {
+    #[expect(clippy::vec_box, reason = "a connection moves between requests and here, and is large")]
     idle: RefCell<Vec<Box<Link>>>,
     backend: Backend,
     failures: Cell<u32>,
@@ -54,7 +59,7 @@ impl Pools {
         counts: &Arc<EndpointCounts>,
     ) -> Rc<Slot> {
         let mut slots = self.slots.borrow_mut();
-        if let Some(slot) = slots.get(&(identity, address)).filter(|slot| slot.backend == *backend) {
+        if let Some(slot) = slots.get(&Key(identity, address)).filter(|slot| slot.backend == *backend) {
             return Rc::clone(slot);
         }
         if !self.swept.replace(true) {
@@ -68,7 +73,7 @@ impl Pools {
             shunned: Cell::new(None),
             counts: Arc::clone(counts),
         });
-        slots.insert((identity, address), Rc::clone(&slot));
+        slots.insert(Key(identity, address), Rc::clone(&slot));
         slot
     }
 }
