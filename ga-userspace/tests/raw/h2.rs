@@ -157,21 +157,23 @@ pub fn integer(mut value: usize, prefix: u32, pattern: u8) -> Vec<u8> {
     bytes
 }
 
-/// Of the statuses in the static table.
+/// The status at the beginning of a head: by its number in the static table, or spelled, where only its first digit is read.
 fn status(block: &[u8]) -> u16 {
-    // An update of the table's size may come first.
-    let first = block.iter().find(|byte| **byte & 0xe0 != 0x20);
-    match first {
-        Some(0x88) => 200,
-        Some(0x89) => 204,
-        Some(0x8c) => 400,
-        Some(0x8d) => 404,
-        Some(0x8e) => 500,
-        _ => {
-            // Literal digits, plain or by the code of RFC 7541 Appendix B: 431, 405 and 421 are what is refused with.
-            let is_4xx = block.windows(2).any(|pair| pair[0] & 0x80 != 0 && pair[1] >> 3 == 0b11010) || block.contains(&b'4');
-            if is_4xx { 499 } else { 0 }
+    // Updates of the table's size may come first.
+    let start = block.iter().position(|byte| byte & 0xe0 != 0x20).unwrap_or(block.len());
+    match block[start..] {
+        [0x88, ..] => 200,
+        [0x89, ..] => 204,
+        [0x8c, ..] => 400,
+        [0x8d, ..] => 404,
+        [0x8e, ..] => 500,
+        // `4`, as it is or by the code of RFC 7541 Appendix B.
+        [0x48 | 0x18 | 0x08, length, digit, ..]
+            if (length & 0x80 == 0 && digit == b'4') || (length & 0x80 != 0 && digit >> 2 == 0b01_1010) =>
+        {
+            499
         }
+        _ => 0,
     }
 }
 
