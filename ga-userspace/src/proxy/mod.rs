@@ -4,6 +4,8 @@
 //! view; requests and connections that run keep the one they began with.
 #![forbid(unsafe_code)]
 
+pub mod proxy_protocol;
+pub mod tcp;
 mod view;
 
 pub use view::{Endpoint, Group, Listener, Target, View};
