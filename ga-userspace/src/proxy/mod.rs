@@ -4,8 +4,11 @@
 //! view; requests and connections that run keep the one they began with.
 #![forbid(unsafe_code)]
 
+pub mod counts;
 pub mod proxy_protocol;
 pub mod tcp;
 mod view;
+mod worker;
 
 pub use view::{Endpoint, Group, Listener, Target, View};
+pub use worker::{Peer, Shared, TlsInfo, Worker};

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use super::counts::{EndpointCounts, ListenerCounts, RuleCounts};
 use crate::{
     model::{self, Affinity, Backend, ClientIp, EndpointName, Intent, Name, Target as FoundBy},
     plan::{Family, ListenerView, Plan, TargetView, Wheel, number_of},
@@ -41,6 +42,10 @@ pub struct Listener {
     pub endpoints: Vec<Endpoint>,
     /// The default one first, then one for each rule that forwards, in the order of the rules.
     pub targets: Vec<Target>,
+    /// What happened here, since the agent began.
+    pub counts: Arc<ListenerCounts>,
+    /// The same of each rule, in their order.
+    pub rules: Vec<Arc<RuleCounts>>,
     seed: [u64; 2],
 }
 
@@ -66,6 +71,8 @@ pub struct Endpoint {
     pub group: usize,
     /// The domain that it was found by.
     pub domain: Option<String>,
+    /// What happened with it, since the agent began.
+    pub counts: Arc<EndpointCounts>,
 }
 
 /// Who new requests or connections go to.
@@ -106,7 +113,19 @@ impl Listener {
             client_ip: group.client_ip,
         });
         let groups: Vec<Group> = groups.collect();
+        let known = |identity| {
+            let known = before?.endpoints.iter().find(|endpoint| endpoint.identity == identity)?;
+            Some(Arc::clone(&known.counts))
+        };
+        let rule = |rule: &model::Rule| {
+            let known = before.and_then(|before| {
+                let place = before.file.rules.iter().position(|known| known.name == rule.name)?;
+                before.rules.get(place).map(Arc::clone)
+            });
+            known.unwrap_or_default()
+        };
         let endpoint = |endpoint: &crate::plan::EndpointView| Endpoint {
+            counts: known(endpoint.identity).unwrap_or_default(),
             name: endpoint.name.clone(),
             identity: endpoint.identity,
             group: groups.iter().position(|group| group.name == endpoint.name.group).unwrap_or(0),
@@ -124,6 +143,8 @@ impl Listener {
             endpoints: view.endpoints.iter().map(endpoint).collect(),
             groups,
             targets: Vec::new(),
+            counts: before.map(|before| Arc::clone(&before.counts)).unwrap_or_default(),
+            rules: file.rules.iter().map(rule).collect(),
             seed,
         };
         listener.targets = view.targets.iter().map(|target| listener.target(target, view, before)).collect();

@@ -60,7 +60,7 @@ pub(super) async fn url(url: &str, ca: Option<&Path>, tag: Option<HeaderValue>) 
 }
 
 async fn ask(url: &str, ca: Option<&Path>, tag: Option<HeaderValue>) -> Brought {
-    let uri: Uri = url.parse().map_err(|error: hyper::http::uri::InvalidUri| error.to_string())?;
+    let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
     let is_secured = uri.scheme_str() == Some("https");
     let authority = uri.authority().ok_or("it names no host")?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');

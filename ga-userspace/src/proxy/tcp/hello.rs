@@ -6,16 +6,16 @@
 use std::net::IpAddr;
 
 /// The longest ClientHello in bytes: key shares that withstand quantum computers take some 2 KiB, tickets and padding a few more.
-pub const MAX_HELLO: usize = 16_384;
+pub(super) const MAX_HELLO: usize = 16_384;
 
 /// So many bytes of a connection hold the longest ClientHello, in records of at least 16 bytes each on average.
-pub const MAX_BYTES: usize = MAX_HELLO + MAX_HELLO / 16 * RECORD_HEADER;
+pub(super) const MAX_BYTES: usize = MAX_HELLO + MAX_HELLO / 16 * RECORD_HEADER;
 
 const RECORD_HEADER: usize = 5;
 
 /// What the first bytes of a connection say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hello {
+pub(super) enum Hello {
     /// Not enough yet; never of [`MAX_BYTES`].
     More,
     /// A ClientHello for this server, in lower case.
@@ -27,7 +27,7 @@ pub enum Hello {
 }
 
 /// What `bytes` are the beginning of. The outer name where the client encrypts the inner one (RFC 9849).
-pub fn read(bytes: &[u8]) -> Hello {
+pub(super) fn read(bytes: &[u8]) -> Hello {
     let message = match message(bytes) {
         Ok(Some(message)) => message,
         Ok(None) if bytes.len() >= MAX_BYTES => return Hello::Foreign,

@@ -1,0 +1,107 @@
+//! What one thread of the proxy works with: nothing of it is shared with other threads but [`Shared`].
+
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
+
+use super::{Listener, View};
+
+/// What all threads see.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// The newest plan.
+    pub view: ArcSwap<View>,
+}
+
+/// One thread: connections, pools and requests of a thread never leave it.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    random: Cell<u64>,
+    drain: watch::Receiver<bool>,
+}
+
+/// Who is at the other end of a client's connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where the client is: with the PROXY protocol, where it says.
+    pub client: SocketAddr,
+    /// Where it connected to.
+    pub local: SocketAddr,
+    /// What was agreed on with TLS; none over plain TCP.
+    pub tls: Option<TlsInfo>,
+}
+
+/// What a client and the edge agreed on.
+#[derive(Clone, Debug, Default)]
+pub struct TlsInfo {
+    /// The name that the client asked for, in lower case.
+    pub server_name: Option<String>,
+    /// HTTP/2 was agreed on.
+    pub is_h2: bool,
+}
+
+impl Worker {
+    /// A thread that has no connections yet. It drains when `drain` says true.
+    pub fn new(shared: Arc<Shared>, drain: watch::Receiver<bool>) -> Rc<Self> {
+        let random = Cell::new(RandomState::new().hash_one(0_u8));
+        Rc::new(Self { shared, random, drain })
+    }
+
+    /// What all threads see.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The newest plan. What asks keeps it to its end and asks again for the next.
+    pub fn view(&self) -> Guard<Arc<View>> {
+        self.shared.view.load()
+    }
+
+    /// The listener of that path in the newest plan; none when it was taken away.
+    pub fn listener(&self, path: &str) -> Option<Arc<Listener>> {
+        self.view().listeners.get(path).map(Arc::clone)
+    }
+
+    /// 64 bits, each as good as random, that nobody else got: for choices, not for secrets.
+    pub fn random(&self) -> u64 {
+        // SplitMix64.
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Turns true when connections shall end.
+    pub fn drain(&self) -> watch::Receiver<bool> {
+        self.drain.clone()
+    }
+
+    /// Connections shall end.
+    pub fn is_draining(&self) -> bool {
+        *self.drain.borrow()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_numbers_are_not_the_same() {
+        let (_drain, drained) = watch::channel(false);
+        let worker = Worker::new(Arc::default(), drained);
+        let mut numbers: Vec<u64> = (0..1000).map(|_| worker.random()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 1000);
+    }
+}
