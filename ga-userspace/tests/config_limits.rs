@@ -56,6 +56,11 @@ fn cases() -> Vec<(&'static str, usize, String)> {
         ("listeners_per_instance", 2, one(&(plain() + &listener(81, &group("eu", ""))))),
         ("ports_per_l4_listener", 2, one(&plain())),
         ("default_groups_per_listener", 2, one(&(plain() + &group("us", "")))),
+        (
+            "virtual_groups_per_listener",
+            1,
+            one(&(plain() + &group("us", "").replace("region = \"us\"", "kind = \"virtual\"\nregion = \"eu\""))),
+        ),
         ("endpoints_per_group", 2, one(&(plain() + &endpoint(12)))),
         ("port_mappings_per_group", 1, one(&listener(80, &group("eu", "port_mapping = [{ listener = 80, endpoint = 8080 }]\n")))),
         ("vsg_servers_total", 2, of_pool()),
@@ -90,7 +95,7 @@ fn every_limit_counts_and_can_be_raised() {
 #[test]
 fn every_key_of_limits_is_counted_here() {
     // What is no number of things in a file: where defaults come from, rules, and what is counted while the agent runs.
-    let other = ["profile", "name_rule", "port_max", "addresses_per_domain"];
+    let other = ["profile", "name_rule", "port_max", "addresses_per_domain", "http_idle_timeout_max"];
     let schema = serde_json::to_value(config::schema::generate()).unwrap();
     let keys = schema["definitions"]["Limits"]["properties"].as_object().unwrap().keys().map(String::as_str);
     let cases = cases();

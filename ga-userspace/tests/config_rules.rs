@@ -344,7 +344,7 @@ fn listeners_fail_closed_unless_told_otherwise() {
 fn a_virtual_group_on_udp_is_refused_for_good() {
     let udp = file().listener("name = \"dns\"\nprotocol = \"udp\"\nports = \"53\"");
     udp.group("region = \"eu\"\nkind = \"virtual\"").refused("not_allowed");
-    file().group("region = \"eu\"\nkind = \"virtual\"").refused("not_supported_yet");
+    file().group("region = \"eu\"\nkind = \"virtual\"").refused("conflict");
     assert!(file().group("region = \"eu\"\nkind = \"default\"").first().groups[0].name.as_str() == "default");
 }
 
@@ -663,7 +663,7 @@ fn source_ports_that_the_host_takes_for_itself_are_a_warning() {
 
 #[test]
 fn keys_of_later_versions_are_told_from_unknown_ones() {
-    file().group("region = \"eu\"\nbackend_protocol = \"http\"").refused("not_supported_yet");
+    file().group("region = \"eu\"\nfailover = \"later\"").refused("not_supported_yet");
     file().group("region = \"eu\"\ntraffic_ration = 50").refused("unknown_key");
 }
 

@@ -248,7 +248,7 @@ fn protocols(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Protocols> {
     let elements = value.array(&mut cx.problems)?;
     let mut found = BTreeSet::new();
     for element in &elements {
-        if !found.insert(element.word(&listener::PROTOCOLS, &mut cx.problems)?) {
+        if !found.insert(element.word(&listener::PROTOCOLS[..2], &mut cx.problems)?) {
             let draft = Fault::new(Kind::Duplicate, "the protocol is named twice").help("name it once");
             element.problem(draft, &mut cx.problems);
         }

@@ -7,16 +7,16 @@ use ga_common::abi::family::Family;
 use super::{
     client_ip,
     document::Context,
-    endpoint, health_check,
+    endpoint, health_check, http,
     instance::Surroundings,
     keys, limits, pool,
     problem::{Code, Fault, Kind},
     text,
-    tree::{Table, Value, not_a_word},
+    tree::{Table, Value},
 };
 use crate::model::{
     Backend, BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind, Name, NamedEndpoint, Port,
-    PortMapping, Ports, Protocol, Target, TrafficRatio, Weight,
+    PortMapping, Ports, Profile, Protocol, Target, TrafficRatio, Weight,
 };
 
 /// Percent.
@@ -30,6 +30,9 @@ pub(super) const DEFAULT_NAME: &str = "default";
 
 /// Region of the servers that a listener has without endpoint groups.
 const POOL_REGION: &str = "local";
+
+/// Words of `kind`.
+pub(super) const KINDS: [(&str, GroupKind); 2] = [("default", GroupKind::Default), ("virtual", GroupKind::Virtual)];
 
 /// Words of `backend_ip_version`.
 pub(super) const BACKEND_IP_VERSIONS: [(&str, BackendIpVersion); 3] =
@@ -45,7 +48,8 @@ pub(super) fn read_all(
 ) -> Option<Vec<EndpointGroup>> {
     let value = listener.required("endpoint_group", "add `[[instance.listener.endpoint_group]]`", &mut cx.problems)?;
     let tables = value.tables(&keys::GROUP, &mut cx.problems)?;
-    number_of_groups(&tables, cx);
+    number_of_groups(&tables, protocol, cx);
+    virtual_groups(&tables, protocol, cx);
     unique_regions(&tables, cx);
     let groups =
         tables.iter().enumerate().map(|(index, table)| read(index, table, around, protocol, ports, cx)).collect::<Vec<_>>();
@@ -60,16 +64,55 @@ fn is_default(table: &Table<'_>) -> bool {
     table.optional("kind").is_none_or(|value| value.as_string() == Some("default"))
 }
 
-fn number_of_groups(tables: &[Table<'_>], cx: &mut Context<'_>) {
-    let limit = cx.limits.default_groups_per_listener as usize;
+/// At most as many as the limit says, beside at least one default group (specification §1.4).
+fn virtual_groups(tables: &[Table<'_>], protocol: Option<Protocol>, cx: &mut Context<'_>) {
+    let limit = cx.limits.virtual_groups_per_listener as usize;
+    let is_virtual = |table: &&Table<'_>| table.optional("kind").is_some_and(|value| value.as_string() == Some("virtual"));
+    let found = || tables.iter().filter(is_virtual);
+    // What is wrong with them under UDP is said at each.
+    let Some(first) = found().next().filter(|_| protocol != Some(Protocol::Udp)) else { return };
+    if !tables.iter().any(is_default) {
+        let draft = Fault::new(Kind::Conflict, "a virtual endpoint group needs a default one beside it")
+            .help("leave `kind` away from one group: it gets what no forwarding rule applies to");
+        cx.problems.push(first.span.clone(), &first.path, draft);
+        return;
+    }
+    if let Some(excess) = found().nth(limit) {
+        let draft = Fault::new(Kind::Quota, format!("`limits.virtual_groups_per_listener` allows {limit}; this is one more"))
+            .help(format!("raise the limit, up to {}", limits::VIRTUAL_GROUPS_PER_LISTENER.end()))
+            .code(Code::QuotaExceededEndpointGroup);
+        cx.problems.push(excess.span.clone(), &excess.path, draft);
+    }
+    let why = match protocol {
+        Some(Protocol::Tcp) => "of a TCP listener",
+        Some(_) if cx.limits.profile == Profile::Subscription => "under the subscription profile",
+        Some(_) | None => return,
+    };
+    let region = |table: &Table<'_>| table.optional("region").and_then(|value| value.as_string().map(str::to_owned));
+    let regions: Vec<_> = tables.iter().filter(|table| is_default(table)).filter_map(region).collect();
+    for value in found().filter_map(|table| table.optional("region")) {
+        if value.as_string().is_some_and(|region| !regions.iter().any(|default| default == region)) {
+            let draft = Fault::new(Kind::Conflict, format!("a virtual group {why} is in the region of a default group"))
+                .help(format!("write one of {}", regions.join(", ")));
+            value.problem(draft, &mut cx.problems);
+        }
+    }
+}
+
+fn number_of_groups(tables: &[Table<'_>], protocol: Option<Protocol>, cx: &mut Context<'_>) {
+    let is_fixed = cx.limits.profile == Profile::Subscription && protocol.is_some_and(Protocol::is_http);
+    let limit = if is_fixed { 1 } else { cx.limits.default_groups_per_listener as usize };
     for (index, table) in tables.iter().filter(|table| is_default(table)).enumerate() {
         if index == limit {
-            let draft = Fault::new(Kind::Quota, format!("`limits.default_groups_per_listener` allows {limit}; this is one more"))
-                .help(format!(
-                    "raise the limit, up to {}, or move its endpoints into another group",
-                    limits::DEFAULT_GROUPS_PER_LISTENER.end()
-                ))
-                .code(Code::QuotaExceededEndpointGroup);
+            let (why, help) = if is_fixed {
+                let why = "an http or https listener has one default group under the subscription profile".to_owned();
+                (why, "use `limits.profile = \"payg\"`, or move its endpoints into the first group".to_owned())
+            } else {
+                let why = format!("`limits.default_groups_per_listener` allows {limit}; this is one more");
+                let most = limits::DEFAULT_GROUPS_PER_LISTENER.end();
+                (why, format!("raise the limit, up to {most}, or move its endpoints into another group"))
+            };
+            let draft = Fault::new(Kind::Quota, why).help(help).code(Code::QuotaExceededEndpointGroup);
             cx.problems.push(table.span.clone(), &table.path, draft);
         }
     }
@@ -136,7 +179,8 @@ fn read(
         None => Name::parse(&format!("{DEFAULT_NAME}-{}", index + 1), cx.limits.name_rule).ok(),
     };
     let description = text::description(table.optional("description"), cx);
-    kind(table.optional("kind"), protocol, cx);
+    let kind = kind(table.optional("kind"), protocol, cx);
+    let backend = http::backend(table, protocol, cx);
     let region = table
         .required("region", "say where the endpoints are: `region = \"eu-central\"`", &mut cx.problems)
         .and_then(|value| text::label(&value, cx));
@@ -179,8 +223,8 @@ fn read(
     }
     Some(EndpointGroup {
         name: name?,
-        kind: GroupKind::Default,
-        backend: Backend::default(),
+        kind: kind?,
+        backend: backend?,
         region: region?,
         description,
         traffic_ratio: traffic_ratio?,
@@ -216,23 +260,14 @@ pub(super) fn of_pool(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Endpoin
     })
 }
 
-fn kind(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'_>) {
-    let Some(value) = value else { return };
-    let Some(word) = value.string(&mut cx.problems) else { return };
-    let draft = match (word, protocol) {
-        ("default", _) => return,
-        ("virtual", Some(Protocol::Udp)) => {
-            Fault::new(Kind::NotAllowed, "a UDP listener cannot have virtual endpoint groups").help("leave `kind` away")
-        }
-        ("virtual", Some(Protocol::Tcp) | None) => {
-            let message = "virtual endpoint groups are not supported yet in this version: a TCP listener reaches them only by \
-                           forwarding rules on the TLS server name, which this version has not";
-            Fault::new(Kind::NotSupportedYet, message)
-                .help("put their endpoints into the default group, or into a listener of their own")
-        }
-        _ => not_a_word(word, ["default", "virtual"].into_iter()),
-    };
-    value.problem(draft, &mut cx.problems);
+fn kind(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Option<GroupKind> {
+    let Some(value) = value else { return Some(GroupKind::Default) };
+    if let (Some("virtual"), Some(Protocol::Udp)) = (value.as_string(), protocol) {
+        let draft = Fault::new(Kind::NotAllowed, "a UDP listener cannot have virtual endpoint groups").help("leave `kind` away");
+        value.problem(draft, &mut cx.problems);
+        return None;
+    }
+    value.word(&KINDS, &mut cx.problems)
 }
 
 fn mappings(value: &Value<'_>, ports: Option<&Ports>, cx: &mut Context<'_>) -> Option<PortMapping> {

@@ -32,6 +32,8 @@ pub(super) const LIMITS: Keys = Keys {
         "ports_per_l4_listener",
         "port_max",
         "default_groups_per_listener",
+        "virtual_groups_per_listener",
+        "http_idle_timeout_max",
         "endpoints_per_group",
         "port_mappings_per_group",
         "addresses_per_domain",
@@ -46,13 +48,7 @@ pub(super) const LIMITS: Keys = Keys {
         "custom_policy_addresses_per_endpoint",
         "custom_policy_ranges_per_address",
     ],
-    later: &[
-        "virtual_groups_per_listener",
-        "rules_per_listener",
-        "rule_condition_items_per_listener",
-        "http_idle_timeout_max",
-        "additional_certs_per_listener",
-    ],
+    later: &["rules_per_listener", "rule_condition_items_per_listener", "additional_certs_per_listener"],
 };
 
 pub(super) const INSTANCE: Keys =
@@ -75,16 +71,17 @@ pub(super) const LISTENER: Keys = Keys {
         "failover_to_zero_ratio",
         "endpoint_group",
         "custom_group",
-    ],
-    later: &[
         "request_timeout",
         "http_version",
+        "forwarded_headers",
+        "xff",
+        "trusted_proxies",
+    ],
+    later: &[
         "security_policy",
         "security_policy_id",
         "certificates",
-        "forwarded_headers",
         "x_forwarded_for_config",
-        "xff",
         "rule",
         "rule_matching",
         "http_sniff",
@@ -107,9 +104,11 @@ pub(super) const GROUP: Keys = Keys {
         "return",
         "port_mapping",
         "health_check",
+        "backend_protocol",
+        "backend_protocol_version",
         "endpoint",
     ],
-    later: &["backend_protocol", "backend_protocol_version", "verify", "failover"],
+    later: &["verify", "failover"],
 };
 
 pub(super) const VSERVER_GROUP: Keys =

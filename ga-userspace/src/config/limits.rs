@@ -21,6 +21,10 @@ pub(super) const LISTENERS_PER_INSTANCE: RangeInclusive<u32> = 1..=MAX_LISTENERS
 pub(super) const PORTS_PER_L4_LISTENER: RangeInclusive<u32> = 1..=2_000;
 /// Raisable; 10 is what one call of the documented API takes.
 pub(super) const DEFAULT_GROUPS_PER_LISTENER: RangeInclusive<u32> = 1..=10;
+/// Documented ceiling 150.
+pub(super) const VIRTUAL_GROUPS_PER_LISTENER: RangeInclusive<u32> = 0..=150;
+/// Documented ceiling 600.
+pub(super) const HTTP_IDLE_TIMEOUT_MAX: RangeInclusive<u32> = 1..=600;
 /// Documented ceiling 30.
 pub(super) const ENDPOINTS_PER_GROUP: RangeInclusive<u32> = 1..=30;
 /// No documented ceiling: no more than a listener has ports.
@@ -80,6 +84,12 @@ pub(super) fn read(document: &Table<'_>, cx: &mut Context<'_>) -> Limits {
             DEFAULT_GROUPS_PER_LISTENER,
             default.default_groups_per_listener,
         ),
+        virtual_groups_per_listener: number(
+            "virtual_groups_per_listener",
+            VIRTUAL_GROUPS_PER_LISTENER,
+            default.virtual_groups_per_listener,
+        ),
+        http_idle_timeout_max: number("http_idle_timeout_max", HTTP_IDLE_TIMEOUT_MAX, default.http_idle_timeout_max),
         endpoints_per_group: number("endpoints_per_group", ENDPOINTS_PER_GROUP, default.endpoints_per_group),
         port_mappings_per_group: number("port_mappings_per_group", PORT_MAPPINGS_PER_GROUP, default.port_mappings_per_group),
         addresses_per_domain: number("addresses_per_domain", ADDRESSES_PER_DOMAIN, default.addresses_per_domain),

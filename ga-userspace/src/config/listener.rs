@@ -7,7 +7,7 @@ use ga_common::abi::limits::{MAX_LISTENERS, MAX_SERVICES};
 use super::{
     ListenerPlaces, acl, custom,
     document::Context,
-    group,
+    group, http,
     instance::Surroundings,
     ports::{self, PortList},
     problem::{Code, Fault, Kind},
@@ -17,7 +17,8 @@ use super::{
 use crate::model::{Affinity, AllUnhealthy, EndpointGroup, Listener, Name, Port, Protocol};
 
 /// Words of `protocol`, in any case.
-pub(super) const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+pub(super) const PROTOCOLS: [(&str, Protocol); 4] =
+    [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("http", Protocol::Http), ("https", Protocol::Https)];
 
 /// Words of `client_affinity`.
 pub(super) const AFFINITIES: [(&str, Affinity); 2] = [("none", Affinity::None), ("source_ip", Affinity::SourceIp)];
@@ -32,7 +33,10 @@ pub(super) const NEW_FLOWS: RangeInclusive<u32> = 1..=100_000_000;
 /// Words of `type`.
 pub(super) const ROUTINGS: [(&str, Routing); 2] = [("standard", Routing::Standard), ("custom_routing", Routing::Custom)];
 
-/// Documented bounds of `idle_timeout` in seconds; the upper one is the default.
+/// Seconds that connections of HTTP and HTTPS listeners wait for the next request, without the key.
+const HTTP_IDLE_TIMEOUT_S: u32 = 15;
+
+/// Documented bounds of `idle_timeout` in seconds; the upper one is the default but for HTTP and HTTPS.
 pub(super) const fn idle_timeout_s(protocol: Protocol) -> RangeInclusive<u32> {
     match protocol {
         Protocol::Tcp => 10..=900,
@@ -43,7 +47,7 @@ pub(super) const fn idle_timeout_s(protocol: Protocol) -> RangeInclusive<u32> {
 
 /// Which listener of the instance has which port.
 #[derive(Default)]
-struct PortOwners(BTreeMap<(Protocol, Port), (String, usize)>);
+struct PortOwners(BTreeMap<(&'static str, Port), (String, usize)>);
 
 /// What the listeners before one in the instance have taken.
 #[derive(Default)]
@@ -81,6 +85,7 @@ pub(super) fn read(
     let ports = ports_value.as_ref().and_then(|value| ports::read(value, !is_custom, cx));
     if let (Some(value), Some(ports), Some(protocol)) = (&ports_value, &ports, protocol) {
         if !is_custom {
+            one_port(value, ports, protocol, cx);
             services(value, ports, around, cx);
         }
         let label = name_value.as_ref().and_then(Value::as_string).unwrap_or_default();
@@ -110,6 +115,7 @@ pub(super) fn read(
         None => Some(0),
     };
     let port_items = ports.as_ref().map(PortList::items);
+    let http = http::read(table, protocol, cx);
     let acl = match table.optional("acl") {
         Some(value) => acl::of_listener(&value, port_items, &mut before.acl_entries, cx).map(Some),
         None => Some(None),
@@ -134,7 +140,7 @@ pub(super) fn read(
         acl: acl?,
         all_unhealthy: all_unhealthy?,
         failover_to_zero_ratio: failover_to_zero_ratio?,
-        http: None,
+        http: http.ok()?,
         tls: None,
         rules: Vec::new(),
         groups: groups?,
@@ -203,13 +209,17 @@ fn protocol(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Protocol> {
     if let Some((_, protocol)) = PROTOCOLS.iter().find(|(known, _)| *known == word) {
         return Some(*protocol);
     }
-    let draft = match word.as_str() {
-        "http" | "https" => Fault::new(Kind::NotSupportedYet, format!("{word} listeners are not supported yet in this version"))
-            .help("a tcp listener passes the same bytes through"),
-        _ => not_a_word(text, ["tcp", "udp"].into_iter()).code(Code::ProtocalIllegalListener),
-    };
+    let draft = not_a_word(text, PROTOCOLS.iter().map(|(word, _)| *word)).code(Code::ProtocalIllegalListener);
     value.problem(draft, &mut cx.problems);
     None
+}
+
+fn one_port(value: &Value<'_>, list: &PortList, protocol: Protocol, cx: &mut Context<'_>) {
+    if protocol.is_http() && list.ports.count() != 1 {
+        let message = format!("an {} listener has exactly one port, this one has {}", protocol.word(), list.ports.count());
+        let draft = Fault::new(Kind::OutOfRange, message).help("give each port a listener of its own");
+        value.problem(draft.code(Code::PortRangeIllegalListener), &mut cx.problems);
+    }
 }
 
 /// Counts what the listener adds to the table of (VIP, protocol, port).
@@ -233,19 +243,21 @@ fn conflicts(value: &Value<'_>, list: &PortList, protocol: Protocol, name: &str,
     // One problem per other listener, at the first port in question.
     let mut clashes: BTreeMap<usize, (Port, String, u32)> = BTreeMap::new();
     for port in list.ports.iter() {
-        match owners.0.get(&(protocol, port)) {
+        match owners.0.get(&(protocol.transport(), port)) {
             Some((owner, line)) => clashes.entry(*line).or_insert((port, owner.clone(), 0)).2 += 1,
             None => {
-                owners.0.insert((protocol, port), (name.to_owned(), line));
+                owners.0.insert((protocol.transport(), port), (name.to_owned(), line));
             }
         }
     }
     for (line, (port, owner, count)) in clashes {
         let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
         let owner = shorten(&owner);
-        let message = format!("{} port {port}{more} belongs to listener `{owner}` on line {line}", protocol.word());
+        let message = format!("{} port {port}{more} belongs to listener `{owner}` on line {line}", protocol.transport());
         let draft = Fault::new(Kind::Conflict, message)
-            .help("a port belongs to one listener of an instance; a tcp and a udp listener may share it")
+            .help(
+                "a port belongs to one listener of an instance, http and https ones too; one of TCP and one of UDP may share it",
+            )
             .code(Code::PortConflictListener);
         cx.problems.push(list.place_of(port), &value.path, draft);
     }
@@ -253,7 +265,8 @@ fn conflicts(value: &Value<'_>, list: &PortList, protocol: Protocol, name: &str,
 
 fn idle_timeout(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Option<Duration> {
     let Some(value) = value else {
-        return protocol.map(|protocol| Duration::from_secs(u64::from(*idle_timeout_s(protocol).end())));
+        let seconds = |protocol: Protocol| if protocol.is_http() { HTTP_IDLE_TIMEOUT_S } else { *idle_timeout_s(protocol).end() };
+        return protocol.map(|protocol| Duration::from_secs(u64::from(seconds(protocol))));
     };
     let seconds = match value.as_string() {
         Some(text) => seconds(text).or_else(|| {
@@ -263,7 +276,10 @@ fn idle_timeout(value: Option<Value<'_>>, protocol: Option<Protocol>, cx: &mut C
         })?,
         None => value.integer(0..=u32::MAX, &mut cx.problems)?,
     };
-    let range = idle_timeout_s(protocol?);
+    let range = match protocol? {
+        Protocol::Http | Protocol::Https => 1..=cx.limits.http_idle_timeout_max,
+        other @ (Protocol::Tcp | Protocol::Udp) => idle_timeout_s(other),
+    };
     if range.contains(&seconds) {
         return Some(Duration::from_secs(u64::from(seconds)));
     }

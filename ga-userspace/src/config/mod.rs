@@ -20,6 +20,7 @@ pub mod edit;
 mod endpoint;
 mod group;
 mod health_check;
+mod http;
 mod instance;
 mod inventory;
 mod keys;

@@ -37,6 +37,10 @@ pub struct Limits {
     pub ports_per_l4_listener: u32,
     /// Default endpoint groups of a listener.
     pub default_groups_per_listener: u32,
+    /// Virtual endpoint groups of a listener.
+    pub virtual_groups_per_listener: u32,
+    /// The longest `idle_timeout` of an HTTP or HTTPS listener, in seconds.
+    pub http_idle_timeout_max: u32,
     /// Endpoints of a group.
     pub endpoints_per_group: u32,
     /// Port mappings of a group.
@@ -66,7 +70,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The documented defaults of a profile. In what this version can do, `subscription` equals `payg`.
+    /// The documented defaults of a profile.
     pub const fn of(profile: Profile) -> Self {
         let payg = Self {
             profile,
@@ -75,6 +79,8 @@ impl Limits {
             listeners_per_instance: 50,
             ports_per_l4_listener: 30,
             default_groups_per_listener: 2,
+            virtual_groups_per_listener: 10,
+            http_idle_timeout_max: 60,
             endpoints_per_group: 4,
             port_mappings_per_group: 5,
             addresses_per_domain: 16,
@@ -96,6 +102,7 @@ impl Limits {
                 instances: 5,
                 listeners_per_instance: 10,
                 default_groups_per_listener: 1,
+                virtual_groups_per_listener: 1,
                 port_mappings_per_group: 0,
                 ..payg
             },

@@ -28,6 +28,12 @@ pub struct Limits {
     /// Default endpoint groups of a listener.
     #[schemars(range(min = 1, max = 10))]
     pub default_groups_per_listener: u32,
+    /// Virtual endpoint groups of a listener.
+    #[schemars(range(min = 0, max = 150))]
+    pub virtual_groups_per_listener: u32,
+    /// The longest `idle_timeout` of an HTTP or HTTPS listener, in seconds.
+    #[schemars(range(min = 1, max = 600))]
+    pub http_idle_timeout_max: u32,
     /// Endpoints of a group.
     #[schemars(range(min = 1, max = 30))]
     pub endpoints_per_group: u32,
@@ -102,6 +108,8 @@ impl Default for Limits {
             ports_per_l4_listener: limits.ports_per_l4_listener,
             port_max: model::Port::MAX.into(),
             default_groups_per_listener: limits.default_groups_per_listener,
+            virtual_groups_per_listener: limits.virtual_groups_per_listener,
+            http_idle_timeout_max: limits.http_idle_timeout_max,
             endpoints_per_group: limits.endpoints_per_group,
             port_mappings_per_group: limits.port_mappings_per_group,
             addresses_per_domain: limits.addresses_per_domain,

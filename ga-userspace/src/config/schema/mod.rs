@@ -16,7 +16,7 @@ use self::{
     places::{Inventory, VserverGroup},
 };
 pub use super::client_ip::{PreserveClientIp, Return};
-use super::{group, node};
+use super::{group, http, node};
 use crate::model;
 
 /// The schema of the document, draft-07: the newest that TOML editors agree on.
@@ -167,16 +167,17 @@ pub struct Listener {
     /// an instance are of one type.
     #[schemars(default = "standard")]
     pub r#type: ListenerType,
-    /// `tcp` or `udp`, in any case.
-    #[schemars(default = "tcp", regex(pattern = r"^([tT][cC][pP]|[uU][dD][pP])$"))]
+    /// `tcp`, `udp`, `http` or `https`, in any case.
+    #[schemars(default = "tcp", regex(pattern = r"^([tT][cC][pP]|[uU][dD][pP]|[hH][tT][tT][pP][sS]?)$"))]
     pub protocol: String,
-    /// Ports 1–65499: `80,90~92,8080`. At most `limits.ports_per_l4_listener`.
+    /// Ports 1–65499: `80,90~92,8080`. At most `limits.ports_per_l4_listener`; one of `http` and `https`.
     #[schemars(regex(pattern = r"^\s*[0-9]{1,5}\s*([~-]\s*[0-9]{1,5}\s*)?(,\s*[0-9]{1,5}\s*([~-]\s*[0-9]{1,5}\s*)?)*$"))]
     pub ports: String,
     /// `source_ip`: all flows of a client's address go to one endpoint.
     #[schemars(default = "no_affinity")]
     pub client_affinity: Affinity,
     /// How long a flow without packets is remembered: seconds, or `"30s"`, `"2m"`. TCP 10–900 (900), UDP 10–20 (20).
+    /// `http` and `https`: how long a connection waits for the next request, 1 to `limits.http_idle_timeout_max` (15).
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "Time")]
     pub idle_timeout: Option<Time>,
     /// New flows a second that are admitted, 1–100,000,000; the rest is dropped and counted. Without the key a bound follows from
@@ -203,6 +204,58 @@ pub struct Listener {
     /// The groups of a custom routing listener, at most `limits.custom_groups_per_listener`.
     #[schemars(default = "no_custom_groups", length(min = 1, max = 5))]
     pub custom_group: Vec<CustomGroup>,
+    /// `http` and `https`: seconds from the end of a request to the first byte of its answer; then the client gets 504.
+    #[schemars(default = "request_timeout", range(min = 1, max = 180))]
+    pub request_timeout: u32,
+    /// `https`: the newest version of HTTP that clients may speak.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "HttpVersion")]
+    pub http_version: Option<HttpVersion>,
+    /// `http` and `https`: headers that endpoints get beside `X-Forwarded-For`. Those that clients send are removed.
+    #[schemars(default = "no_headers")]
+    pub forwarded_headers: Vec<ForwardedHeader>,
+    /// `http` and `https`: what becomes of an `X-Forwarded-For` that clients send.
+    #[schemars(default = "append")]
+    pub xff: Xff,
+    /// `http` and `https`: networks of proxies in front of this edge, whose `X-Forwarded-For` is kept with `xff = "replace"` too.
+    #[schemars(default = "no_networks")]
+    pub trusted_proxies: Vec<String>,
+}
+
+/// Versions of HTTP.
+#[derive(JsonSchema, Serialize)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[serde(rename = "http1.1")]
+    Http1,
+    /// HTTP/2, or HTTP/1.1 with clients that do not speak it.
+    #[serde(rename = "http2")]
+    Http2,
+}
+
+/// A header for endpoints.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForwardedHeader {
+    /// `GA-ID`: the instance.
+    GaId,
+    /// `GA-AP`: the access point, `node.ap`.
+    GaAp,
+    /// `GA-X-Forward-Proto`: `http` or `https`.
+    Proto,
+    /// `GA-X-Forward-Port`: the listener's port.
+    Port,
+    /// `X-Real-IP`: the client's address.
+    RealIp,
+}
+
+/// What becomes of an `X-Forwarded-For` that clients send.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Xff {
+    /// The client's address is added to it.
+    Append,
+    /// The client's address replaces it.
+    Replace,
 }
 
 /// Who may open flows of a listener.
@@ -264,7 +317,7 @@ pub enum AllUnhealthy {
 #[serde(untagged)]
 pub enum Time {
     /// Seconds.
-    Seconds(#[schemars(range(min = 10, max = 900))] u32),
+    Seconds(#[schemars(range(min = 1, max = 900))] u32),
     /// `30s` or `2m`.
     Text(#[schemars(regex(pattern = r"^[0-9]+[sm]$"))] String),
 }
@@ -279,7 +332,7 @@ pub struct EndpointGroup {
     /// Free text of at most 200 characters that is not a link.
     #[schemars(default = "empty", length(max = 200))]
     pub description: String,
-    /// `default`: it gets the traffic that no rule takes.
+    /// `default`: it gets the traffic that no rule takes. `virtual`: only what a forwarding rule sends there; not of `udp`.
     #[schemars(default = "default_kind")]
     pub kind: GroupKind,
     /// Where the endpoints are; a label.
@@ -312,9 +365,25 @@ pub struct EndpointGroup {
     /// How the endpoints are probed. Without it nobody is, and all endpoints count as healthy.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "HealthCheck")]
     pub health_check: Option<HealthCheck>,
+    /// What endpoints of an `https` listener are spoken to with; those of an `http` listener by `http`.
+    #[schemars(default = "plain_http")]
+    pub backend_protocol: BackendProtocol,
+    /// `http2` only with `backend_protocol = "https"`.
+    #[schemars(default = "http1")]
+    pub backend_protocol_version: HttpVersion,
     /// 1 to `limits.endpoints_per_group` endpoints.
     #[schemars(length(min = 1, max = 30))]
     pub endpoint: Vec<Endpoint>,
+}
+
+/// What endpoints are spoken to with.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendProtocol {
+    /// HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
 }
 
 /// Kind of an endpoint group.
@@ -323,6 +392,8 @@ pub struct EndpointGroup {
 pub enum GroupKind {
     /// It gets the traffic that no rule takes.
     Default,
+    /// It gets what forwarding rules send there.
+    Virtual,
 }
 
 /// Which family the edge speaks to endpoints.
@@ -394,6 +465,30 @@ pub enum EndpointType {
     Oss,
     /// All addresses of a domain; they share the weight.
     Domain,
+}
+
+fn request_timeout() -> u32 {
+    http::DEFAULT_REQUEST_TIMEOUT_S
+}
+
+fn no_headers() -> Vec<ForwardedHeader> {
+    Vec::new()
+}
+
+fn no_networks() -> Vec<String> {
+    Vec::new()
+}
+
+fn append() -> Xff {
+    Xff::Append
+}
+
+fn plain_http() -> BackendProtocol {
+    BackendProtocol::Http
+}
+
+fn http1() -> HttpVersion {
+    HttpVersion::Http1
 }
 
 fn one() -> u32 {
