@@ -76,6 +76,7 @@ pub(super) const LISTENER: Keys = Keys {
         "forwarded_headers",
         "xff",
         "trusted_proxies",
+        "proxy_protocol",
     ],
     later: &[
         "security_policy",
@@ -85,7 +86,6 @@ pub(super) const LISTENER: Keys = Keys {
         "rule",
         "rule_matching",
         "http_sniff",
-        "proxy_protocol",
     ],
 };
 
@@ -126,6 +126,8 @@ pub(super) const ACL_ENTRY: Keys = Keys { table: "an entry of a list", known: &[
 
 pub(super) const LISTENER_ACL: Keys =
     Keys { table: "the `acl` of a listener", known: &["mode", "lists", "kill_established"], later: &[] };
+
+pub(super) const PROXY_PROTOCOL: Keys = Keys { table: "`proxy_protocol`", known: &["from"], later: &[] };
 
 pub(super) const PORT_MAPPING: Keys = Keys { table: "a port mapping", known: &["listener", "endpoint"], later: &[] };
 
@@ -226,6 +228,7 @@ mod tests {
             ACL,
             ACL_ENTRY,
             LISTENER_ACL,
+            PROXY_PROTOCOL,
             CUSTOM_GROUP,
         ];
         for keys in tables {

@@ -11,7 +11,7 @@ use super::{
     instance::Surroundings,
     ports::{self, PortList},
     problem::{Code, Fault, Kind},
-    text,
+    tcp, text,
     tree::{Table, Value, not_a_word, shorten},
 };
 use crate::model::{Affinity, AllUnhealthy, EndpointGroup, Listener, Name, Port, Protocol};
@@ -116,6 +116,7 @@ pub(super) fn read(
     };
     let port_items = ports.as_ref().map(PortList::items);
     let http = http::read(table, protocol, cx);
+    let proxy_from = tcp::proxy_from(table, protocol, cx);
     let acl = match table.optional("acl") {
         Some(value) => acl::of_listener(&value, port_items, &mut before.acl_entries, cx).map(Some),
         None => Some(None),
@@ -129,7 +130,7 @@ pub(super) fn read(
         Some(value) => of_pool(table, &value, cx).map(|group| vec![group]),
         None => group::read_all(table, around, protocol, ports.as_ref().map(|list| &list.ports), cx),
     };
-    Some(Listener {
+    let listener = Listener {
         name: name?,
         description,
         protocol: protocol?,
@@ -142,11 +143,14 @@ pub(super) fn read(
         failover_to_zero_ratio: failover_to_zero_ratio?,
         http: http.ok()?,
         tls: None,
+        proxy_from: proxy_from?,
         rules: Vec::new(),
         groups: groups?,
         custom: Vec::new(),
         blocks: Vec::new(),
-    })
+    };
+    tcp::no_transparency(table, &listener, cx);
+    Some(listener)
 }
 
 /// A listener that names a server group sends all its traffic to that group's servers.

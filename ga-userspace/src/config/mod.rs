@@ -31,6 +31,7 @@ mod pool;
 mod ports;
 pub mod schema;
 mod syntax;
+mod tcp;
 mod text;
 mod tree;
 

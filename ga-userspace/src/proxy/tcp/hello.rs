@@ -54,7 +54,8 @@ fn message(mut bytes: &[u8]) -> Result<Option<Vec<u8>>, NotTls> {
     let mut needed = None;
     while needed.is_none_or(|needed| there < needed) {
         // What is there already must be right: nobody waits for the rest of something else.
-        let wrong = matches!(bytes.first(), Some(first) if *first != HANDSHAKE) || matches!(bytes.get(1), Some(major) if *major != 3);
+        let wrong =
+            matches!(bytes.first(), Some(first) if *first != HANDSHAKE) || matches!(bytes.get(1), Some(major) if *major != 3);
         if wrong {
             return Err(NotTls);
         }
@@ -244,7 +245,9 @@ mod tests {
 
     #[test]
     fn what_is_not_tls_is_known_by_its_first_bytes() {
-        for bytes in [&b"S"[..], b"SSH-2.0", b"GET / HTTP/1.1", b"\x80\x2e\x01", b"\x16\x02", b"\x16\x03\x01\0\0", b"\x16\x03\x01\x40\x01"] {
+        for bytes in
+            [&b"S"[..], b"SSH-2.0", b"GET / HTTP/1.1", b"\x80\x2e\x01", b"\x16\x02", b"\x16\x03\x01\0\0", b"\x16\x03\x01\x40\x01"]
+        {
             assert_eq!(read(bytes), Hello::Foreign, "{bytes:?}");
         }
         assert_eq!(read(b"\x16\x03\x01\x00\x04\x02"), Hello::Foreign, "a ServerHello");

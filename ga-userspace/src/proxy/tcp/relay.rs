@@ -95,12 +95,7 @@ async fn silence(latest: &Cell<Instant>, idle: Duration) {
 }
 
 /// Everything from one side, which is `side`; fails with the side that broke.
-async fn one_way(
-    side: Side,
-    from: &mut ReadHalf<'_>,
-    to: &mut WriteHalf<'_>,
-    note: &impl Fn(Side, usize),
-) -> Result<(), Side> {
+async fn one_way(side: Side, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, note: &impl Fn(Side, usize)) -> Result<(), Side> {
     let other = match side {
         Side::Client => Side::Endpoint,
         Side::Endpoint => Side::Client,
