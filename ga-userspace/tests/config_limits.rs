@@ -40,6 +40,13 @@ fn subnet_of(subnet: usize) -> String {
     format!("[[instance.listener.custom_group.endpoint]]\ncidr = \"10.1.{subnet}.0/28\"\n")
 }
 
+fn with_rules(conditions: &[&str]) -> String {
+    let rule = |(number, condition): (usize, &&str)| {
+        format!("[[instance.listener.rule]]\nname = \"rule-{number}\"\nwhen = [{condition}]\ndo = [{{ forward = \"eu\" }}]\n")
+    };
+    listener(80, &group("eu", "")) + &conditions.iter().enumerate().map(rule).collect::<String>()
+}
+
 /// For each key, a file that has what it counts, and how many.
 fn cases() -> Vec<(&'static str, usize, String)> {
     let plain = || listener(80, &group("eu", ""));
@@ -77,6 +84,12 @@ fn cases() -> Vec<(&'static str, usize, String)> {
             let allow = "policy = \"allow_custom\"\nallow = [{ address = \"10.1.1.4\", ports = \"81,83~84\" }]\n";
             custom_one(ports, allow)
         }),
+        ("rules_per_listener", 2, one(&with_rules(&["{ host = \"a.example\" }", "{ host = \"b.example\" }"]))),
+        (
+            "rule_condition_items_per_listener",
+            4,
+            one(&with_rules(&["{ host = [\"a.example\", \"b.example\"] }", "{ host = [\"c.example\", \"d.example\"] }"])),
+        ),
     ]
 }
 

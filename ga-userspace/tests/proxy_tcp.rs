@@ -107,7 +107,8 @@ impl Site {
     async fn secured(&self, last: u8, name: &str) -> RootCertStore {
         let key = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         let secret = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
-        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![key.cert.der().clone()], secret).unwrap();
+        let config =
+            ServerConfig::builder().with_no_client_auth().with_single_cert(vec![key.cert.der().clone()], secret).unwrap();
         let (acceptor, socket) = (TlsAcceptor::from(Arc::new(config)), self.endpoint(last).await);
         spawn_local(async move {
             loop {

@@ -42,13 +42,14 @@ pub(super) enum Word {
 }
 
 /// Keys that say how traffic is balanced or guarded, which custom routing does not.
-const NOT_HERE: [(&str, &str); 7] = [
+const NOT_HERE: [(&str, &str); 8] = [
     ("protocol", "the destinations of a group say which protocols are forwarded"),
     ("client_affinity", "every port leads to one host anyway"),
     ("idle_timeout", "TCP flows are remembered for 900 s without packets, UDP flows for 20 s"),
     ("acl", "the `policy` of a subnet says what may be reached"),
     ("all_unhealthy", "hosts are not probed: every port leads to its host, whatever its health"),
     ("failover_to_zero_ratio", "nothing is balanced"),
+    ("rule", "the port alone says where packets go"),
     ("endpoint_group", "add `[[instance.listener.custom_group]]` with the subnets"),
 ];
 

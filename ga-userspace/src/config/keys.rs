@@ -47,8 +47,10 @@ pub(super) const LIMITS: Keys = Keys {
         "custom_endpoints_per_group",
         "custom_policy_addresses_per_endpoint",
         "custom_policy_ranges_per_address",
+        "rules_per_listener",
+        "rule_condition_items_per_listener",
     ],
-    later: &["rules_per_listener", "rule_condition_items_per_listener", "additional_certs_per_listener"],
+    later: &["additional_certs_per_listener"],
 };
 
 pub(super) const INSTANCE: Keys =
@@ -71,6 +73,7 @@ pub(super) const LISTENER: Keys = Keys {
         "failover_to_zero_ratio",
         "endpoint_group",
         "custom_group",
+        "rule",
         "request_timeout",
         "http_version",
         "forwarded_headers",
@@ -78,15 +81,7 @@ pub(super) const LISTENER: Keys = Keys {
         "trusted_proxies",
         "proxy_protocol",
     ],
-    later: &[
-        "security_policy",
-        "security_policy_id",
-        "certificates",
-        "x_forwarded_for_config",
-        "rule",
-        "rule_matching",
-        "http_sniff",
-    ],
+    later: &["security_policy", "security_policy_id", "certificates", "x_forwarded_for_config", "rule_matching", "http_sniff"],
 };
 
 pub(super) const GROUP: Keys = Keys {
@@ -110,6 +105,32 @@ pub(super) const GROUP: Keys = Keys {
     ],
     later: &["verify", "failover"],
 };
+
+pub(super) const RULE: Keys =
+    Keys { table: "`[[instance.listener.rule]]`", known: &["name", "priority", "when", "do"], later: &[] };
+
+pub(super) const CONDITION: Keys =
+    Keys { table: "a condition", known: &["host", "path", "header", "query", "method", "cookie", "source_ip"], later: &[] };
+
+pub(super) const HEADER_CONDITION: Keys = Keys { table: "a condition on a header", known: &["name", "values"], later: &[] };
+
+pub(super) const PAIR: Keys = Keys { table: "a pair", known: &["key", "value"], later: &[] };
+
+pub(super) const ACTION: Keys = Keys {
+    table: "an action",
+    known: &["forward", "redirect", "fixed_response", "drop", "rewrite", "add_header", "remove_header", "remove_header_config"],
+    later: &["mirror"],
+};
+
+pub(super) const REDIRECT: Keys =
+    Keys { table: "`redirect`", known: &["protocol", "domain", "port", "path", "query", "code"], later: &[] };
+
+pub(super) const FIXED_RESPONSE: Keys = Keys { table: "`fixed_response`", known: &["code", "type", "content"], later: &[] };
+
+pub(super) const REWRITE: Keys = Keys { table: "`rewrite`", known: &["domain", "path", "query"], later: &[] };
+
+pub(super) const ADD_HEADER: Keys =
+    Keys { table: "`add_header`", known: &["name", "value", "ref", "system", "type"], later: &[] };
 
 pub(super) const VSERVER_GROUP: Keys =
     Keys { table: "`[[vserver_group]]`", known: &["name", "description", "health_check", "servers"], later: &[] };
@@ -230,6 +251,8 @@ mod tests {
             LISTENER_ACL,
             PROXY_PROTOCOL,
             CUSTOM_GROUP,
+            RULE,
+            ACTION,
         ];
         for keys in tables {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)), "{}", keys.table);

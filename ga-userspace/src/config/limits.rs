@@ -51,6 +51,10 @@ pub(super) const CUSTOM_ENDPOINTS_PER_GROUP: RangeInclusive<u32> = 1..=20;
 pub(super) const CUSTOM_POLICY_ADDRESSES_PER_ENDPOINT: RangeInclusive<u32> = 1..=1_000;
 /// No documented ceiling.
 pub(super) const CUSTOM_POLICY_RANGES_PER_ADDRESS: RangeInclusive<u32> = 1..=100;
+/// Documented ceiling 150; listeners here have more where they are asked to, at no cost for each request.
+pub(super) const RULES_PER_LISTENER: RangeInclusive<u32> = 0..=1_000;
+/// Documented ceiling 150.
+pub(super) const RULE_CONDITION_ITEMS_PER_LISTENER: RangeInclusive<u32> = 0..=4_000;
 
 const _: () = assert!(*INSTANCES.end() <= MAX_INSTANCES, "a documented number of instances must fit");
 const _: () = assert!(*ENDPOINTS_PER_GROUP.end() <= MAX_ENDPOINTS, "a documented number of endpoints must fit");
@@ -122,6 +126,12 @@ pub(super) fn read(document: &Table<'_>, cx: &mut Context<'_>) -> Limits {
             "custom_policy_ranges_per_address",
             CUSTOM_POLICY_RANGES_PER_ADDRESS,
             default.custom_policy_ranges_per_address,
+        ),
+        rules_per_listener: number("rules_per_listener", RULES_PER_LISTENER, default.rules_per_listener),
+        rule_condition_items_per_listener: number(
+            "rule_condition_items_per_listener",
+            RULE_CONDITION_ITEMS_PER_LISTENER,
+            default.rule_condition_items_per_listener,
         ),
     }
 }

@@ -11,7 +11,7 @@ use super::{
     instance::Surroundings,
     ports::{self, PortList},
     problem::{Code, Fault, Kind},
-    tcp, text,
+    rule, tcp, text,
     tree::{Table, Value, not_a_word, shorten},
 };
 use crate::model::{Affinity, AllUnhealthy, EndpointGroup, Listener, Name, Port, Protocol};
@@ -130,6 +130,8 @@ pub(super) fn read(
         Some(value) => of_pool(table, &value, cx).map(|group| vec![group]),
         None => group::read_all(table, around, protocol, ports.as_ref().map(|list| &list.ports), cx),
     };
+    let surroundings = rule::Around { protocol, ports: ports.as_ref().map(|list| &list.ports), groups: groups.as_deref() };
+    let rules = rule::read_all(table, &surroundings, cx);
     let listener = Listener {
         name: name?,
         description,
@@ -144,7 +146,7 @@ pub(super) fn read(
         http: http.ok()?,
         tls: None,
         proxy_from: proxy_from?,
-        rules: Vec::new(),
+        rules: rules?,
         groups: groups?,
         custom: Vec::new(),
         blocks: Vec::new(),

@@ -29,6 +29,7 @@ mod listener;
 mod node;
 mod pool;
 mod ports;
+mod rule;
 pub mod schema;
 mod syntax;
 mod tcp;

@@ -100,6 +100,9 @@ pub enum Code {
     /// Too many endpoint groups in a listener.
     #[serde(rename = "QuotaExceeded.EndpointGroup")]
     QuotaExceededEndpointGroup,
+    /// Too many forwarding rules in a listener.
+    #[serde(rename = "QuotaExceeded.ForwardingRule")]
+    QuotaExceededForwardingRule,
     /// Too many listeners in an instance.
     #[serde(rename = "QuotaExceeded.Listener")]
     QuotaExceededListener,
@@ -109,6 +112,9 @@ pub enum Code {
     /// Too many port mappings in a group.
     #[serde(rename = "QuotaExceeded.PortOverride")]
     QuotaExceededPortOverride,
+    /// Too many values in the conditions of a listener's rules.
+    #[serde(rename = "QuotaExceeded.RuleConditionConfig")]
+    QuotaExceededRuleConditionConfig,
 }
 
 impl Code {
@@ -121,9 +127,11 @@ impl Code {
             Self::ProtocalIllegalListener => "ProtocalIllegal.Listener",
             Self::QuotaExceededEndPoint => "QuotaExceeded.EndPoint",
             Self::QuotaExceededEndpointGroup => "QuotaExceeded.EndpointGroup",
+            Self::QuotaExceededForwardingRule => "QuotaExceeded.ForwardingRule",
             Self::QuotaExceededListener => "QuotaExceeded.Listener",
             Self::QuotaExceededListenerPort => "QuotaExceeded.ListenerPort",
             Self::QuotaExceededPortOverride => "QuotaExceeded.PortOverride",
+            Self::QuotaExceededRuleConditionConfig => "QuotaExceeded.RuleConditionConfig",
         }
     }
 }

@@ -11,6 +11,7 @@ use toml::{
 };
 
 use super::{
+    document::Context,
     keys::{self, Keys},
     problem::{Draft, Fault, Kind, Problems},
 };
@@ -54,6 +55,20 @@ impl<'d> Table<'d> {
             problems.push(self.span.clone(), &join(&self.path, key), draft);
         }
         found
+    }
+
+    /// The only entry of a table that has one; `what` names the table and `example` shows one in the message when it has not.
+    pub(super) fn single(&self, what: &str, example: &str, cx: &mut Context<'_>) -> Option<(&'static str, Value<'d>)> {
+        let mut known = self.keys.known.iter().filter_map(|key| Some((*key, self.optional(key)?)));
+        let first = known.next();
+        // Keys that it must not have are problems already.
+        let count = self.entries.len();
+        if count == 1 {
+            return first;
+        }
+        let draft = Fault::new(Kind::Conflict, format!("{what} has one key, this one has {count}"));
+        cx.problems.push(self.span.clone(), &self.path, draft.help(format!("write a table for each: `{example}`")));
+        None
     }
 
     fn refuse_other_keys(&self, problems: &mut Problems<'_>) {
@@ -101,6 +116,12 @@ impl<'d> Value<'d> {
     /// Text, silently; for values that may also be something else.
     pub(super) fn as_string(&self) -> Option<&'d str> {
         self.value.as_str()
+    }
+
+    /// The elements of an array, silently; for values that may also be something else.
+    pub(super) fn as_array(&self) -> Option<Vec<Value<'d>>> {
+        let DeValue::Array(elements) = self.value else { return None };
+        Some(self.elements(elements.iter()))
     }
 
     /// A whole number within `range`.

@@ -67,6 +67,10 @@ pub struct Limits {
     pub custom_policy_addresses_per_endpoint: u32,
     /// Port ranges that an allow list may give a host.
     pub custom_policy_ranges_per_address: u32,
+    /// Forwarding rules of a listener.
+    pub rules_per_listener: u32,
+    /// Values of the conditions of a listener's rules.
+    pub rule_condition_items_per_listener: u32,
 }
 
 impl Limits {
@@ -94,6 +98,8 @@ impl Limits {
             custom_endpoints_per_group: 10,
             custom_policy_addresses_per_endpoint: 20,
             custom_policy_ranges_per_address: 20,
+            rules_per_listener: 20,
+            rule_condition_items_per_listener: 40,
         };
         match profile {
             Profile::Payg | Profile::Subscription => payg,

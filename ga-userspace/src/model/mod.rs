@@ -18,6 +18,7 @@ mod pool;
 mod port;
 mod rule;
 mod target;
+mod template;
 mod tls;
 mod unicast;
 
@@ -37,6 +38,7 @@ pub use pool::{Pool, PoolWeight, Server, ServerPlace};
 pub use port::{Port, PortError, PortMapping, Ports};
 pub use rule::{Action, Condition, FixedResponse, HeaderValue, Modifier, Pattern, Redirect, Rule};
 pub use target::{NamedEndpoint, Part, Target};
+pub use template::{MAX_CAPTURES, Piece, Template, TemplateError, Variable};
 pub use tls::{Certificate, Tls, TlsPolicy};
 pub use unicast::unusable;
 

@@ -6,7 +6,9 @@
 
 pub mod counts;
 pub mod proxy_protocol;
+pub mod rules;
 pub mod tcp;
+mod upstream;
 mod view;
 mod worker;
 

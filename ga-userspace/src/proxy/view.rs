@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::counts::{EndpointCounts, ListenerCounts, RuleCounts};
+use super::{
+    counts::{EndpointCounts, ListenerCounts, RuleCounts},
+    rules::Matcher,
+};
 use crate::{
     model::{self, Affinity, Backend, ClientIp, EndpointName, Intent, Name, Target as FoundBy},
     plan::{Family, ListenerView, Plan, TargetView, Wheel, number_of},
@@ -42,6 +45,8 @@ pub struct Listener {
     pub endpoints: Vec<Endpoint>,
     /// The default one first, then one for each rule that forwards, in the order of the rules.
     pub targets: Vec<Target>,
+    /// Which rule applies; those of [`Self::file`] in the same order.
+    pub matcher: Arc<Matcher>,
     /// What happened here, since the agent began.
     pub counts: Arc<ListenerCounts>,
     /// The same of each rule, in their order.
@@ -143,6 +148,10 @@ impl Listener {
             endpoints: view.endpoints.iter().map(endpoint).collect(),
             groups,
             targets: Vec::new(),
+            matcher: match before.filter(|before| before.file.rules == file.rules) {
+                Some(before) => Arc::clone(&before.matcher),
+                None => Arc::new(Matcher::new(&file.rules)),
+            },
             counts: before.map(|before| Arc::clone(&before.counts)).unwrap_or_default(),
             rules: file.rules.iter().map(rule).collect(),
             seed,

@@ -73,6 +73,12 @@ pub struct Limits {
     /// Port ranges that an allow list may give a host.
     #[schemars(range(min = 1, max = 100))]
     pub custom_policy_ranges_per_address: u32,
+    /// Forwarding rules of a listener.
+    #[schemars(range(min = 0, max = 1_000))]
+    pub rules_per_listener: u32,
+    /// Values of the conditions of a listener's rules.
+    #[schemars(range(min = 0, max = 4_000))]
+    pub rule_condition_items_per_listener: u32,
 }
 
 /// Which generation of documented defaults applies.
@@ -123,6 +129,8 @@ impl Default for Limits {
             custom_endpoints_per_group: limits.custom_endpoints_per_group,
             custom_policy_addresses_per_endpoint: limits.custom_policy_addresses_per_endpoint,
             custom_policy_ranges_per_address: limits.custom_policy_ranges_per_address,
+            rules_per_listener: limits.rules_per_listener,
+            rule_condition_items_per_listener: limits.rule_condition_items_per_listener,
         }
     }
 }

@@ -5,6 +5,7 @@ mod custom;
 mod health_check;
 mod limits;
 mod places;
+mod rule;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use self::{
     health_check::HealthCheck,
     limits::Limits,
     places::{Inventory, VserverGroup},
+    rule::Rule,
 };
 pub use super::client_ip::{PreserveClientIp, Return};
 use super::{group, http, node};
@@ -219,6 +221,10 @@ pub struct Listener {
     /// `http` and `https`: networks of proxies in front of this edge, whose `X-Forwarded-For` is kept with `xff = "replace"` too.
     #[schemars(default = "no_networks")]
     pub trusted_proxies: Vec<String>,
+    /// Forwarding rules, at most `limits.rules_per_listener`, with at most `limits.rule_condition_items_per_listener` values; none of
+    /// udp listeners. What no rule applies to goes to the default endpoint groups.
+    #[schemars(default = "no_rules")]
+    pub rule: Vec<Rule>,
     /// Proxies in front of this edge whose connections begin with a header of the PROXY protocol, version 1 or 2. Not of `udp`.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "ProxyProtocol")]
     pub proxy_protocol: Option<ProxyProtocol>,
@@ -539,6 +545,10 @@ fn no_groups() -> [(); 0] {
     []
 }
 
+fn no_rules() -> Vec<Rule> {
+    Vec::new()
+}
+
 fn no_custom_groups() -> Vec<CustomGroup> {
     Vec::new()
 }
@@ -647,6 +657,15 @@ mod tests {
             ("Destination", &keys::DESTINATION),
             ("CustomEndpoint", &keys::CUSTOM_ENDPOINT),
             ("Allowed", &keys::ALLOWED),
+            ("Rule", &keys::RULE),
+            ("Condition", &keys::CONDITION),
+            ("HeaderCondition", &keys::HEADER_CONDITION),
+            ("Pair", &keys::PAIR),
+            ("Action", &keys::ACTION),
+            ("Redirect", &keys::REDIRECT),
+            ("FixedResponse", &keys::FIXED_RESPONSE),
+            ("Rewrite", &keys::REWRITE),
+            ("AddHeader", &keys::ADD_HEADER),
         ] {
             let known: BTreeSet<String> = keys.known.iter().map(|key| (*key).to_owned()).collect();
             assert_eq!(of(name), known, "{}", keys.table);

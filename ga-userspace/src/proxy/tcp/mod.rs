@@ -123,21 +123,22 @@ async fn open(
 /// The client's first bytes, until they say whom it wants to speak to or that they do not: within [`SNIFF_TIMEOUT`].
 async fn sniff(client: &mut TcpStream) -> io::Result<(Hello, Vec<u8>)> {
     let mut bytes = Vec::new();
-    let read = async {
-        while bytes.len() < MAX_BYTES {
-            bytes.reserve(READ);
-            if client.read_buf(&mut bytes).await? == 0 {
-                break;
-            }
-            match hello::read(&bytes) {
-                Hello::More => {}
-                known => return Ok(known),
-            }
-        }
-        Ok(Hello::Foreign)
-    };
-    let hello = timeout(SNIFF_TIMEOUT, read).await.unwrap_or(Ok(Hello::Foreign))?;
+    let hello = timeout(SNIFF_TIMEOUT, read_hello(client, &mut bytes)).await.unwrap_or(Ok(Hello::Foreign))?;
     Ok((hello, bytes))
+}
+
+async fn read_hello(client: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<Hello> {
+    while bytes.len() < MAX_BYTES {
+        bytes.reserve(READ);
+        if client.read_buf(bytes).await? == 0 {
+            break;
+        }
+        match hello::read(bytes) {
+            Hello::More => {}
+            known => return Ok(known),
+        }
+    }
+    Ok(Hello::Foreign)
 }
 
 /// Whom the rules lead to.

@@ -1,0 +1,5 @@
+//! Connections to endpoints.
+
+mod connect;
+
+pub(super) use connect::connect;
