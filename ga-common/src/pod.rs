@@ -1,7 +1,9 @@
 //! Leave for aya to copy the map types byte by byte.
 
 use crate::abi::custom::Mapping;
-use crate::abi::entry::{Address, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings};
+use crate::abi::entry::{
+    Address, Egress, Endpoint, EndpointCounters, Hop, Listener, ServedCounters, Service, ServiceKey, Settings,
+};
 use crate::abi::id::EndpointId;
 use crate::abi::sheet::{Borders4, Borders6};
 use crate::path::explain::Trace;
@@ -22,6 +24,7 @@ pod!(
     Egress,
     Endpoint,
     EndpointCounters,
+    ServedCounters,
     EndpointId,
     Hop,
     Listener,

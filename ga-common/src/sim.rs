@@ -12,7 +12,8 @@ use crate::{
         active::Active,
         custom::Mapping,
         entry::{
-            Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, Service, ServiceKey, Settings, mtu_place,
+            Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, ServedCounters, Service, ServiceKey,
+            Settings, mtu_place,
         },
         family::Family,
         filter,
@@ -139,6 +140,8 @@ pub struct Sim {
     pub events: RefCell<BTreeMap<Event, u64>>,
     /// What was counted.
     pub counters: RefCell<BTreeMap<EndpointId, EndpointCounters>>,
+    /// What was counted for listeners that the agent serves.
+    pub served: RefCell<BTreeMap<ListenerId, ServedCounters>>,
 }
 
 impl Sim {
@@ -185,6 +188,7 @@ impl Sim {
             admitted: RefCell::default(),
             events: RefCell::default(),
             counters: RefCell::default(),
+            served: RefCell::default(),
         }
     }
 
@@ -392,6 +396,14 @@ impl Tables for Sim {
     fn count_failure(&self, id: EndpointId) {
         self.counters.borrow_mut().entry(id).or_default().failures += 1;
         self.count_event(Event::EndpointFailed);
+    }
+
+    fn count_served(&self, id: ListenerId, is_opening: bool, bytes: u64) {
+        let mut served = self.served.borrow_mut();
+        let entry = served.entry(id).or_default();
+        entry.packets += 1;
+        entry.bytes += bytes;
+        entry.openings += u64::from(is_opening);
     }
 
     fn count_event(&self, event: Event) {

@@ -9,7 +9,8 @@ use ga_common::{
     abi::{
         custom::Mapping,
         entry::{
-            Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, SelectionTable, Service, ServiceKey, Settings,
+            Address, AddressKey, Egress, Endpoint, EndpointCounters, Hop, Listener, SelectionTable, ServedCounters, Service,
+            ServiceKey, Settings,
         },
         flow::{FlowSlot4, FlowSlot6},
         limits::{
@@ -100,6 +101,9 @@ pub(crate) static ROOM4: PerCpuArray<Scratch<1>, 1> = PerCpuArray::new();
 pub(crate) static ROOM6: PerCpuArray<Scratch<4>, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<EndpointCounters, { MAX_ENDPOINTS as usize }> = PerCpuArray::new();
+/// Of listeners that the agent serves.
+#[btf_map]
+pub(crate) static SERVED: PerCpuArray<ServedCounters, { MAX_LISTENERS as usize }> = PerCpuArray::new();
 /// By listener (the last row is "no listener") and reason.
 #[btf_map]
 pub(crate) static DROPS: PerCpuArray<u64, { (MAX_LISTENERS as usize + 1) * Drop::COUNT }> = PerCpuArray::new();

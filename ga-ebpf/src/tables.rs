@@ -375,6 +375,17 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn count_served(&self, id: ListenerId, is_opening: bool, bytes: u64) {
+        if let Some(counters) = maps::SERVED.get_ptr_mut(u32::from(id.0)) {
+            // SAFETY: as above.
+            let counters = unsafe { &mut *counters };
+            counters.packets += 1;
+            counters.bytes += bytes;
+            counters.openings += u64::from(is_opening);
+        }
+    }
+
+    #[inline(always)]
     fn count_event(&self, event: Event) {
         if let Some(counter) = maps::EVENTS.get_ptr_mut(event as u32) {
             // SAFETY: as above.

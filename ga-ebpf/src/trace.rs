@@ -520,5 +520,8 @@ impl Tables for TraceTables {
     fn count_failure(&self, _id: EndpointId) {}
 
     #[inline(always)]
+    fn count_served(&self, _id: ListenerId, _is_opening: bool, _bytes: u64) {}
+
+    #[inline(always)]
     fn count_event(&self, _event: Event) {}
 }

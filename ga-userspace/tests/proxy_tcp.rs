@@ -14,12 +14,7 @@ use ga::{
     config,
     health::Beliefs,
     plan::{self, Overrides, State},
-    proxy::{
-        Listener, Peer, Shared, View, Worker,
-        counts::Reason,
-        proxy_protocol,
-        tcp::{self, SNIFF_TIMEOUT},
-    },
+    proxy::{Listener, Proxy, View, counts::Reason, proxy_protocol, tcp::SNIFF_TIMEOUT},
 };
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -28,7 +23,6 @@ use rustls::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::watch,
     task::{LocalSet, spawn_local},
     time::timeout,
 };
@@ -36,50 +30,39 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The file's endpoints 192.0.2.N become 127.0.NET.N: the configuration refuses loopback addresses.
+/// The file's VIP becomes 127.0.NET.1, its egress address 127.0.NET.2, endpoints 192.0.2.N become 127.0.NET.N: the configuration
+/// refuses loopback addresses. All have one port.
 struct Site {
     net: u8,
-    listener: Arc<Listener>,
+    proxy: Proxy,
     edge: SocketAddr,
-    _drain: watch::Sender<bool>,
 }
 
 impl Site {
-    /// Serves a listener that has `body`, on the port that its endpoints have too.
-    async fn new(net: u8, body: &str) -> Self {
+    /// Serves a listener that has `body`.
+    fn new(net: u8, body: &str) -> Self {
+        let port = 20_000 + u16::from(net);
         let text = format!(
             "[node]\ninterfaces = [\"eth0\"]\n[[instance]]\nid = \"shop\"\nvips = [\"198.51.100.1\"]\negress_ips = [\"203.0.113.1\"]\n\
-             [[instance.listener]]\nname = \"web\"\nports = \"443\"\n{body}"
+             [[instance.listener]]\nname = \"web\"\nports = \"{port}\"\n{body}"
         );
         let mut intent =
             config::parse("test.toml", &text).unwrap_or_else(|report| panic!("{:#?}\n{text}", report.problems)).intent;
-        intent.instances[0].egress_ips = vec![[127, 0, net, 2].into()];
-        for endpoint in intent.instances[0].listeners[0].groups.iter_mut().flat_map(|group| &mut group.endpoints) {
+        let instance = &mut intent.instances[0];
+        (instance.vips, instance.egress_ips) = (vec![[127, 0, net, 1].into()], vec![[127, 0, net, 2].into()]);
+        for endpoint in instance.listeners[0].groups.iter_mut().flat_map(|group| &mut group.endpoints) {
             let IpAddr::V4(address) = endpoint.address else { panic!("an IPv4 endpoint") };
             endpoint.address = [127, 0, net, address.octets()[3]].into();
         }
         let plan = plan::build(&intent, &Overrides::default(), &Beliefs::default(), &State::default(), [1, 2]).unwrap();
-        let shared = Arc::new(Shared::default());
-        shared.view.store(Arc::new(View::new(&plan, &intent, &View::default())));
-        let (drain, drained) = watch::channel(false);
-        let worker = Worker::new(shared, drained);
-        let listener = worker.listener("shop/web").unwrap();
-        let socket = TcpListener::bind((IpAddr::from([127, 0, net, 1]), 0)).await.unwrap();
-        let edge = socket.local_addr().unwrap();
-        let site = Self { net, listener: Arc::clone(&listener), edge, _drain: drain };
-        spawn_local(async move {
-            loop {
-                let (mut stream, client) = socket.accept().await.unwrap();
-                let (worker, listener) = (worker.clone(), Arc::clone(&listener));
-                spawn_local(async move {
-                    match proxy_protocol::accept(&mut stream, &listener.file.proxy_from, client).await {
-                        Ok(client) => tcp::serve(worker, listener, stream, Peer { client, local: edge, tls: None }).await,
-                        Err(_fault) => listener.counts.reasons.add(Reason::ProxyHeader),
-                    }
-                });
-            }
-        });
-        site
+        let mut proxy = Proxy::start(1).unwrap();
+        let unbound = proxy.apply(View::new(&plan, &intent, &View::default()));
+        assert!(unbound.is_empty(), "{unbound:?}");
+        Self { net, proxy, edge: SocketAddr::from(([127, 0, net, 1], port)) }
+    }
+
+    fn listener(&self) -> Arc<Listener> {
+        Arc::clone(&self.proxy.shared().view.load().listeners["shop/web"])
     }
 
     /// The sockets of an endpoint.
@@ -150,7 +133,7 @@ impl Site {
     }
 
     fn reasons(&self, reason: Reason) -> u64 {
-        self.listener.counts.reasons.get(reason)
+        self.listener().counts.reasons.get(reason)
     }
 }
 
@@ -187,20 +170,20 @@ fn is_reset<T: std::fmt::Debug>(answer: std::io::Result<T>) {
 #[test]
 fn the_server_name_of_tls_leads_to_the_group_of_its_rule() {
     run(async {
-        let site = Site::new(31, &with_rules(&[11])).await;
+        let site = Site::new(31, &with_rules(&[11]));
         let (defaults, api) = (site.secured(11, "www.example").await, site.secured(12, "v1.api.example").await);
         assert_eq!(site.name("v1.api.example", api.clone()).await.unwrap(), 12);
         assert_eq!(site.name("www.example", defaults.clone()).await.unwrap(), 11);
         is_reset(site.name("closed.example", defaults).await);
-        assert_eq!((site.reasons(Reason::Dropped), site.listener.counts.requests.get()), (1, 2));
-        assert_eq!(site.listener.rules.iter().map(|rule| rule.hits.get()).collect::<Vec<_>>(), [1, 1]);
+        assert_eq!((site.reasons(Reason::Dropped), site.listener().counts.requests.get()), (1, 2));
+        assert_eq!(site.listener().rules.iter().map(|rule| rule.hits.get()).collect::<Vec<_>>(), [1, 1]);
     });
 }
 
 #[test]
 fn what_says_no_name_goes_to_the_default_groups() {
     run(async {
-        let site = Site::new(32, &with_rules(&[11])).await;
+        let site = Site::new(32, &with_rules(&[11]));
         site.echo(11).await;
         assert_eq!(site.talk(b"SSH-2.0-client\r\n").await.unwrap(), b"11:SSH-2.0-client\r\n");
         assert_eq!(site.talk(b"").await.unwrap(), b"11:");
@@ -212,7 +195,7 @@ fn what_says_no_name_goes_to_the_default_groups() {
 #[test]
 fn a_server_that_speaks_first_is_reached_when_the_client_has_been_silent_long_enough() {
     run(async {
-        let site = Site::new(33, &with_rules(&[11])).await;
+        let site = Site::new(33, &with_rules(&[11]));
         let endpoint = site.endpoint(11).await;
         let mut client = TcpStream::connect(site.edge).await.unwrap();
         let started = Instant::now();
@@ -229,7 +212,7 @@ fn a_server_that_speaks_first_is_reached_when_the_client_has_been_silent_long_en
 fn endpoints_are_told_of_the_client_by_a_header_in_front_of_what_it_says() {
     run(async {
         for (net, version) in [(34, "proxy_v1"), (35, "proxy_v2")] {
-            let site = Site::new(net, &group(&format!("preserve_client_ip = \"{version}\""), &[11])).await;
+            let site = Site::new(net, &group(&format!("preserve_client_ip = \"{version}\""), &[11]));
             let endpoint = site.endpoint(11).await;
             let mut client = TcpStream::connect(site.edge).await.unwrap();
             let (mut server, from) = timeout(PATIENCE, endpoint.accept()).await.unwrap().unwrap();
@@ -251,7 +234,7 @@ fn a_trusted_proxy_says_who_the_client_is_and_must() {
         let body = |from: &str| {
             format!("proxy_protocol = {{ from = [\"{from}\"] }}\n{}", group("preserve_client_ip = \"proxy_v1\"", &[11]))
         };
-        let site = Site::new(36, &body("127.0.0.0/8")).await;
+        let site = Site::new(36, &body("127.0.0.0/8"));
         site.echo(11).await;
         let said = site.talk(b"PROXY TCP4 192.0.2.77 198.51.100.9 4000 443\r\nhello").await.unwrap();
         let expected = format!("11:PROXY TCP4 192.0.2.77 127.0.36.1 4000 {}\r\nhello", site.edge.port());
@@ -259,7 +242,7 @@ fn a_trusted_proxy_says_who_the_client_is_and_must() {
         assert!(site.talk(b"hello").await.is_ok_and(|answer| answer.is_empty()) || site.reasons(Reason::ProxyHeader) == 1);
         assert_eq!(site.reasons(Reason::ProxyHeader), 1);
         // What others send is theirs.
-        let site = Site::new(37, &body("10.0.0.0/8")).await;
+        let site = Site::new(37, &body("10.0.0.0/8"));
         site.echo(11).await;
         let forged = "PROXY TCP4 192.0.2.77 198.51.100.9 4000 443\r\nhello";
         let said = String::from_utf8(site.talk(forged.as_bytes()).await.unwrap()).unwrap();
@@ -270,16 +253,16 @@ fn a_trusted_proxy_says_who_the_client_is_and_must() {
 #[test]
 fn an_endpoint_that_refuses_is_passed_over_and_without_any_the_client_is_reset() {
     run(async {
-        let site = Site::new(38, &group("preserve_client_ip = \"proxy_v2\"", &[11, 12, 13])).await;
+        let site = Site::new(38, &group("preserve_client_ip = \"proxy_v2\"", &[11, 12, 13]));
         site.echo(13).await;
         for _ in 0..12 {
             assert!(site.talk(b"x").await.unwrap().starts_with(b"13:"));
         }
-        assert!(site.listener.counts.retries.get() > 0);
+        assert!(site.listener().counts.retries.get() > 0);
         assert_eq!(site.reasons(Reason::Refused), 0, "clients did not notice");
-        assert!(site.listener.endpoints.iter().map(|endpoint| endpoint.counts.reasons.get(Reason::Refused)).sum::<u64>() > 0);
-        let site = Site::new(39, &group("preserve_client_ip = \"proxy_v2\"", &[11, 12])).await;
+        assert!(site.listener().endpoints.iter().map(|endpoint| endpoint.counts.reasons.get(Reason::Refused)).sum::<u64>() > 0);
+        let site = Site::new(39, &group("preserve_client_ip = \"proxy_v2\"", &[11, 12]));
         is_reset(site.talk(b"x").await);
-        assert_eq!((site.reasons(Reason::Refused), site.listener.counts.retries.get()), (1, 1));
+        assert_eq!((site.reasons(Reason::Refused), site.listener().counts.retries.get()), (1, 1));
     });
 }

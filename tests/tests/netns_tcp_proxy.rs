@@ -83,7 +83,9 @@ fn told(name: &str, port: &str, kind: &str, preserve: &str) -> String {
 fn nginx_is_told_who_the_client_is_by_both_versions_and_probes_are_understood() -> Result<()> {
     let lab = Lab::new(1)?;
     lab.own_vips()?;
-    let server = |port: u16| format!("server {{ listen {port} proxy_protocol; listen [::]:{port} proxy_protocol; location / {{ return 200 seen; }} }}");
+    let server = |port: u16| {
+        format!("server {{ listen {port} proxy_protocol; listen [::]:{port} proxy_protocol; location / {{ return 200 seen; }} }}")
+    };
     let nginx = Nginx::start(&lab, 1, &(server(81) + &server(82)), &[81, 82])?;
     lab.configure(&(lab.head() + &told("one", "81", "nlb", "proxy_v1") + &told("two", "82", "ip", "proxy_v2")))?;
     let agent = Agent::start(&lab)?;
@@ -125,7 +127,9 @@ fn names_in_tls_lead_clients_to_servers_that_end_it() -> Result<()> {
         Nginx::start(&lab, number, &text, &[443])
     };
     let (_first, _second) = (start(1)?, start(2)?);
-    let endpoint = |address: IpAddr| format!("[[instance.listener.endpoint_group.endpoint]]\ntype = \"private_ip\"\naddress = \"{address}\"\n");
+    let endpoint = |address: IpAddr| {
+        format!("[[instance.listener.endpoint_group.endpoint]]\ntype = \"private_ip\"\naddress = \"{address}\"\n")
+    };
     let rules = "[[instance.listener.endpoint_group]]\nname = \"api\"\nkind = \"virtual\"\nregion = \"lab\"\nbackend_ip_version = \"affinity\"\n";
     let rule = |name: &str, host: &str, act: &str| {
         format!("[[instance.listener.rule]]\nname = \"{name}\"\nwhen = [{{ host = [\"{host}\"] }}]\ndo = [{act}]\n")

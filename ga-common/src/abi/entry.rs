@@ -77,7 +77,8 @@ pub struct Service {
     /// The listener.
     pub listener: ListenerId,
     /// Port at the endpoint (port mapping applied), network byte order; zero where packets keep the port they came to, because
-    /// endpoints answer clients themselves ([`Listener::L2`], [`Listener::IPIP`]).
+    /// endpoints answer clients themselves ([`Listener::L2`], [`Listener::IPIP`]); the port itself where the agent serves it
+    /// ([`Listener::HOST`]).
     pub endpoint_port: [u8; 2],
 }
 
@@ -98,7 +99,7 @@ pub struct Listener {
     /// Idle timeout in seconds (RFC 5382 calls it the idle-timeout of the mapping).
     pub idle_timeout_s: u16,
     /// [`Listener::SOURCE_IP`], [`Listener::IN_USE`], [`Listener::L2`], [`Listener::IPIP`], [`Listener::STRICT`],
-    /// [`Listener::GATEWAY`].
+    /// [`Listener::GATEWAY`], [`Listener::HOST`].
     pub flags: u32,
     /// Stable hash of (instance, listener name): survives restarts and reordering.
     pub identity: u64,
@@ -123,6 +124,8 @@ impl Listener {
     pub const STRICT: u32 = 1 << 18;
     /// Packets keep the client's address and port; endpoints answer to it by way of this edge.
     pub const GATEWAY: u32 = 1 << 19;
+    /// The agent serves it: packets are let in or kept out, and pass to the host.
+    pub const HOST: u32 = 1 << 20;
 }
 
 /// What packets must know of an endpoint.
@@ -262,6 +265,18 @@ pub struct EndpointCounters {
     pub failures: u64,
 }
 
+/// What is counted for a listener that the agent serves, on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServedCounters {
+    /// Packets from clients that were let in.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// Those that open a TCP connection.
+    pub openings: u64,
+}
+
 /// One selection table.
 pub type SelectionTable = [EndpointId; super::limits::TABLE_SIZE];
 
@@ -275,4 +290,5 @@ const _: () = {
     assert!(size_of::<Hop>() == 20);
     assert!(size_of::<Settings>() == 56);
     assert!(size_of::<EndpointCounters>() == 48);
+    assert!(size_of::<ServedCounters>() == 24);
 };

@@ -67,6 +67,7 @@ reasons! {
         NoReturnFlow = "no_return_flow", "to an egress address, but of no known flow: the host's own traffic";
         IcmpUnknown = "icmp_unknown", "an ICMP error that quotes no packet of a known flow";
         Martian = "martian", "to a listener, but from an address that is ours or no host's: the host's stack judges it";
+        Served = "served", "to a listener that the agent serves itself";
     }
 }
 

@@ -1,6 +1,7 @@
 //! The way of one packet. The order of the stages stands here and nowhere else:
 //! parse → flow → (listener → select → open) → rewrite → emit.
-//! A packet for a listener whose endpoints answer clients themselves takes another way right after parsing: `direct`.
+//! A packet for a listener whose endpoints answer clients themselves takes another way right after parsing: `direct`; one for a
+//! listener that the agent serves ends where the listener is known: `host`.
 //!
 //! A packet that is not ours costs one look at the addresses; a packet of a known flow one look at flow memory; only a new
 //! flow asks for listener, table and endpoint.
@@ -13,6 +14,7 @@ pub mod encap;
 pub mod explain;
 pub mod flow;
 pub mod gateway;
+mod host;
 pub mod icmp;
 pub mod link;
 pub mod parse;
@@ -279,6 +281,10 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     let is_ours = parse::is_maybe_ours(tables, &room.key.addr) && tables.address(&room.key.addr).is_some();
     if is_ours || !A::is_host(addrs) {
         return Outcome::pass(Pass::Martian);
+    }
+    if listener.flags & Listener::HOST != 0 {
+        room.service = service;
+        return host::enter(tables, room, frame.len() as u64);
     }
     if listener.acl != 0 && tables.denies(listener.acl, &room.key.addr) {
         tables.explain(|| Stage::denied(id));

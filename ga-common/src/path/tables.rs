@@ -311,6 +311,8 @@ pub trait Tables: FlowMemory<1, 6> + FlowMemory<4, 14> {
     fn count_flow(&self, id: EndpointId);
     /// Counts a flow that an endpoint did not answer.
     fn count_failure(&self, id: EndpointId);
+    /// Counts a packet for a listener that the agent serves.
+    fn count_served(&self, id: ListenerId, is_opening: bool, bytes: u64);
     /// Counts what happened in flow memory.
     fn count_event(&self, event: Event);
 }

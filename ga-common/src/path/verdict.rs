@@ -140,6 +140,12 @@ impl Outcome {
         Self::new(0, reason as u32, ListenerId::NONE)
     }
 
+    /// Passed to the proxy of `listener`, which the agent serves.
+    #[inline(always)]
+    pub const fn served(listener: ListenerId) -> Self {
+        Self::new(0, Pass::Served as u32, listener)
+    }
+
     /// Dropped on account of `listener`.
     #[inline(always)]
     pub const fn drop(reason: Drop, listener: ListenerId) -> Self {

@@ -188,6 +188,7 @@ impl Agent {
         self.data_path.apply(&plan, Some(&self.plan)).await?;
         tracing::info!(generation = plan.generation.0, "applied what is believed of health");
         self.plan = plan;
+        self.serve();
         Ok(())
     }
 

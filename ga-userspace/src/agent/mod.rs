@@ -13,6 +13,7 @@ mod next_hops;
 mod overrides;
 mod passive;
 mod ports;
+mod proxy;
 mod report;
 mod reset;
 mod trace;
@@ -56,6 +57,7 @@ use crate::{
     net::Net,
     plan::{self, Changes, Overrides, Plan, State},
     program,
+    proxy::Proxy,
     resolve::{Addresses, KeptFile, Resolver, Wanted},
     status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
 };
@@ -107,6 +109,7 @@ struct Agent {
     failures: Failures,
     plan: Plan,
     data_path: DataPath,
+    proxy: Proxy,
     net: Net,
     resets: Resets,
     last_reload: LastReload,
@@ -185,6 +188,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     agent.stop_watching();
     tracing::info!("stopping; the data path goes on without the agent");
     stop.send_replace(true);
+    proxy::stop(agent.proxy).await;
     let tasks = async {
         drop(admin.await);
         if let Some(metrics) = metrics {
@@ -266,8 +270,9 @@ impl Agent {
         let health = data_path.keep_or_undo(begun.start(&mut net).await)?;
         let failures = data_path.keep_or_undo(Failures::new(data_path.counters(), &plan))?;
 
+        let proxy = data_path.keep_or_undo(proxy::start(&intent.node))?;
         let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
-        Ok(Self {
+        let mut agent = Self {
             options,
             started: Instant::now(),
             started_at: clock::unix(),
@@ -283,6 +288,7 @@ impl Agent {
             failures,
             plan,
             data_path,
+            proxy,
             net,
             resets,
             last_reload,
@@ -292,7 +298,9 @@ impl Agent {
             watching: None,
             is_gate_new: true,
             tracer: None,
-        })
+        };
+        agent.serve();
+        Ok(agent)
     }
 
     async fn answer(&mut self, request: Request) {
@@ -382,6 +390,7 @@ impl Agent {
             ("node.xdp_mode", old.xdp_mode == new.xdp_mode),
             ("node.flows", old.flows == new.flows),
             ("node.metrics", old.metrics == new.metrics),
+            ("node.proxy_threads", old.proxy_threads == new.proxy_threads),
             ("node.hash_seed", new.hash_seed.is_none_or(|seed| seed.0 == self.data_path.running().seed)),
         ];
         match fixed.into_iter().find(|(_, same)| !same) {
@@ -406,6 +415,7 @@ impl Agent {
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
         (self.intent, self.overrides, self.addresses) = (intent, overrides, addresses);
         (self.beliefs, self.plan) = (beliefs, plan);
+        self.serve();
         self.end_denied();
         self.is_gate_new = true;
         self.probe(roster).await;

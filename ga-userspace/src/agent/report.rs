@@ -106,6 +106,11 @@ impl Agent {
                 active_flows += live.by_endpoint.get(id).copied().unwrap_or(0);
             }
         }
+        if view.is_served() {
+            let served = self.data_path.counters().served(view.id)?;
+            let (forward_packets, forward_bytes, new_flows) = (served.packets, served.bytes, served.openings);
+            counters = counters + Counters { forward_packets, forward_bytes, new_flows, ..Counters::default() };
+        }
         let groups = view.groups.iter().map(|group| self.group(view, group, live)).collect::<Result<_, _>>()?;
         Ok(Listener {
             id: view.id.0,

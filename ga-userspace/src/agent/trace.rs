@@ -1,6 +1,9 @@
 //! `ga trace`: a packet goes through the real program with the live maps, and nothing comes of it but an explanation.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use aya::Ebpf;
 use etherparse::PacketBuilder;
@@ -193,6 +196,7 @@ impl Agent {
         Words {
             listeners: names.listeners,
             owners: names.owners,
+            served: self.plan.listeners.iter().filter(|listener| listener.is_served()).map(|listener| listener.id).collect(),
             instances: self.plan.instances.iter().map(|instance| (instance.id, instance.name.to_string())).collect(),
             endpoints: self
                 .data_path
@@ -212,6 +216,8 @@ impl Agent {
 struct Words {
     listeners: BTreeMap<ListenerId, String>,
     owners: BTreeMap<EndpointId, ListenerId>,
+    /// Listeners that the agent serves itself.
+    served: BTreeSet<ListenerId>,
     instances: BTreeMap<InstanceId, String>,
     endpoints: BTreeMap<EndpointId, IpAddr>,
     /// Group, weight and share of those that the configuration has.
@@ -305,6 +311,9 @@ impl Words {
                 "encapsulate",
                 format!("within an IP packet from {src} to {dst}, protocol {protocol}; the packet stays as it is"),
             ),
+            Step::Service { listener, .. } if self.served.contains(listener) => {
+                ("listener", format!("{} has this address and port; the agent serves it itself", self.listener(*listener)))
+            }
             Step::Service { listener, endpoint_port } => (
                 "listener",
                 format!("{} has this address and port; endpoints are reached at port {endpoint_port}", self.listener(*listener)),

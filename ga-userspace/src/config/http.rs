@@ -183,6 +183,6 @@ pub(super) fn backend(group: &Table<'_>, protocol: Option<Protocol>, cx: &mut Co
         }
         (Some(_), None) => false,
     };
-    let tls = is_tls.then(|| BackendTls { verify: true, ca: None });
+    let tls = is_tls.then_some(BackendTls { verify: true, ca: None });
     (cx.problems.count() == before).then_some(Backend { tls, http2 })
 }

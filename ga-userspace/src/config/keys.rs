@@ -18,7 +18,18 @@ pub(super) const DOCUMENT: Keys = Keys {
 
 pub(super) const NODE: Keys = Keys {
     table: "`[node]`",
-    known: &["ap", "interfaces", "xdp_mode", "flows", "nat_ports", "hash_seed", "metrics", "resolvers", "panic_threshold"],
+    known: &[
+        "ap",
+        "interfaces",
+        "xdp_mode",
+        "flows",
+        "nat_ports",
+        "hash_seed",
+        "metrics",
+        "resolvers",
+        "panic_threshold",
+        "proxy_threads",
+    ],
     later: &["private_snat_ips", "return"],
 };
 

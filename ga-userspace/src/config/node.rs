@@ -25,6 +25,9 @@ pub(super) const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Ad
 /// Per cent of an instance's endpoints; with 100 nobody could exceed it.
 pub(super) const PANIC_THRESHOLD: RangeInclusive<u32> = 1..=99;
 
+/// More threads than any host has CPUs help nobody.
+pub(super) const PROXY_THREADS: RangeInclusive<u32> = 1..=1_024;
+
 /// Fewer source ports than this cannot be shared out between CPUs.
 const MIN_NAT_PORTS: u16 = 256;
 /// Ports from 1024 on, side by side, that the agent's own connections to any one endpoint may need.
@@ -55,6 +58,10 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
         Some(value) => value.integer(PANIC_THRESHOLD, &mut cx.problems).and_then(|percent| u8::try_from(percent).ok()).map(Some),
         None => Some(None),
     };
+    let proxy_threads = match table.optional("proxy_threads") {
+        Some(value) => value.integer(PROXY_THREADS, &mut cx.problems).and_then(|count| u16::try_from(count).ok()).map(Some),
+        None => Some(None),
+    };
     Some(Node {
         ap: ap?,
         interfaces: interfaces?,
@@ -65,6 +72,7 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
         metrics: metrics?,
         resolvers: resolvers?,
         panic_threshold: panic_threshold?,
+        proxy_threads: proxy_threads?,
     })
 }
 

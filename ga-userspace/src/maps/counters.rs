@@ -5,7 +5,7 @@ use aya::{
     maps::{MapData, PerCpuArray},
 };
 use ga_common::abi::{
-    entry::EndpointCounters,
+    entry::{EndpointCounters, ServedCounters},
     id::{EndpointId, ListenerId},
     limits::MAX_LISTENERS,
     reason::{Drop, Event, Pass},
@@ -36,6 +36,7 @@ pub struct PassCount {
 /// The counter maps.
 pub struct Counters {
     endpoints: PerCpuArray<MapData, EndpointCounters>,
+    served: PerCpuArray<MapData, ServedCounters>,
     drops: PerCpuArray<MapData, u64>,
     passes: PerCpuArray<MapData, u64>,
     events: PerCpuArray<MapData, u64>,
@@ -46,6 +47,7 @@ impl Counters {
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Ok(Self {
             endpoints: take(ebpf, "COUNTERS")?,
+            served: take(ebpf, "SERVED")?,
             drops: take(ebpf, "DROPS")?,
             passes: take(ebpf, "PASSES")?,
             events: take(ebpf, "EVENTS")?,
@@ -62,6 +64,16 @@ impl Counters {
             return_bytes: sum.return_bytes + cpu.return_bytes,
             new_flows: sum.new_flows + cpu.new_flows,
             failures: sum.failures + cpu.failures,
+        }))
+    }
+
+    /// Of one listener that the agent serves: what the kernel let in for it.
+    pub fn served(&self, id: ListenerId) -> Result<ServedCounters, Error> {
+        let values = on("SERVED", self.served.get(&u32::from(id.0), 0))?;
+        Ok(values.iter().fold(ServedCounters::default(), |sum, cpu| ServedCounters {
+            packets: sum.packets + cpu.packets,
+            bytes: sum.bytes + cpu.bytes,
+            openings: sum.openings + cpu.openings,
         }))
     }
 

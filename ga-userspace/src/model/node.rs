@@ -51,4 +51,6 @@ pub struct Node {
     /// When more than this part of an instance's probed endpoints, in per cent, begin to fail at once, the fault is taken to be this
     /// host's: nobody is taken out. `None`: never.
     pub panic_threshold: Option<u8>,
+    /// Threads of the proxy; as many as the host has CPUs when absent.
+    pub proxy_threads: Option<u16>,
 }

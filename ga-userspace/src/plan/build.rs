@@ -208,10 +208,11 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
     };
     let strict = if view.acl.as_ref().is_some_and(|acl| acl.kill_established) { ListenerEntry::STRICT } else { 0 };
     let custom = if view.custom.is_some() { ListenerEntry::CUSTOM } else { 0 };
+    let host = if view.is_served() { ListenerEntry::HOST } else { 0 };
     ListenerEntry {
         instance: numbers.instances[&view.instance],
         idle_timeout_s: view.idle_timeout_s,
-        flags: ListenerEntry::IN_USE | affinity | client_ip | strict | custom,
+        flags: ListenerEntry::IN_USE | affinity | client_ip | strict | custom | host,
         identity: identity::of_listener(view.instance.as_str(), view.name.as_str()),
         admission: view.max_new_flows_per_second,
         acl: AclWord::NONE.0,
@@ -271,7 +272,7 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
             let digest = selection.digest(size);
             let owners: Owners = view.endpoints.iter().map(|e| (e.claim, (e.id, e.identity))).collect();
             // The kernel chooses for none that the agent serves.
-            let (id, info) = if selection.is_empty() || !view.targets.is_empty() {
+            let (id, info) = if selection.is_empty() || view.is_served() {
                 (TableId::EMPTY, None)
             } else if let Some((id, info)) = kept(running, view.id, family, digest, &selection, &owners) {
                 (id, Some(info))

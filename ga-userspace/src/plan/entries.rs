@@ -74,14 +74,17 @@ fn egress_of(instance: &Instance) -> Result<Egress, PlanError> {
 pub(super) fn services(sorted: &Sorted<'_>, numbers: &Numbers) -> Result<BTreeMap<ServiceKey, Service>, PlanError> {
     let mut services = BTreeMap::new();
     let mut owners: BTreeMap<ServiceKey, String> = BTreeMap::new();
-    // Of a custom routing listener no port has an entry of its own, and packets for what the agent serves are the host's.
-    for (instance, listener) in sorted.listeners.iter().filter(|(_, listener)| !listener.is_custom() && !listener.is_proxied()) {
+    // Of a custom routing listener no port has an entry of its own.
+    for (instance, listener) in sorted.listeners.iter().filter(|(_, listener)| !listener.is_custom()) {
         let path = format!("{}/{}", instance.id, listener.name);
         let id = numbers.listeners[&identity::of_listener(instance.id.as_str(), listener.name.as_str())];
         for (vip, port, key) in keys(instance, listener) {
-            let is_direct = listener.client_ip().is_direct();
-            let endpoint_port = if is_direct { 0 } else { listener.port_mapping().endpoint_port(port) }.to_be_bytes();
-            services.insert(key, Service { listener: id, endpoint_port });
+            let endpoint_port = match listener {
+                _ if listener.is_proxied() => port.get(),
+                _ if listener.client_ip().is_direct() => 0,
+                _ => listener.port_mapping().endpoint_port(port),
+            };
+            services.insert(key, Service { listener: id, endpoint_port: endpoint_port.to_be_bytes() });
             if let Some(first) = owners.insert(key, path.clone()) {
                 return Err(PlanError::ServiceTwice { vip, port, protocol: listener.protocol, first, second: path });
             }

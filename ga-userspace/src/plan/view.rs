@@ -145,6 +145,11 @@ impl ListenerView {
         if self.custom.is_some() { "custom" } else { self.protocol.word() }
     }
 
+    /// The kernel only lets its packets in: the agent serves it.
+    pub fn is_served(&self) -> bool {
+        !self.targets.is_empty()
+    }
+
     /// `instance/listener`.
     pub fn path(&self) -> String {
         format!("{}/{}", self.instance, self.name)

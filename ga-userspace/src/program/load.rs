@@ -25,7 +25,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
 /// The maps, by the name the kernel program gives them.
-pub(super) const MAPS: [&str; 29] = [
+pub(super) const MAPS: [&str; 30] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
@@ -52,6 +52,7 @@ pub(super) const MAPS: [&str; 29] = [
     "TAGS6",
     "ADMISSIONS",
     "COUNTERS",
+    "SERVED",
     "DROPS",
     "PASSES",
     "EVENTS",

@@ -126,6 +126,22 @@ impl Count {
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
+
+    /// One more, for as long as what is returned is there.
+    pub fn lasting(&self) -> Lasting<'_> {
+        self.add(1);
+        Lasting(self)
+    }
+}
+
+/// One of what is counted while it lasts.
+#[derive(Debug)]
+pub struct Lasting<'c>(&'c Count);
+
+impl Drop for Lasting<'_> {
+    fn drop(&mut self) {
+        self.0.sub(1);
+    }
 }
 
 /// A number for each [`Reason`].

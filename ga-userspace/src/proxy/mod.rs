@@ -5,12 +5,16 @@
 #![forbid(unsafe_code)]
 
 pub mod counts;
+mod dispatch;
+pub mod guard;
 pub mod proxy_protocol;
 pub mod rules;
+mod serve;
 pub mod tcp;
 mod upstream;
 mod view;
 mod worker;
 
+pub use serve::{Proxy, Unbound};
 pub use view::{Endpoint, Group, Listener, Target, View};
 pub use worker::{Peer, Shared, TlsInfo, Worker};

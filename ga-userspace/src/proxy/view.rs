@@ -24,6 +24,7 @@ pub struct View {
     pub ap: String,
     /// By their paths.
     pub listeners: BTreeMap<String, Arc<Listener>>,
+    by_address: BTreeMap<SocketAddr, Arc<Listener>>,
 }
 
 /// A listener that the agent serves.
@@ -100,7 +101,24 @@ impl View {
             let listener = Listener::new(plan.target.seed, instance, file, view, before.listeners.get(&path).map(Arc::as_ref));
             Some((path, Arc::new(listener)))
         };
-        Self { generation: plan.generation.0, ap: intent.node.ap.clone(), listeners: served.filter_map(listener).collect() }
+        let listeners: BTreeMap<String, Arc<Listener>> = served.filter_map(listener).collect();
+        let at = |listener: &Arc<Listener>| {
+            listener.addresses.iter().map(|address| (*address, Arc::clone(listener))).collect::<Vec<_>>()
+        };
+        let by_address = listeners.values().flat_map(at).collect();
+        Self { generation: plan.generation.0, ap: intent.node.ap.clone(), listeners, by_address }
+    }
+}
+
+impl View {
+    /// Where clients connect.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.by_address.keys().copied()
+    }
+
+    /// The listener at that address.
+    pub fn at(&self, address: SocketAddr) -> Option<Arc<Listener>> {
+        self.by_address.get(&address).map(Arc::clone)
     }
 }
 

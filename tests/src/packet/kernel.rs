@@ -363,6 +363,11 @@ impl Dataplane for Twin {
             let (ready, want) = (ready?, expected.get(&id).copied().unwrap_or_default());
             ensure!(ready == want, "endpoint {id}: the simulator counted {want:?}, the kernel {ready:?}");
         }
+        for id in (0..LISTENER_COUNT).map(ListenerId) {
+            let want = self.simulator.sim.served.borrow().get(&id).copied().unwrap_or_default();
+            let ready = self.ready.counters.served(id)?;
+            ensure!(ready == want, "listener {id}: the simulator let in {want:?}, the kernel {ready:?}");
+        }
         Ok(expected)
     }
 

@@ -9,7 +9,7 @@ use ga::{
 };
 use ga_common::{
     abi::{
-        entry::{Egress, Endpoint, EndpointCounters, Settings},
+        entry::{Egress, Endpoint, EndpointCounters, ServedCounters, Settings},
         flow::{Flow, FlowSlot, FlowSlot4, FlowSlot6, TICK_SHIFT, ticks},
         id::{EndpointId, Generation, ListenerId},
         limits::ABI_VERSION,
@@ -125,6 +125,7 @@ pub struct Memory {
     tags6: Vec<Word>,
     admitted: BTreeMap<ListenerId, (u32, u32)>,
     counters: BTreeMap<EndpointId, EndpointCounters>,
+    served: BTreeMap<ListenerId, ServedCounters>,
 }
 
 impl Simulator {
@@ -138,6 +139,7 @@ impl Simulator {
             tags6: sim.tags6.iter().map(|word| Word::new(word.load())).collect(),
             admitted: sim.admitted.borrow().clone(),
             counters: sim.counters.borrow().clone(),
+            served: sim.served.borrow().clone(),
         }
     }
 
@@ -147,6 +149,7 @@ impl Simulator {
         (self.sim.tags4, self.sim.tags6) = (memory.tags4, memory.tags6);
         self.sim.admitted.replace(memory.admitted);
         self.sim.counters.replace(memory.counters);
+        self.sim.served.replace(memory.served);
     }
 }
 

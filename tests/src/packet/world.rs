@@ -84,9 +84,17 @@ pub const INVITED: ListenerId = ListenerId(4);
 pub const BANNED: ListenerId = ListenerId(5);
 /// TCP 7004: only 2001:db8:c::/64, so no IPv4 at all.
 pub const SIX_ONLY: ListenerId = ListenerId(6);
+/// TCP and UDP 7500: the agent serves it.
+pub const SHOP: ListenerId = ListenerId(12);
+/// TCP and UDP 7501: the same, and only who may come to [`INVITED`] may come.
+pub const CLUB: ListenerId = ListenerId(13);
+/// TCP 7502: the same, and two new connections are admitted at a time.
+pub const DOOR: ListenerId = ListenerId(14);
+/// TCP 7503: the same, and who may not come to [`BANNED`] loses established connections too.
+pub const STRICT: ListenerId = ListenerId(15);
 const LISTENERS: [ListenerId; 11] = [WEB, DNS, STICKY, GUARDED, INVITED, BANNED, SIX_ONLY, L2, IPIP, CROSS, GATEWAY];
-/// Worlds without listeners' endpoints still name them; the last listener that has counters of its own.
-pub const LISTENER_COUNT: u16 = LISTENERS.len() as u16 + 1;
+/// Listeners that have counters of their own.
+pub const LISTENER_COUNT: u16 = STRICT.0 + 1;
 
 /// Custom routing, on a VIP and in a world of its own: 101 to 196 to the ports 81 to 85 and, for UDP only, 53 of 10.0.0.16/28. Who
 /// may be reached: .17, 82 and 83 of .18, and 81 of .19, to which no way is known.
@@ -253,6 +261,8 @@ struct Recipe {
     is_custom: bool,
     /// Listeners whose endpoints see the client's address are open.
     is_transparent: bool,
+    /// The agent serves [`WEB`] and [`DNS`] too.
+    is_served: bool,
     /// What is known of their older flows.
     past: Past,
 }
@@ -277,6 +287,7 @@ const STANDARD: Recipe = Recipe {
     mtus: [0, 0],
     is_custom: false,
     is_transparent: false,
+    is_served: false,
     past: Past::Same,
 };
 
@@ -302,6 +313,7 @@ pub fn world(name: &str) -> anyhow::Result<World> {
         "one_armed" => ("one_armed", Recipe { hop_ifindex: Some(INGRESS), ..STANDARD }),
         "tagged" => ("tagged", Recipe { hop_tags: TAG, ..STANDARD }),
         "one_armed_tagged" => ("one_armed_tagged", Recipe { hop_ifindex: Some(INGRESS), hop_tags: TAG, ..STANDARD }),
+        "served" => ("served", Recipe { is_served: true, content: None, ..STANDARD }),
         "custom" => ("custom", Recipe { is_custom: true, ..STANDARD }),
         "only_a" => ("only_a", Recipe { content: Some(Content::OnlyA), ..STANDARD }),
         "only_b" => ("only_b", Recipe { content: Some(Content::OnlyB), ..STANDARD }),
@@ -360,7 +372,7 @@ impl Recipe {
         let mut steps = vec![Step::SetSeed(SEED)];
         addresses(&mut steps);
         steps.push(Step::PutEgress(InstanceId(0), egress(self.egress)));
-        listeners(&mut steps);
+        listeners(self.is_served, &mut steps);
         if self.is_transparent {
             transparent(&mut steps);
         }
@@ -485,11 +497,12 @@ fn egress(counts: [u16; 2]) -> Egress {
     egress
 }
 
-fn listeners(steps: &mut Vec<Step>) {
+fn listeners(is_served: bool, steps: &mut Vec<Step>) {
     const ALL_IN: AclWord = AclWord::NONE;
-    for (id, idle_timeout_s, affinity, admission, AclWord(acl)) in [
-        (WEB, 900, 0, ALL, ALL_IN),
-        (DNS, 20, 0, ALL, ALL_IN),
+    let maybe = if is_served { Listener::HOST } else { 0 };
+    for (id, idle_timeout_s, kind, admission, AclWord(acl)) in [
+        (WEB, 900, maybe, ALL, ALL_IN),
+        (DNS, 20, maybe, ALL, ALL_IN),
         (STICKY, 60, Listener::SOURCE_IP, ALL, ALL_IN),
         (GUARDED, 900, 0, 8, ALL_IN),
         (INVITED, 900, 0, ALL, AclWord::new(1, 1, true)),
@@ -499,8 +512,12 @@ fn listeners(steps: &mut Vec<Step>) {
         (IPIP, 60, Listener::IPIP, ALL, ALL_IN),
         (CROSS, 60, Listener::IPIP | Listener::SOURCE_IP, ALL, ALL_IN),
         (GATEWAY, 60, Listener::GATEWAY, ALL, ALL_IN),
+        (SHOP, 15, Listener::HOST, 0, ALL_IN),
+        (CLUB, 15, Listener::HOST, ALL, AclWord::new(1, 1, true)),
+        (DOOR, 15, Listener::HOST, 8, ALL_IN),
+        (STRICT, 15, Listener::HOST | Listener::STRICT, ALL, AclWord::new(2, 2, false)),
     ] {
-        let flags = Listener::IN_USE | affinity;
+        let flags = Listener::IN_USE | kind;
         let listener = Listener { instance: InstanceId(0), idle_timeout_s, flags, identity: u64::from(id.0), admission, acl };
         steps.push(Step::PutListener(id, listener));
     }
@@ -523,6 +540,12 @@ fn listeners(steps: &mut Vec<Step>) {
         open(vip, INVITED, TCP, 7002, 7002);
         open(vip, BANNED, UDP, 7003, 7003);
         open(vip, SIX_ONLY, TCP, 7004, 7004);
+        open(vip, SHOP, TCP, 7500, 7500);
+        open(vip, SHOP, UDP, 7500, 7500);
+        open(vip, CLUB, TCP, 7501, 7501);
+        open(vip, CLUB, UDP, 7501, 7501);
+        open(vip, DOOR, TCP, 7502, 7502);
+        open(vip, STRICT, TCP, 7503, 7503);
     }
     for vip in ["vip4", "vip6", "both4"] {
         open(vip, DNS, UDP, 53, 5353);

@@ -176,6 +176,10 @@ impl Tables for Meddled<'_> {
         self.sim.count_failure(id);
     }
 
+    fn count_served(&self, id: ListenerId, is_opening: bool, bytes: u64) {
+        self.sim.count_served(id, is_opening, bytes);
+    }
+
     fn count_event(&self, event: Event) {
         self.sim.count_event(event);
     }

@@ -122,6 +122,9 @@ pub struct Node {
     /// host's: nobody is taken out, and an alarm is raised. Without the key any number may fail.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u8", range(min = 1, max = 99))]
     pub panic_threshold: Option<u8>,
+    /// Threads of the proxy for http and https listeners; without the key as many as the host has CPUs.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 1_024))]
+    pub proxy_threads: Option<u16>,
 }
 
 /// How the program is attached.
@@ -723,6 +726,7 @@ mod tests {
             assert_eq!(range("HealthCheck", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }
         assert_eq!(range("Node", "panic_threshold"), (1, 99));
+        assert_eq!(range("Node", "proxy_threads"), (1, 1_024));
         for (key, expected) in [("traffic_ratio", group::TRAFFIC_RATIO), ("latency_ms", group::LATENCY_MS)] {
             assert_eq!(range("EndpointGroup", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }

@@ -47,6 +47,32 @@ fn the_order_in_the_file_does_not_matter() {
 }
 
 #[test]
+fn packets_of_what_the_agent_serves_are_let_in_by_the_kernel_and_chosen_for_by_nobody_there() {
+    let with = |protocol, client_ip| {
+        let mut intent = shop();
+        let listener = &mut intent.instances[0].listeners[0];
+        (listener.protocol, listener.groups[0].client_ip, listener.max_new_flows_per_second) = (protocol, client_ip, 7);
+        intent
+    };
+    let first = plan(&with(Protocol::Tcp, ClientIp::Hidden), &State::default());
+    let id = first.listeners.iter().find(|view| view.name.as_str() == "https").unwrap().id;
+    assert!(!first.listeners.iter().any(|view| view.is_served()));
+    for served in [with(Protocol::Https, ClientIp::Hidden), with(Protocol::Tcp, ClientIp::ProxyV2)] {
+        let second = plan(&served, &first.target);
+        let entry = &second.target.listeners[&id];
+        assert_eq!((entry.flags & Listener::HOST != 0, entry.admission), (true, 7));
+        assert!(Family::ALL.iter().all(|family| second.target.active[&(id, *family)].table() == TableId::EMPTY));
+        let ports = |state: &State| -> Vec<_> {
+            let own = state.services.iter().filter(|(_, service)| service.listener == id);
+            own.map(|(key, service)| (key.addr, key.port, key.protocol, service.endpoint_port)).collect()
+        };
+        assert_eq!((ports(&second.target).len(), ports(&second.target)), (4, ports(&first.target)));
+        assert_eq!(second.target.check(), []);
+        assert_eq!(after(&first.target, &second), second.target);
+    }
+}
+
+#[test]
 fn what_endpoints_that_saw_clients_send_may_be_answers_as_long_as_their_entries_are_theirs() {
     let with = |client_ip| {
         let mut intent = shop();

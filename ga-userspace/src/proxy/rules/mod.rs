@@ -267,7 +267,9 @@ fn conditions(rules: &[model::Rule]) -> impl Iterator<Item = (usize, &Condition)
 
 /// The conditions on headers: for each name those that come first in their rule, then those that come second, and so on.
 fn headers(rules: &[model::Rule]) -> Vec<(HeaderName, Texts)> {
-    let mut asked: BTreeMap<(String, usize), Vec<(usize, Vec<Form>)>> = BTreeMap::new();
+    /// Rules with what each asks for.
+    type Asked = Vec<(usize, Vec<Form>)>;
+    let mut asked: BTreeMap<(String, usize), Asked> = BTreeMap::new();
     for (rule, of) in rules.iter().enumerate() {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         for condition in &of.conditions {
@@ -279,20 +281,22 @@ fn headers(rules: &[model::Rule]) -> Vec<(HeaderName, Texts)> {
             *nth += 1;
         }
     }
-    let texts = |((name, _), asked): ((String, usize), Vec<(usize, Vec<Form>)>)| {
+    let texts = |((name, _), asked): ((String, usize), Asked)| {
         let texts = Texts::new(rules.len(), false, asked.iter().map(|(rule, forms)| (*rule, forms.as_slice())));
         Some((HeaderName::from_bytes(name.as_bytes()).ok()?, texts))
     };
     asked.into_iter().filter_map(texts).collect()
 }
 
+type Pair = (String, String);
+
 /// The conditions on pairs: those that come first in their rule, then those that come second, and so on.
-fn pairs_of(rules: &[model::Rule], of: fn(&Condition) -> Option<&[(String, String)]>) -> Vec<Pairs> {
+fn pairs_of(rules: &[model::Rule], of: impl Fn(&Condition) -> Option<&[Pair]>) -> Vec<Pairs> {
     let nth = |nth: usize| {
         let asked: Vec<_> = rules
             .iter()
             .enumerate()
-            .filter_map(|(rule, known)| Some((rule, known.conditions.iter().filter_map(of).nth(nth)?)))
+            .filter_map(|(rule, known)| Some((rule, known.conditions.iter().filter_map(&of).nth(nth)?)))
             .collect();
         (!asked.is_empty()).then(|| Pairs::new(rules.len(), asked.into_iter()))
     };

@@ -21,7 +21,7 @@ use self::{
 };
 use super::{
     Listener, Peer, Worker,
-    counts::{Count, Reason},
+    counts::Reason,
     proxy_protocol::{self, Version},
     rules::Act,
     upstream,
@@ -52,7 +52,7 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut client: TcpS
     };
     let Some(endpoint) = listener.endpoints.get(place) else { return };
     let (whole, own) = (&listener.counts, &endpoint.counts);
-    let _active = Active::new(&own.active);
+    let _active = own.active.lasting();
     let moved = |side: Side, bytes: usize| {
         let bytes = bytes as u64;
         match side {
@@ -71,22 +71,6 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut client: TcpS
     }
 }
 
-/// What is counted as long as it lasts.
-struct Active<'c>(&'c Count);
-
-impl<'c> Active<'c> {
-    fn new(count: &'c Count) -> Self {
-        count.add(1);
-        Self(count)
-    }
-}
-
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.0.sub(1);
-    }
-}
-
 /// A connection to the endpoint that the client's is for, which has got what the client said so far; the listener as it was when the
 /// endpoint was chosen, and the endpoint's place in it.
 async fn open(
@@ -95,7 +79,6 @@ async fn open(
     client: &mut TcpStream,
     peer: &Peer,
 ) -> Result<(Arc<Listener>, usize, TcpStream), Reason> {
-    client.set_nodelay(true).map_err(|_broken| Reason::ClientClosed)?;
     let (hello, said) = if listener.file.rules.is_empty() {
         (Hello::More, Vec::new())
     } else {
@@ -135,7 +118,7 @@ async fn read_hello(client: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<H
         }
         match hello::read(bytes) {
             Hello::More => {}
-            known => return Ok(known),
+            known @ (Hello::Named(_) | Hello::Unnamed | Hello::Foreign) => return Ok(known),
         }
     }
     Ok(Hello::Foreign)
@@ -179,7 +162,8 @@ async fn connect(worker: &Worker, listener: &Listener, target: usize, peer: &Pee
             }
             Err(reason) => {
                 endpoint.counts.reasons.add(reason);
-                (why, _) = (reason, tried.push(place));
+                why = reason;
+                tried.push(place);
             }
         }
     }

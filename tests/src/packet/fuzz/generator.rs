@@ -15,7 +15,7 @@ use crate::packet::{
     world::{CLIENT_MAC, INNER_MAC, NAT_FIRST, OUR_MAC},
 };
 
-const WORLDS: [&str; 16] = [
+const WORLDS: [&str; 17] = [
     "standard",
     "standard",
     "one_armed",
@@ -32,6 +32,7 @@ const WORLDS: [&str; 16] = [
     "across",
     "one_armed_across",
     "across_tagged",
+    "served",
 ];
 
 /// Around every timeout there is.
@@ -45,8 +46,8 @@ const VIPS4: [&str; 3] = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
 const VIPS6: [&str; 2] = ["2001:db8:1::1", "2001:db8:1::2"];
 const OTHERS4: [&str; 4] = ["198.51.100.99", "203.0.113.1", "203.0.113.2", "255.255.255.255"];
 const OTHERS6: [&str; 5] = ["2001:db8:1::99", "2001:db8:e::1", "ff02::1", "::ffff:198.51.100.1", "::ffff:203.0.113.1"];
-const TCP_PORTS: [u16; 10] = [80, 80, 80, 443, 1000, 2000, 7000, 7001, 999, 2001];
-const UDP_PORTS: [u16; 5] = [53, 53, 123, 7000, 54];
+const TCP_PORTS: [u16; 14] = [80, 80, 80, 443, 1000, 2000, 7000, 7001, 999, 2001, 7500, 7501, 7502, 7503];
+const UDP_PORTS: [u16; 7] = [53, 53, 123, 7000, 54, 7500, 7501];
 const FLAGS: [&str; 16] = ["A", "A", "PA", "PA", "S", "SA", "FA", "FA", "RA", "R", "F", "SF", "SR", "", "SFRPAU", "FPU"];
 
 /// Draws one event after the other.

@@ -58,6 +58,8 @@ pub enum Fate {
 enum Expected {
     /// The packet is not sent.
     Not(Fate),
+    /// The agent is to serve it.
+    Served(ListenerId),
     /// A pair takes note of it, and it goes nowhere all the same.
     Noted(u64, Pair, Fate),
     /// It is sent as this.
@@ -371,6 +373,11 @@ impl Model {
             return not(Pass::Martian);
         }
         let dropped = |reason| Expected::Not(Fate::Drop(reason, id));
+        if listens.is_served {
+            let is_asked = segment.protocol != TCP || opens(segment.flags) || listens.is_strict;
+            let may_come = !is_asked || site.lets_in(listens, segment.src.ip());
+            return if may_come { Expected::Served(id) } else { dropped(Drop::Acl) };
+        }
         if !site.lets_in(listens, segment.src.ip()) {
             return dropped(Drop::Acl);
         }
@@ -444,6 +451,12 @@ impl Model {
                 unchanged(frame, seen)
             }
             Expected::Not(Fate::Drop(Drop::NoEndpoint, id)) if let Some(bytes) = refusal(frame) => refused(*id, &bytes, seen),
+            Expected::Served(id) if seen.action == Action::Drop(Drop::Admission, *id) => {
+                ensure!(segment.protocol == TCP && opens(segment.flags), "listener {id} admits what opens nothing");
+                ensure!(self.is_sated(*id), "listener {id} has no reason to refuse");
+                unchanged(frame, seen)
+            }
+            Expected::Served(_) => unsent(Fate::Pass(Pass::Served), frame, seen),
             Expected::Not(fate) | Expected::Noted(_, _, fate) => unsent(*fate, frame, seen),
             Expected::Sent(_, pair, way, away) => {
                 if *way == Way::There && pair.egress.is_none() {
@@ -546,7 +559,7 @@ impl Model {
 
     fn commit(&mut self, expected: Expected, frame: &[u8], segment: &Segment, seen: &Seen, now_ms: u64) {
         match expected {
-            Expected::Not(_) => {}
+            Expected::Not(_) | Expected::Served(_) => {}
             Expected::Noted(id, pair, _) => drop(self.pairs.insert(id, pair)),
             Expected::Sent(id, mut pair, way, _) => {
                 self.count(pair.id, way, frame.len());

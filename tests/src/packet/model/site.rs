@@ -37,6 +37,10 @@ pub struct Listens {
     pub by_source: bool,
     /// New flows a second that are admitted; 0 is no bound.
     pub admits: u64,
+    /// The agent serves it.
+    pub is_served: bool,
+    /// Who may not come loses established connections too.
+    pub is_strict: bool,
     /// Numbers of the IPv4 and the IPv6 access list, 0 for none, and whether only who is listed may come; none lets all come.
     pub acl: Option<([u32; 2], bool)>,
 }
@@ -129,11 +133,12 @@ impl Site {
             }
             Step::RemoveEgress(id) => drop(self.egress.remove(id)),
             Step::PutListener(id, listener) => {
-                let by_source = listener.flags & Listener::SOURCE_IP != 0;
+                let has = |flag| listener.flags & flag != 0;
+                let (by_source, is_served, is_strict) = (has(Listener::SOURCE_IP), has(Listener::HOST), has(Listener::STRICT));
                 let (idle_s, admits) = (listener.idle_timeout_s.into(), listener.admission.into());
                 let word = AclWord(listener.acl);
                 let acl = (word != AclWord::NONE).then(|| ([word.v4(), word.v6()], word.is_white()));
-                let listens = Listens { instance: listener.instance, idle_s, by_source, admits, acl };
+                let listens = Listens { instance: listener.instance, idle_s, by_source, admits, is_served, is_strict, acl };
                 self.listeners.insert(*id, listens);
             }
             Step::RemoveListener(id) => drop(self.listeners.remove(id)),

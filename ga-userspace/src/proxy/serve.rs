@@ -1,0 +1,286 @@
+//! Listening sockets and the threads that serve them.
+//!
+//! Each thread has its own runtime and its own socket for every address (`SO_REUSEPORT`): a connection is accepted by one thread and
+//! never leaves it, but for the moment after it was accepted, when it may be given to a thread that has far fewer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    select,
+    sync::{mpsc, watch},
+    task::LocalSet,
+    time::sleep,
+};
+
+use super::{Peer, Shared, View, Worker, dispatch};
+
+/// Connections that may wait to be accepted, of each socket.
+const BACKLOG: i32 = 4096;
+
+/// How many connections more than the least busy thread one may have before it gives new ones away.
+const UNEVEN: usize = 16;
+
+/// How long a socket rests that cannot accept, because the process has too many files open.
+const REST: Duration = Duration::from_millis(50);
+
+/// The threads of the proxy, and what they listen on.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    threads: Vec<Thread>,
+    bound: BTreeSet<SocketAddr>,
+    drain: watch::Sender<bool>,
+    open: Arc<Loads>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    orders: mpsc::UnboundedSender<Order>,
+    handle: thread::JoinHandle<()>,
+}
+
+/// What a thread is told.
+enum Order {
+    /// Accept connections from now on.
+    Listen(SocketAddr, std::net::TcpListener),
+    /// Accept none any more.
+    Close(SocketAddr),
+    /// Serve a connection that another thread accepted.
+    Serve(std::net::TcpStream, Peer),
+}
+
+/// How many connections each thread has.
+#[derive(Debug)]
+struct Loads(Vec<AtomicUsize>);
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("{address} cannot be listened on: {source}")]
+pub struct Unbound {
+    /// Where.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl Proxy {
+    /// `threads` threads that listen on nothing.
+    pub fn start(threads: usize) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let (drain, drained) = watch::channel(false);
+        let open = Arc::new(Loads((0..threads).map(|_| AtomicUsize::new(0)).collect()));
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
+        let spawn = |(index, (orders, receiver))| {
+            let cx = (Arc::clone(&shared), drained.clone(), Arc::clone(&open), senders.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let run = move || {
+                let (shared, drained, open, others) = cx;
+                let thread = Rc::new(Here { worker: Worker::new(shared, drained), index, open, others });
+                LocalSet::new().block_on(&runtime, thread.run(receiver));
+            };
+            Ok(Thread { orders, handle: thread::Builder::new().name(format!("ga-proxy-{index}")).spawn(run)? })
+        };
+        let threads = senders.clone().into_iter().zip(receivers).enumerate().map(spawn).collect::<io::Result<_>>()?;
+        Ok(Self { shared, threads, bound: BTreeSet::new(), drain, open })
+    }
+
+    /// What all threads see.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Listens where `view` says and serves as it says. Connections that are open go on; those that wait at an address that is
+    /// listened on no more are refused. Says which addresses cannot be listened on; they are tried again with the next view.
+    pub fn apply(&mut self, view: View) -> Vec<Unbound> {
+        let wanted: BTreeSet<SocketAddr> = view.addresses().collect();
+        // What is new is served from the moment when it is listened on, what is gone until then.
+        self.shared.view.store(Arc::new(view));
+        for address in self.bound.difference(&wanted) {
+            for thread in &self.threads {
+                drop(thread.orders.send(Order::Close(*address)));
+            }
+        }
+        self.bound.retain(|address| wanted.contains(address));
+        let mut unbound = Vec::new();
+        for address in wanted {
+            if self.bound.contains(&address) {
+                continue;
+            }
+            match self.listen(address) {
+                Ok(()) => drop(self.bound.insert(address)),
+                Err(source) => unbound.push(Unbound { address, source }),
+            }
+        }
+        unbound
+    }
+
+    fn listen(&self, address: SocketAddr) -> io::Result<()> {
+        let sockets = self.threads.iter().map(|_| socket(address)).collect::<io::Result<Vec<_>>>()?;
+        for (thread, socket) in self.threads.iter().zip(sockets) {
+            drop(thread.orders.send(Order::Listen(address, socket)));
+        }
+        Ok(())
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.open.0.iter().map(|load| load.load(Relaxed)).sum()
+    }
+
+    /// Accepts nothing any more, lets what is open end, and cuts what has not ended after `patience`. Says how many those were.
+    pub fn stop(self, patience: Duration) -> usize {
+        self.drain.send_replace(true);
+        let end = std::time::Instant::now() + patience;
+        while self.connections() > 0 && std::time::Instant::now() < end {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let cut = self.connections();
+        for thread in self.threads {
+            drop(thread.orders);
+            drop(thread.handle);
+        }
+        cut
+    }
+}
+
+/// A socket of one thread. The address may come later than the socket.
+fn socket(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv4() {
+        socket.set_freebind_v4(true)?;
+    } else {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// One thread, seen from inside.
+struct Here {
+    worker: Rc<Worker>,
+    index: usize,
+    open: Arc<Loads>,
+    others: Vec<mpsc::UnboundedSender<Order>>,
+}
+
+impl Here {
+    async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut drain = self.worker.drain();
+        let mut sockets: BTreeMap<SocketAddr, tokio::task::JoinHandle<()>> = BTreeMap::new();
+        loop {
+            let order = select! {
+                order = orders.recv() => order,
+                _ = drain.wait_for(|&drain| drain) => None,
+            };
+            match order {
+                Some(Order::Listen(address, socket)) => match TcpListener::from_std(socket) {
+                    Ok(socket) => {
+                        let task = tokio::task::spawn_local(Rc::clone(&self).accept(socket, address));
+                        if let Some(before) = sockets.insert(address, task) {
+                            before.abort();
+                        }
+                    }
+                    Err(error) => tracing::error!("{address} cannot be listened on: {error}"),
+                },
+                Some(Order::Close(address)) => {
+                    if let Some(task) = sockets.remove(&address) {
+                        task.abort();
+                    }
+                }
+                Some(Order::Serve(stream, peer)) => match TcpStream::from_std(stream) {
+                    Ok(stream) => self.serve(stream, peer),
+                    Err(error) => tracing::debug!("a connection was lost between threads: {error}"),
+                },
+                None => break,
+            }
+        }
+        sockets.into_values().for_each(|task| task.abort());
+        // Connections end by themselves, or with the process.
+        while self.open.0.get(self.index).is_some_and(|load| load.load(Relaxed) > 0) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn accept(self: Rc<Self>, socket: TcpListener, local: SocketAddr) {
+        loop {
+            let (stream, client) = match socket.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // The client has left already, or there are too many open files.
+                    tracing::debug!(%local, "accept: {error}");
+                    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                        sleep(REST).await;
+                    }
+                    continue;
+                }
+            };
+            let peer = Peer { client, local, tls: None };
+            match self.open.less_busy(self.index).and_then(|other| self.others.get(other)) {
+                None => self.serve(stream, peer),
+                Some(other) => {
+                    if let Ok(stream) = stream.into_std() {
+                        drop(other.send(Order::Serve(stream, peer)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn serve(self: &Rc<Self>, stream: TcpStream, peer: Peer) {
+        let Some(listener) = self.worker.view().at(peer.local) else { return };
+        let open = Open::new(Arc::clone(&self.open), self.index);
+        let worker = Rc::clone(&self.worker);
+        tokio::task::spawn_local(async move {
+            // Counted until it ends, also when it ends by a panic.
+            let _open = open;
+            dispatch::serve(worker, listener, stream, peer).await;
+        });
+    }
+}
+
+impl Loads {
+    /// A thread that has far fewer connections than `index`.
+    fn less_busy(&self, index: usize) -> Option<usize> {
+        let load = |load: &AtomicUsize| load.load(Relaxed);
+        let own = self.0.get(index).map(load)?;
+        let (least, fewest) = self.0.iter().map(load).enumerate().min_by_key(|(_, load)| *load)?;
+        (own > fewest + UNEVEN).then_some(least)
+    }
+}
+
+/// A connection that is counted while it lasts.
+struct Open(Arc<Loads>, usize);
+
+impl Open {
+    fn new(loads: Arc<Loads>, index: usize) -> Self {
+        if let Some(load) = loads.0.get(index) {
+            load.fetch_add(1, Relaxed);
+        }
+        Self(loads, index)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(load) = self.0.0.get(self.1) {
+            load.fetch_sub(1, Relaxed);
+        }
+    }
+}
