@@ -796,6 +796,17 @@ fn probes_and_nat_have_ports_of_their_own() {
 }
 
 #[test]
+fn the_agents_own_connections_and_nat_have_ports_of_their_own() {
+    let http = || file().listener("name = \"web\"\nprotocol = \"http\"\nports = \"80\"");
+    let node = http().loaded().intent.node;
+    assert_eq!((node.proxy_ports(), node.nat_ports), (1_024..=16_383, 16_384..=64_511));
+    let narrow = http().node("interfaces = [\"eth0\"]\nnat_ports = \"2000~65499\"").loaded().intent.node;
+    assert_eq!((narrow.proxy_ports(), narrow.nat_ports), (1_024..=1_999, 2_000..=65_499));
+    http().node("interfaces = [\"eth0\"]\nnat_ports = \"1024~65499\"").refused("conflict");
+    file().node("interfaces = [\"eth0\"]\nnat_ports = \"1024~65499\"").loaded();
+}
+
+#[test]
 fn the_panic_threshold_is_a_part_that_can_be_exceeded() {
     let node = |line: &'static str| file().node(line);
     assert_eq!(file().loaded().intent.node.panic_threshold, None);

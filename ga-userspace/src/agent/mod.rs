@@ -57,7 +57,7 @@ use crate::{
     net::Net,
     plan::{self, Changes, Overrides, Plan, State},
     program,
-    proxy::Proxy,
+    proxy::{Proxy, Unbound},
     resolve::{Addresses, KeptFile, Resolver, Wanted},
     status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
 };
@@ -110,6 +110,8 @@ struct Agent {
     plan: Plan,
     data_path: DataPath,
     proxy: Proxy,
+    /// Where the proxy should listen and cannot.
+    unbound: Vec<Unbound>,
     net: Net,
     resets: Resets,
     last_reload: LastReload,
@@ -289,6 +291,7 @@ impl Agent {
             plan,
             data_path,
             proxy,
+            unbound: Vec::new(),
             net,
             resets,
             last_reload,

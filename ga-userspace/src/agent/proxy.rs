@@ -1,12 +1,16 @@
 //! The proxy in the agent: every plan becomes its view.
 
-use std::{thread::available_parallelism, time::Duration};
+use std::{collections::BTreeMap, thread::available_parallelism, time::Duration};
 
 use super::{Agent, Error};
 use crate::{
     model::Node,
-    plan,
-    proxy::{Proxy, View},
+    plan::{self, EndpointView},
+    proxy::{
+        Proxy, View,
+        counts::{Count, Reason, Reasons},
+    },
+    status::{Proxied, ProxiedEndpoint, RuleHits},
 };
 
 /// How long connections may take to end when the agent stops.
@@ -34,8 +38,62 @@ impl Agent {
         let (whole, _) = plan::resolved(&self.intent, &self.addresses);
         let before = self.proxy.shared().view.load_full();
         let view = View::new(&self.plan, &whole, &before);
-        for unbound in self.proxy.apply(view) {
+        self.unbound = self.proxy.apply(view);
+        for unbound in &self.unbound {
             tracing::error!("{unbound}");
         }
     }
+
+    /// What was done for the listener of that path, if the proxy serves it.
+    pub(super) fn proxied(&self, path: &str) -> Option<Proxied> {
+        let view = self.proxy.shared().view.load();
+        let listener = view.listeners.get(path)?;
+        let counts = &listener.counts;
+        let hits = |(rule, counts): (&crate::model::Rule, &std::sync::Arc<crate::proxy::counts::RuleCounts>)| RuleHits {
+            rule: rule.name.to_string(),
+            hits: counts.hits.get(),
+        };
+        let own = self.unbound.iter().filter(|unbound| listener.addresses.contains(&unbound.address));
+        Some(Proxied {
+            connections: counts.connections.get(),
+            active: counts.active.get(),
+            requests: counts.requests.get(),
+            statuses: statuses(&counts.statuses),
+            bytes_in: counts.bytes_in.get(),
+            bytes_out: counts.bytes_out.get(),
+            retries: counts.retries.get(),
+            failures: failures(&counts.reasons),
+            rules: listener.file.rules.iter().zip(&listener.rules).map(hits).collect(),
+            trouble: own.map(ToString::to_string).collect(),
+        })
+    }
+
+    /// What the endpoint did for the proxy, if that serves its listener.
+    pub(super) fn proxied_endpoint(&self, endpoint: &EndpointView) -> Option<ProxiedEndpoint> {
+        let view = self.proxy.shared().view.load();
+        let listener = view.listeners.get(&format!("{}/{}", endpoint.name.instance, endpoint.name.listener))?;
+        let counts = &listener.endpoints.iter().find(|other| other.identity == endpoint.identity)?.counts;
+        Some(ProxiedEndpoint {
+            connections: counts.connections.get(),
+            reused: counts.reused.get(),
+            active: counts.active.get(),
+            requests: counts.requests.get(),
+            statuses: statuses(&counts.statuses),
+            bytes_in: counts.bytes_in.get(),
+            bytes_out: counts.bytes_out.get(),
+            failures: failures(&counts.reasons),
+        })
+    }
+}
+
+/// Those that happened.
+fn statuses(counts: &[Count; 5]) -> BTreeMap<String, u64> {
+    let named = counts.iter().zip(1..).map(|(count, class): (_, u8)| (format!("{class}xx"), count.get()));
+    named.filter(|(_, count)| *count > 0).collect()
+}
+
+/// Those that happened.
+fn failures(reasons: &Reasons) -> BTreeMap<String, u64> {
+    let named = Reason::ALL.into_iter().map(|reason| (reason.word().to_owned(), reasons.get(reason)));
+    named.filter(|(_, count)| *count > 0).collect()
 }

@@ -126,6 +126,7 @@ impl Agent {
             active_flows,
             in_transition: self.data_path.transitions().concern(view.id),
             drops: Vec::new(),
+            proxied: self.proxied(&view.path()),
             groups,
         })
     }
@@ -158,6 +159,7 @@ impl Agent {
             state: state(view),
             share: view.share,
             health: self.health_of(&view.name),
+            proxied: self.proxied_endpoint(view),
             next_hop: self.data_path.next_hops().of(view.id),
             counters: self.counters(view.id)?,
             active_flows: live.by_endpoint.get(&view.id).copied().unwrap_or(0),

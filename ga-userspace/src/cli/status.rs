@@ -1,6 +1,6 @@
 //! `ga status`: one screen that says how things are.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Color, Table};
@@ -12,7 +12,7 @@ use super::{
     watch::{Unit, Watch, watch},
 };
 use crate::status::{
-    AttachMode, Endpoint, EndpointState, FlowTable, Health, Instance, Interface, Listener, NextHop, Repairs, Status,
+    AttachMode, Endpoint, EndpointState, FlowTable, Health, Instance, Interface, Listener, NextHop, Proxied, Repairs, Status,
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -46,6 +46,7 @@ pub(super) fn render(status: &Status, style: &Style, unit: Unit) -> String {
     let mut out = head(status);
     for (instance, listener) in status.listeners() {
         out += &format!("\n{}\n", title(instance, listener));
+        out += &listener.proxied.as_ref().map(answers).unwrap_or_default();
         out += &groups(listener, style).unwrap_or_default();
         out += &endpoints(listener, style, unit);
     }
@@ -137,7 +138,34 @@ fn title(instance: &Instance, listener: &Listener) -> String {
     let (id, vips) = (&instance.id, or_dash(instance.vips.join(",")));
     let affinity = if client_affinity == "none" { String::new() } else { format!(", affinity {client_affinity}") };
     let moving = if *in_transition { ", older flows stay where they began" } else { "" };
-    format!("{id}/{name}  {vips} {protocol} {ports}{affinity}, idle {idle_timeout_s} s, {} flows{moving}", count(*active_flows))
+    let open = match &listener.proxied {
+        Some(proxied) => format!("{} connections", count(proxied.active)),
+        None => format!("{} flows", count(*active_flows)),
+    };
+    format!("{id}/{name}  {vips} {protocol} {ports}{affinity}, idle {idle_timeout_s} s, {open}{moving}")
+}
+
+/// What became of requests and connections of a listener that the agent serves.
+fn answers(proxied: &Proxied) -> String {
+    let each =
+        |of: &BTreeMap<String, u64>| of.iter().map(|(word, n)| format!("{} {word}", count(*n))).collect::<Vec<_>>().join(", ");
+    let mut out = format!("requests {}", count(proxied.requests));
+    for (what, of) in [("answers", &proxied.statuses), ("failed", &proxied.failures)] {
+        if !of.is_empty() {
+            out += &format!("; {what}: {}", each(of));
+        }
+    }
+    if proxied.retries > 0 {
+        out += &format!("; {} sent once more", count(proxied.retries));
+    }
+    let hits = proxied.rules.iter().map(|rule| format!("{} {}", rule.rule, count(rule.hits))).collect::<Vec<_>>();
+    if !hits.is_empty() {
+        out += &format!("\nrules: {}", hits.join(", "));
+    }
+    for trouble in &proxied.trouble {
+        out += &format!("\nwarning: {trouble}");
+    }
+    out + "\n"
 }
 
 /// All columns, or where they do not fit, all but the packets.
@@ -150,11 +178,20 @@ fn endpoint_table(listener: &Listener, style: &Style, unit: Unit, packets: bool)
     use CellAlignment::{Left, Right};
     let several_groups = listener.groups.len() > 1;
     let notes = listener.groups.iter().flat_map(|group| &group.endpoints).any(|endpoint| note(endpoint).is_some());
+    let is_proxied = listener.proxied.is_some();
+    let packets = packets && !is_proxied;
     let names = match unit {
+        _ if is_proxied => ["requests", "", "", "bytes in", "bytes out"],
         Unit::Total => ["new flows", "packets in", "packets out", "bytes in", "bytes out"],
         Unit::PerSecond => ["new/s", "packets/s in", "packets/s out", "bytes/s in", "bytes/s out"],
     };
-    let mut columns = vec![("endpoint", Left), ("weight", Right), ("share", Right), ("flows", Right), (names[0], Right)];
+    let mut columns = vec![
+        ("endpoint", Left),
+        ("weight", Right),
+        ("share", Right),
+        (if is_proxied { "open" } else { "flows" }, Right),
+        (names[0], Right),
+    ];
     if several_groups {
         columns.insert(0, ("group", Left));
     }
@@ -172,8 +209,8 @@ fn endpoint_table(listener: &Listener, style: &Style, unit: Unit, packets: bool)
                 Cell::new(&endpoint.address),
                 Cell::new(endpoint.weight),
                 Cell::new(percent(endpoint.share)),
-                Cell::new(count(endpoint.active_flows)),
-                Cell::new(count(endpoint.counters.new_flows)),
+                Cell::new(count(endpoint.proxied.as_ref().map_or(endpoint.active_flows, |p| p.active))),
+                Cell::new(count(endpoint.proxied.as_ref().map_or(endpoint.counters.new_flows, |p| p.requests))),
             ];
             if several_groups {
                 row.insert(0, Cell::new(&group.name));
@@ -181,7 +218,11 @@ fn endpoint_table(listener: &Listener, style: &Style, unit: Unit, packets: bool)
             if packets {
                 row.extend([endpoint.counters.forward_packets, endpoint.counters.return_packets].map(|n| Cell::new(count(n))));
             }
-            row.extend([endpoint.counters.forward_bytes, endpoint.counters.return_bytes].map(|n| Cell::new(bytes(n))));
+            let (bytes_in, bytes_out) = match &endpoint.proxied {
+                Some(proxied) => (proxied.bytes_in, proxied.bytes_out),
+                None => (endpoint.counters.forward_bytes, endpoint.counters.return_bytes),
+            };
+            row.extend([bytes_in, bytes_out].map(|n| Cell::new(bytes(n))));
             if let Some(note) = note(endpoint) {
                 row.push(Cell::new(note).fg(Color::Yellow));
             }

@@ -6,9 +6,10 @@ use ga_common::abi::limits::{MAX_ADDRESSES, MAX_ENDPOINTS};
 
 use super::{
     document::{Context, Ledger, Seen},
+    node::NAT_PORTS_BESIDE_PROXY,
     problem::{Fault, Kind, Problems},
 };
-use crate::model::PROBE_PORTS;
+use crate::model::{Node, PROBE_PORTS};
 
 /// Judges what the walk has put into the ledger.
 pub(super) fn check(cx: &mut Context<'_>) {
@@ -85,6 +86,26 @@ pub(super) fn probes_have_their_ports(nat_ports: &RangeInclusive<u16>, cx: &mut 
     let message = format!("probes leave from ports {first} to {last}, which `node.nat_ports` takes for flows");
     let help = format!("let `node.nat_ports` end at {} or below", first - 1);
     cx.problems.push(span, &path, Fault::new(Kind::Conflict, message).help(help));
+}
+
+/// Fewer source ports than this are used up by one busy endpoint.
+const MIN_PROXY_PORTS: usize = 512;
+
+/// What answers the agent's own connections must not be taken for a packet of a flow either. Where the file does not say which ports
+/// flows have, they make way.
+pub(super) fn proxy_has_its_ports(node: &mut Node, cx: &mut Context<'_>) {
+    let Some((span, path)) = cx.ledger.nat_ports.clone() else {
+        node.nat_ports = NAT_PORTS_BESIDE_PROXY;
+        return;
+    };
+    let left = node.proxy_ports().len();
+    if left < MIN_PROXY_PORTS {
+        let message =
+            format!("these ports leave {left} side by side to the agent's own connections, for clients that it serves itself");
+        let (first, last) = NAT_PORTS_BESIDE_PROXY.into_inner();
+        let help = format!("leave {MIN_PROXY_PORTS} or more from 1024 to 65499: without the key it is \"{first}~{last}\" here");
+        cx.problems.push(span, &path, Fault::new(Kind::Conflict, message).help(help));
+    }
 }
 
 fn capacities(ledger: &Ledger, problems: &mut Problems<'_>) {

@@ -8,7 +8,7 @@ use super::{
     syntax,
     tree::Table,
 };
-use crate::model::{Instance, Intent, Inventory, Limits};
+use crate::model::{Instance, Intent, Inventory, Limits, Listener};
 
 /// What the walk collects besides the model.
 pub(super) struct Context<'t> {
@@ -34,6 +34,8 @@ pub(super) struct Ledger {
     pub(super) services: u64,
     /// The first health check that is switched on.
     pub(super) probed: Option<(Range<usize>, String)>,
+    /// Source ports of flows, where the file names them.
+    pub(super) nat_ports: Option<(Range<usize>, String)>,
 }
 
 /// An address, whose it is, and where it stands.
@@ -76,14 +78,18 @@ fn intent(document: &Table<'_>, cx: &mut Context<'_>) -> Option<Intent> {
     cx.limits = limits::read(document, cx);
     cx.acls = acl::read_all(document, cx);
     let node = document.required("node", "add `[node]` with `interfaces = [\"…\"]`", &mut cx.problems);
-    let node = node.and_then(|node| node.table(&keys::NODE, &mut cx.problems)).and_then(|node| node::read(&node, cx));
+    let mut node = node.and_then(|node| node.table(&keys::NODE, &mut cx.problems)).and_then(|node| node::read(&node, cx));
     cx.inventory = inventory::read(document, cx);
     let pools = pool::read_all(document, cx);
     let instances = instances(document, cx);
     pool::unused(cx);
     across::check(cx);
-    if let Some(node) = &node {
+    if let Some(node) = &mut node {
         across::probes_have_their_ports(&node.nat_ports, cx);
+        let is_served = |instance: &Instance| instance.listeners.iter().any(Listener::is_proxied);
+        if instances.iter().flatten().any(is_served) {
+            across::proxy_has_its_ports(node, cx);
+        }
     }
     let inventory = cx.inventory.take();
     Some(Intent { node: node?, limits: cx.limits, inventory: inventory?, pools: pools?, instances: instances? })

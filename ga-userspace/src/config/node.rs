@@ -19,6 +19,8 @@ pub(super) const FLOWS: RangeInclusive<u32> = 1_024..=16_777_216;
 pub(super) const DEFAULT_FLOWS: u32 = 65_536;
 /// Below the ephemeral ports of a Linux host, which begin at 32768.
 pub(super) const DEFAULT_NAT_PORTS: RangeInclusive<u16> = 1_024..=64_511;
+/// The same where the agent has connections of its own, from the ports below.
+pub(super) const NAT_PORTS_BESIDE_PROXY: RangeInclusive<u16> = 16_384..=64_511;
 pub(super) const DEFAULT_AP: &str = "local";
 pub(super) const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9_464);
 
@@ -104,6 +106,7 @@ fn interfaces(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Vec<String>> {
 }
 
 fn nat_ports(value: &Value<'_>, cx: &mut Context<'_>) -> Option<RangeInclusive<u16>> {
+    cx.ledger.nat_ports = Some((value.span.clone(), value.path.clone()));
     let text = value.string(&mut cx.problems)?;
     let number = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
     let range = text.split_once(['~', '-']).and_then(|(first, last)| Some((number(first)?, number(last)?)));

@@ -1,9 +1,12 @@
 //! The table of all metric families.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use super::series::{Family, Process, Series, Source};
-use crate::status::{self, AttachMode, Counters, Endpoint, Group, Health, Instance, Listener, Name, NextHop, Status};
+use crate::status::{
+    self, AttachMode, Counters, Endpoint, Group, Health, Instance, Listener, Name, NextHop, Proxied, ProxiedEndpoint, RuleHits,
+    Status,
+};
 
 /// In the order of the output.
 pub(super) const FAMILIES: &[Family] = &[
@@ -93,6 +96,71 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "listener_in_transition",
         help: "Whether the listener's table changed lately, so that older flows are remembered to go where they began; only of listeners whose endpoints answer clients themselves.",
         source: Source::Gauge(|status| listeners(status, |listener| flag(listener.in_transition))),
+    },
+    Family {
+        name: "proxy_connections",
+        help: "Connections that clients opened to listeners that the agent serves.",
+        source: Source::Counter(|status| proxied(status, |p| p.connections)),
+    },
+    Family {
+        name: "proxy_connections_open",
+        help: "Connections of clients that are open.",
+        source: Source::Gauge(|status| proxied(status, |p| p.active as f64)),
+    },
+    Family {
+        name: "proxy_requests",
+        help: "Requests that were answered, and connections that were relayed.",
+        source: Source::Counter(|status| proxied(status, |p| p.requests)),
+    },
+    Family {
+        name: "proxy_responses",
+        help: "Answers by the class of their status.",
+        source: Source::Counter(|status| proxied_by(status, "code", |p| &p.statuses)),
+    },
+    Family {
+        name: "proxy_failures",
+        help: "Requests and connections that failed, by reason.",
+        source: Source::Counter(|status| proxied_by(status, "reason", |p| &p.failures)),
+    },
+    Family {
+        name: "proxy_retries",
+        help: "Requests sent once more, to another endpoint or on a fresh connection.",
+        source: Source::Counter(|status| proxied(status, |p| p.retries)),
+    },
+    Family {
+        name: "proxy_bytes",
+        help: "Bytes of bodies and relayed connections, by direction.",
+        source: Source::Counter(|status| directions(proxied(status, |p| (p.bytes_in, p.bytes_out)))),
+    },
+    Family {
+        name: "proxy_rule_hits",
+        help: "Requests and connections that the forwarding rule applied to.",
+        source: Source::Counter(rule_hits),
+    },
+    Family {
+        name: "proxy_endpoint_requests",
+        help: "Requests and connections that the agent gave to the endpoint.",
+        source: Source::Counter(|status| proxied_endpoints(status, |p| p.requests)),
+    },
+    Family {
+        name: "proxy_endpoint_requests_open",
+        help: "Requests and connections that the endpoint has.",
+        source: Source::Gauge(|status| proxied_endpoints(status, |p| p.active as f64)),
+    },
+    Family {
+        name: "proxy_endpoint_connections",
+        help: "Connections that the agent opened to the endpoint.",
+        source: Source::Counter(|status| proxied_endpoints(status, |p| p.connections)),
+    },
+    Family {
+        name: "proxy_endpoint_reused",
+        help: "Requests to the endpoint that a connection was at hand for.",
+        source: Source::Counter(|status| proxied_endpoints(status, |p| p.reused)),
+    },
+    Family {
+        name: "proxy_endpoint_failures",
+        help: "What the endpoint failed with, by reason.",
+        source: Source::Counter(endpoint_failures),
     },
     Family {
         name: "endpoint_packets",
@@ -280,6 +348,62 @@ fn families(ipv4: u64, ipv6: u64) -> Vec<Series<'static, f64>> {
 fn listeners<V>(status: &Status, value: impl Fn(&Listener) -> V) -> Vec<Series<'_, V>> {
     let line = status.listeners();
     line.map(|(i, l)| Series::new([("instance", i.id.as_str()), ("listener", l.name.as_str())], value(l))).collect()
+}
+
+fn proxied<V>(status: &Status, value: impl Fn(&Proxied) -> V) -> Vec<Series<'_, V>> {
+    let own = status.listeners().filter_map(|(i, l)| Some((i, l, l.proxied.as_ref()?)));
+    own.map(|(i, l, p)| Series::new([("instance", i.id.as_str()), ("listener", l.name.as_str())], value(p))).collect()
+}
+
+/// A line for each entry of what `values` picks, under `label`.
+fn proxied_by<'s>(
+    status: &'s Status,
+    label: &'static str,
+    values: impl Fn(&Proxied) -> &BTreeMap<String, u64>,
+) -> Vec<Series<'s, u64>> {
+    let own = status.listeners().filter_map(|(i, l)| Some((i, l, l.proxied.as_ref()?)));
+    let lines = |(i, l, p): (&'s Instance, &'s Listener, &'s Proxied)| {
+        let line = |(word, count): (&String, &u64)| Series {
+            labels: vec![
+                ("instance", Cow::Borrowed(i.id.as_str())),
+                ("listener", Cow::Borrowed(l.name.as_str())),
+                (label, Cow::Owned(word.clone())),
+            ],
+            value: *count,
+        };
+        values(p).iter().map(line).collect::<Vec<_>>()
+    };
+    own.flat_map(lines).collect()
+}
+
+fn rule_hits(status: &Status) -> Vec<Series<'_, u64>> {
+    let rules = |(i, l): (&'_ Instance, &'_ Listener)| {
+        let line = |hits: &RuleHits| {
+            let labels = [("instance", i.id.clone()), ("listener", l.name.clone()), ("rule", hits.rule.clone())];
+            Series { labels: labels.map(|(name, text)| (name, Cow::Owned(text))).to_vec(), value: hits.hits }
+        };
+        l.proxied.iter().flat_map(|proxied| &proxied.rules).map(line).collect::<Vec<_>>()
+    };
+    status.listeners().flat_map(rules).collect()
+}
+
+fn proxied_endpoints<V>(status: &Status, value: impl Fn(&ProxiedEndpoint) -> V) -> Vec<Series<'_, V>> {
+    let lines = endpoints(status, |endpoint| endpoint.proxied.as_ref().map(&value));
+    lines.into_iter().filter_map(|series| Some(Series { labels: series.labels, value: series.value? })).collect()
+}
+
+fn endpoint_failures(status: &Status) -> Vec<Series<'_, u64>> {
+    let lines = endpoints(status, |endpoint| endpoint.proxied.as_ref().map(|proxied| proxied.failures.clone()));
+    let each = |series: Series<'_, Option<BTreeMap<String, u64>>>| {
+        let labels = series.labels.iter().map(|(name, text)| (*name, Cow::Owned(text.clone().into_owned()))).collect::<Vec<_>>();
+        let line = move |(reason, count)| {
+            let mut labels = labels.clone();
+            labels.push(("reason", Cow::Owned(reason)));
+            Series { labels, value: count }
+        };
+        series.value.unwrap_or_default().into_iter().map(line)
+    };
+    lines.into_iter().flat_map(each).collect()
 }
 
 fn listener_directions(status: &Status, values: impl Fn(&Counters) -> (u64, u64)) -> Vec<Series<'_, u64>> {

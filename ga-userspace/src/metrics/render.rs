@@ -86,7 +86,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::status::example::example;
+    use crate::status::{Proxied, ProxiedEndpoint, RuleHits, example::example};
 
     /// A strict little reader of OpenMetrics: family to type, and every series once. Panics on what it does not know.
     fn read(text: &str) -> (BTreeMap<String, String>, BTreeMap<String, f64>) {
@@ -120,9 +120,25 @@ mod tests {
         (types, series)
     }
 
+    /// The example, its first listener served by the agent.
+    fn with_proxy() -> Status {
+        let mut status = example();
+        let listener = &mut status.instances[0].listeners[0];
+        listener.proxied = Some(Proxied {
+            requests: 12,
+            statuses: [("2xx".to_owned(), 11)].into(),
+            failures: [("refused".to_owned(), 1)].into(),
+            rules: vec![RuleHits { rule: "api".to_owned(), hits: 5 }],
+            ..Proxied::default()
+        });
+        listener.groups[0].endpoints[0].proxied =
+            Some(ProxiedEndpoint { requests: 11, failures: [("reset".to_owned(), 2)].into(), ..ProxiedEndpoint::default() });
+        status
+    }
+
     #[test]
     fn the_text_is_valid_and_complete() {
-        let (types, series) = read(&render(Some(example())).expect("a string takes everything"));
+        let (types, series) = read(&render(Some(with_proxy())).expect("a string takes everything"));
         assert_eq!(types.len(), FAMILIES.len(), "every family has a line in the example");
         for (key, expected) in [
             (r#"ga_build_info{version="0.1.0"}"#, 1.0),
@@ -137,6 +153,13 @@ mod tests {
             ("ga_pins_restored_total", 1.0),
             (r#"ga_map_repairs_total{map="hops"}"#, 3.0),
             ("ga_next_hop_changes_total", 12.0),
+            (r#"ga_proxy_responses_total{instance="ga-demo",listener="game",code="2xx"}"#, 11.0),
+            (r#"ga_proxy_failures_total{instance="ga-demo",listener="game",reason="refused"}"#, 1.0),
+            (r#"ga_proxy_rule_hits_total{instance="ga-demo",listener="game",rule="api"}"#, 5.0),
+            (
+                r#"ga_proxy_endpoint_failures_total{instance="ga-demo",listener="game",group="near",endpoint="10.0.0.11",reason="reset"}"#,
+                2.0,
+            ),
             (r#"ga_endpoint_next_hop_resolved{instance="ga-demo",listener="game",group="near",endpoint="10.0.0.11"}"#, 1.0),
             (r#"ga_listener_packets_total{instance="ga-demo",listener="voice",direction="return"}"#, 1800.0),
             (r#"ga_listener_new_flows_total{instance="ga-demo",listener="voice"}"#, 90.0),

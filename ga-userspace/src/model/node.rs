@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, ops::RangeInclusive};
 
+use super::PROBE_PORTS;
+
 /// Key of the one hash: 16 bytes, written as 32 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(pub [u64; 2]);
@@ -40,7 +42,7 @@ pub struct Node {
     pub xdp_mode: XdpMode,
     /// Flows of each family that fit (default 65,536).
     pub flows: u32,
-    /// Source ports towards endpoints (default 1024–64511; the agent's own connections take others).
+    /// Source ports of flows towards endpoints (default 1024–64511; 16384–64511 where the agent serves listeners itself).
     pub nat_ports: RangeInclusive<u16>,
     /// Key of the hash; chosen at random and kept in the maps when absent. Edges that must agree need the same one.
     pub hash_seed: Option<Seed>,
@@ -53,4 +55,35 @@ pub struct Node {
     pub panic_threshold: Option<u8>,
     /// Threads of the proxy; as many as the host has CPUs when absent.
     pub proxy_threads: Option<u16>,
+}
+
+impl Node {
+    /// Source ports of the agent's own connections to endpoints, from egress addresses, for clients that it serves itself: no flow has
+    /// one of them, so that what endpoints answer passes to this host. Those below or those above [`nat_ports`](Self::nat_ports) and
+    /// below [`PROBE_PORTS`], whichever are more; an empty range where there are none.
+    pub fn proxy_ports(&self) -> RangeInclusive<u16> {
+        beside(&self.nat_ports)
+    }
+}
+
+fn beside(nat_ports: &RangeInclusive<u16>) -> RangeInclusive<u16> {
+    const FIRST: u16 = 1_024;
+    let below = FIRST..=nat_ports.start().saturating_sub(1);
+    let above = nat_ports.end().saturating_add(1).max(FIRST)..=PROBE_PORTS.start() - 1;
+    if above.len() > below.len() { above } else { below }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_own_connections_take_ports_that_no_flow_and_no_probe_has() {
+        assert_eq!(beside(&(16_384..=64_511)), 1_024..=16_383);
+        assert_eq!(beside(&(1_024..=64_511)), 64_512..=65_499);
+        assert_eq!(beside(&(1_024..=32_767)), 32_768..=65_499);
+        assert_eq!(beside(&(2_000..=65_000)), 1_024..=1_999);
+        assert_eq!(beside(&(1..=700)), 1_024..=65_499);
+        assert!(beside(&(1..=65_535)).is_empty());
+    }
 }

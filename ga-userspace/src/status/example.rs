@@ -18,6 +18,7 @@ fn endpoint(id: u16, address: &str, weight: u8, share: f64, packets: u64) -> End
         state: if weight == 0 { EndpointState::Drained } else { EndpointState::Active },
         share,
         health: if packets > 1_000_000 { Some(well()) } else { None },
+        proxied: None,
         next_hop: NextHop::Resolved,
         counters: Counters {
             forward_packets: packets,
@@ -57,6 +58,7 @@ fn listener(id: u16, name: &str, protocol: &str, endpoints: Vec<Endpoint>) -> Li
         counters: endpoints.iter().map(|endpoint| endpoint.counters).sum(),
         active_flows: endpoints.iter().map(|endpoint| endpoint.active_flows).sum(),
         in_transition: false,
+        proxied: None,
         drops: Vec::new(),
         groups: vec![Group {
             name: "near".to_owned(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Name, Origin};
+use super::{Name, Origin, Proxied, ProxiedEndpoint};
 
 /// Version of every view, in its field `schema_version`.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -168,7 +168,7 @@ pub struct Listener {
     pub id: u16,
     /// Its name.
     pub name: String,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp`, `http`, `https` or `custom`.
     pub protocol: String,
     /// The port list, as short as possible.
     pub ports: String,
@@ -187,6 +187,9 @@ pub struct Listener {
     /// Packets dropped here; [`Status::attribute_drops`] fills it.
     #[serde(default)]
     pub drops: Vec<ReasonCount>,
+    /// What the agent did for it, when it serves it itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxied: Option<Proxied>,
     /// Endpoint groups, in the order of their scheduling priority.
     pub groups: Vec<Group>,
 }
@@ -235,6 +238,9 @@ pub struct Endpoint {
     /// What probes say; none when it is not probed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    /// What it did for the agent, when that serves the listener itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxied: Option<ProxiedEndpoint>,
     /// Whether packets can be sent to it without asking the kernel.
     pub next_hop: NextHop,
     /// Traffic.
