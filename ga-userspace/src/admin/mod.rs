@@ -12,6 +12,7 @@
 //! | `POST /v1/endpoints/undrain` | `{"selector"}` | the same |
 //! | `POST /v1/endpoints/weight` | `{"selector", "weight"}` | the same |
 //! | `POST /v1/trace` | [`TraceOrder`](crate::status::TraceOrder) | [`Trace`](crate::status::Trace); changes nothing |
+//! | `POST /v1/trace/http` | [`HttpTraceOrder`](crate::status::HttpTraceOrder) | [`HttpTrace`](crate::status::HttpTrace); changes nothing |
 //! | `POST /v1/watch` | [`WatchOrder`](crate::status::WatchOrder) | [`WatchLine`](crate::status::WatchLine)s, one a line, as they come |
 //! | `GET /livez` | | 200 while this task lives |
 //! | `GET /readyz` | | 200 when a plan is live and every interface attached, otherwise 503 and what is missing |

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 use super::access::{Access, Patience};
 use crate::status::{
-    Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, MappingList, MappingQuery, Planned, Refusal, Reloaded,
-    Selector, Status, Trace, TraceOrder, WatchLine, WatchOrder,
+    Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, HttpTrace, HttpTraceOrder, MappingList, MappingQuery,
+    Planned, Refusal, Reloaded, Selector, Status, Trace, TraceOrder, WatchLine, WatchOrder,
 };
 
 /// Bytes a body may have: a configuration is far smaller.
@@ -59,6 +59,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/v1/flows", post(flows))
         .route("/v1/mappings", post(mappings))
         .route("/v1/trace", post(trace))
+        .route("/v1/trace/http", post(trace_http))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route_layer(middleware::from_fn(readers));
@@ -156,6 +157,13 @@ async fn mappings(State(handle): State<Handle>, body: Bytes) -> Answer<MappingLi
 async fn trace(State(handle): State<Handle>, body: Bytes) -> Answer<Trace> {
     Answer(match parse::<TraceOrder>(&body) {
         Ok(order) => handle.trace(order).await,
+        Err(refusal) => Err(refusal),
+    })
+}
+
+async fn trace_http(State(handle): State<Handle>, body: Bytes) -> Answer<HttpTrace> {
+    Answer(match parse::<HttpTraceOrder>(&body) {
+        Ok(order) => handle.trace_http(order).await,
         Err(refusal) => Err(refusal),
     })
 }

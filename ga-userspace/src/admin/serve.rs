@@ -119,6 +119,7 @@ mod tests {
                 }
                 Request::Mappings { reply, .. } => reply.send(Err(Refusal::new(Code::NotFound, "no such listener"))),
                 Request::Trace { reply, .. } => reply.send(Err(Refusal::new(Code::NotFound, "no such interface"))),
+                Request::TraceHttp { reply, .. } => reply.send(Err(Refusal::new(Code::NotFound, "no such listener"))),
                 Request::Watch { order, reply } => {
                     let (tell, told) = mpsc::channel(8);
                     for number in 0..u64::from(order.count) {

@@ -17,6 +17,7 @@ mod proxy;
 mod report;
 mod reset;
 mod trace;
+mod trace_http;
 mod watch;
 
 use std::{
@@ -38,6 +39,7 @@ use tokio::{
 };
 
 pub use error::Error;
+pub use trace_http::explain;
 
 use self::{
     data_path::DataPath,
@@ -321,6 +323,7 @@ impl Agent {
             Request::Flows { query, reply } => self.list_flows(query, reply),
             Request::Mappings { query, reply } => reply.send(mappings::list(&self.plan, &query)),
             Request::Trace { order, reply } => self.order_trace(order, reply),
+            Request::TraceHttp { order, reply } => reply.send(self.trace_http(&order)),
             Request::Watch { order, reply } => self.order_watch(order, reply),
         }
     }

@@ -21,8 +21,8 @@ use tokio::{net::UnixStream, time::timeout};
 use crate::{
     admin::{EndpointOrder, PlanOrder, WeightOrder},
     status::{
-        Action, Drops, EndpointChange, FlowList, FlowQuery, Handle, MappingList, MappingQuery, Planned, Refusal, Reloaded,
-        Selector, Status, Trace, TraceOrder, WatchLine, WatchOrder,
+        Action, Drops, EndpointChange, FlowList, FlowQuery, Handle, HttpTrace, HttpTraceOrder, MappingList, MappingQuery,
+        Planned, Refusal, Reloaded, Selector, Status, Trace, TraceOrder, WatchLine, WatchOrder,
     },
 };
 
@@ -162,6 +162,11 @@ impl Client {
         self.ask(Method::POST, "/v1/trace", Some(order), Handle::CHANGE_DEADLINE).await
     }
 
+    /// `POST /v1/trace/http`.
+    pub async fn trace_http(&self, order: &HttpTraceOrder) -> Result<HttpTrace, ClientError> {
+        self.ask(Method::POST, "/v1/trace/http", Some(order), Handle::CHANGE_DEADLINE).await
+    }
+
     /// `POST /v1/watch`: shows `line` every line until it breaks off or the agent ends the stream.
     pub async fn watch(
         &self,
@@ -274,6 +279,7 @@ mod tests {
                     | Question::Flows { .. }
                     | Question::Mappings { .. }
                     | Question::Trace { .. }
+                    | Question::TraceHttp { .. }
                     | Question::Watch { .. } => {}
                 }
             }

@@ -21,6 +21,7 @@ pub mod run;
 pub mod schema;
 mod status;
 mod trace;
+mod trace_http;
 mod units;
 mod vsg;
 mod watch;
@@ -41,6 +42,7 @@ const EXAMPLES: &str = "Examples:
   ga status --watch                  how things are, with rates
   ga endpoints drain 10.0.0.11       no new flows for an endpoint
   ga trace 203.0.113.7:40000 198.51.100.10:443/tcp    what would become of this packet, and why?
+  ga trace http --host www.example.com --path /v1     which forwarding rule applies, and why not the others?
   ga flows --top clients             who has most connections";
 
 /// A self-hosted global accelerator: TCP and UDP to the right endpoint, in the kernel
@@ -98,7 +100,7 @@ enum Verb {
     /// List flows, count them, or show who has most
     #[command(after_long_help = flows::EXAMPLES)]
     Flows(flows::FlowsArgs),
-    /// Explain what would become of a packet
+    /// Explain what would become of a packet, or of a request
     #[command(after_long_help = trace::EXAMPLES)]
     Trace(trace::TraceArgs),
     /// Show what becomes of packets, as they come
@@ -244,6 +246,8 @@ mod tests {
             "ga trace 192.0.2.7:4000 198.51.100.10:80/tcp --flags syn,ack --ttl 3 --payload 100 --interface eth0",
             "ga trace [2001:db8::7]:4000 [2001:db8::1]:53/udp",
             "ga trace --pcap x.pcap --nth 3 --json",
+            "ga trace http --host a.example --path /x --method POST --header a:b --header c:d --client ::1 --listener shop/web",
+            "ga trace http --config x.toml --host a.example --json",
             "ga endpoints list",
             "ga endpoints drain ga-demo/game/10.0.0.11",
             "ga endpoints weight 2001:db8::11 50",
@@ -268,6 +272,8 @@ mod tests {
             "ga watch --seconds 0",
             "ga trace",
             "ga trace 192.0.2.7:4000",
+            "ga trace http",
+            "ga trace http --host a.example --header a",
             "ga trace 192.0.2.7:4000 198.51.100.10:80",
             "ga trace --pcap x.pcap 192.0.2.7:4000 198.51.100.10:80/tcp",
             "ga watch --verdict lost",

@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Subcommand};
 
-use super::{Context, Exit, packets::ends, pcapng};
+use super::{Context, Exit, packets::ends, pcapng, trace_http};
 use crate::status::{Frame, Protocol, Trace, TraceOrder, TracePacket};
 
 pub(super) const EXAMPLES: &str = "The packet goes through the program that the interfaces run, with the tables and flows of this moment, and nothing comes of it:
@@ -15,11 +15,15 @@ Examples:
   ga trace 203.0.113.7:40000 198.51.100.10:443/tcp         which endpoint would this client get?
   ga trace '[2001:db8::7]:40000' '[2001:db8:100::10]:53/udp'
   ga trace 10.0.0.11:80 203.0.113.5:1024/tcp --flags syn,ack --interface eth1
-  ga trace --pcap web.pcapng --nth 3 --json                a packet that was captured";
+  ga trace --pcap web.pcapng --nth 3 --json                a packet that was captured
+  ga trace http --host www.example.com --path /v1          a request, of listeners that the agent serves";
 
 /// Arguments of `ga trace`.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct TraceArgs {
+    #[command(subcommand)]
+    verb: Option<TraceVerb>,
     /// Where the packet comes from: `ADDRESS:PORT`, `[ADDRESS]:PORT` for IPv6
     #[arg(value_name = "SRC:PORT", required_unless_present = "pcap")]
     src: Option<SocketAddr>,
@@ -44,6 +48,14 @@ pub(super) struct TraceArgs {
     /// Which frame of the file, from 1
     #[arg(long, value_name = "N", default_value_t = 1, requires = "pcap", value_parser = clap::value_parser!(u32).range(1..))]
     nth: u32,
+}
+
+/// What else can be explained.
+#[derive(Clone, Debug, Subcommand)]
+enum TraceVerb {
+    /// Explain what would become of a request
+    #[command(after_long_help = trace_http::EXAMPLES)]
+    Http(trace_http::HttpArgs),
 }
 
 const FLAGS: [(&str, u8); 9] = [
@@ -73,6 +85,9 @@ fn destination(text: &str) -> Result<(SocketAddr, Protocol), String> {
 
 /// Runs `ga trace`.
 pub(super) async fn run(args: &TraceArgs, context: &Context) -> anyhow::Result<Exit> {
+    if let Some(TraceVerb::Http(args)) = &args.verb {
+        return trace_http::run(args, context).await;
+    }
     let packet = match (&args.pcap, args.src, args.dst) {
         (Some(file), _, _) => {
             let bytes = pcapng::frame(file, args.nth as usize)?;

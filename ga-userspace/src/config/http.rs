@@ -9,7 +9,7 @@ use super::{
     problem::{Fault, Kind},
     tree::{Table, Value, not_a_word, shorten},
 };
-use crate::model::{Backend, BackendTls, ForwardedHeaders, Http, HttpVersion, Protocol, Xff};
+use crate::model::{Backend, BackendTls, ForwardedHeaders, Http, HttpLimits, HttpVersion, Protocol, Timeouts, Xff};
 
 /// Seconds from the end of a request to the first byte of its answer.
 pub(super) const REQUEST_TIMEOUT_S: RangeInclusive<u32> = 1..=180;
@@ -53,6 +53,9 @@ pub(super) fn read(listener: &Table<'_>, protocol: Option<Protocol>, cx: &mut Co
             forwarded: forwarded?,
             xff: xff?,
             trusted: trusted?,
+            underscores: false,
+            timeouts: Timeouts::default(),
+            limits: HttpLimits::default(),
         })
     };
     read().map(Some).ok_or(())

@@ -55,6 +55,66 @@ pub struct Http {
     pub xff: Xff,
     /// Proxies in front of this edge, whose `X-Forwarded-For` is believed with [`Xff::Replace`] too.
     pub trusted: Vec<IpNet>,
+    /// Header names with an underscore are forwarded (false): servers may take them for others.
+    pub underscores: bool,
+    /// How long each side is waited for.
+    pub timeouts: Timeouts,
+    /// How large and how many.
+    pub limits: HttpLimits,
+}
+
+/// How long clients and endpoints of an HTTP or HTTPS listener are waited for; there is no state without an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// The first byte of a connection (10 s).
+    pub first_byte: Duration,
+    /// The whole head of a request, from its first byte (15 s): then 408.
+    pub head: Duration,
+    /// Between pieces of a request's body (60 s): then 408.
+    pub body: Duration,
+    /// Until the client takes more of its answer (60 s).
+    pub write: Duration,
+    /// Until an endpoint has taken a connection, TLS included (3 s): then another is asked.
+    pub connect: Duration,
+    /// Between pieces of an answer's body (300 s).
+    pub stream: Duration,
+    /// Between bytes of an upgraded connection, in either direction (1 h).
+    pub tunnel: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            first_byte: Duration::from_secs(10),
+            head: Duration::from_secs(15),
+            body: Duration::from_secs(60),
+            write: Duration::from_secs(60),
+            connect: Duration::from_secs(3),
+            stream: Duration::from_secs(300),
+            tunnel: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// How much clients of an HTTP or HTTPS listener may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Bytes of a request's head (32 KiB): then 431.
+    pub head: usize,
+    /// Fields of a request's head (100): then 431.
+    pub fields: usize,
+    /// Bytes of a request's target (8 KiB): then 414.
+    pub target: usize,
+    /// Streams of a connection of HTTP/2 at a time (100).
+    pub streams: u32,
+    /// Streams that a client may reset before the edge got to them (100).
+    pub resets: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self { head: 32 * 1024, fields: 100, target: 8 * 1024, streams: 100, resets: 100 }
+    }
 }
 
 /// What endpoints of an HTTP or HTTPS listener are spoken to with.

@@ -27,7 +27,7 @@ pub use custom::{Allowed, Block, CustomGroup, Destination, Policy, Protocols, RE
 pub use endpoint::{BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind, TrafficRatio, Weight};
 pub use full_name::{EndpointName, EndpointNameError, GroupName};
 pub use health_check::{HEALTH_TIMEOUT, HealthCheck, HealthProtocol, PROBE_PORTS, StatusRange};
-pub use http::{Backend, BackendTls, ForwardedHeaders, Http, HttpVersion, Xff};
+pub use http::{Backend, BackendTls, ForwardedHeaders, Http, HttpLimits, HttpVersion, Timeouts, Xff};
 pub use instance::Instance;
 pub use inventory::{Hosts, Inventory};
 pub use limits::{Limits, NameRule, Profile};

@@ -56,6 +56,14 @@ impl Wheel {
         self.slots[scale((number >> 32) as u32, self.slots.len() as u32) as usize]
     }
 
+    /// The part of all numbers that lead to each endpoint.
+    pub fn shares(&self) -> BTreeMap<u16, f64> {
+        let mut shares = BTreeMap::new();
+        self.slots.iter().for_each(|index| *shares.entry(*index).or_default() += 1.0);
+        shares.values_mut().for_each(|share| *share /= self.slots.len() as f64);
+        shares
+    }
+
     /// The endpoint that `number` leads to when those that `tried` knows do not count; none when only they are found.
     pub fn elsewhere(&self, number: u64, tried: impl Fn(u16) -> bool) -> Option<u16> {
         let start = scale((number >> 32) as u32, self.slots.len() as u32) as usize;

@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use tokio::net::TcpStream;
 
-use super::{Listener, Peer, Worker, counts::Reason, proxy_protocol, tcp};
+use super::{Listener, Peer, Worker, counts::Reason, http, proxy_protocol, tcp};
 use crate::model::Protocol;
 
 /// Serves a connection to its end.
@@ -25,7 +25,8 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut strea
         }
     }
     match listener.file.protocol {
+        Protocol::Http => http::serve(worker, listener, stream, peer).await,
         Protocol::Tcp => tcp::serve(worker, listener, stream, peer).await,
-        Protocol::Http | Protocol::Https | Protocol::Udp => drop((worker, listener, stream, peer)),
+        Protocol::Https | Protocol::Udp => drop((worker, listener, stream, peer)),
     }
 }

@@ -7,6 +7,7 @@
 pub mod counts;
 mod dispatch;
 pub mod guard;
+pub mod http;
 pub mod proxy_protocol;
 pub mod rules;
 mod serve;

@@ -214,6 +214,14 @@ impl Listener {
         Some(usize::from(index))
     }
 
+    /// The places in [`Self::endpoints`] of those that may be chosen of `target` for `client`, each with its part.
+    pub fn shares(&self, target: usize, client: IpAddr) -> Vec<(usize, f64)> {
+        let wheel = self.targets.get(target).and_then(|target| target.wheels.get(&Family::of(client.to_canonical())));
+        wheel
+            .map(|wheel| wheel.shares().into_iter().map(|(index, share)| (usize::from(index), share)).collect())
+            .unwrap_or_default()
+    }
+
     /// Where to reach the endpoint at that place for clients of listener port `port`.
     pub fn address(&self, endpoint: usize, port: u16) -> SocketAddr {
         let name = &self.endpoints[endpoint].name;

@@ -11,7 +11,13 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use super::{Listener, View};
+use super::{Listener, View, upstream::Pools};
+
+/// Requests sent once more that a thread may spend before it has saved any, and at most.
+const BUDGET: u32 = 1000;
+/// What each request saves, and what each repetition costs.
+const SAVED: u32 = 1;
+const COST: u32 = 4;
 
 /// What all threads see.
 #[derive(Debug, Default)]
@@ -25,6 +31,9 @@ pub struct Shared {
 pub struct Worker {
     shared: Arc<Shared>,
     random: Cell<u64>,
+    pools: Rc<Pools>,
+    /// What repetitions may cost.
+    budget: Cell<u32>,
     drain: watch::Receiver<bool>,
 }
 
@@ -52,7 +61,7 @@ impl Worker {
     /// A thread that has no connections yet. It drains when `drain` says true.
     pub fn new(shared: Arc<Shared>, drain: watch::Receiver<bool>) -> Rc<Self> {
         let random = Cell::new(RandomState::new().hash_one(0_u8));
-        Rc::new(Self { shared, random, drain })
+        Rc::new(Self { shared, random, pools: Rc::default(), budget: Cell::new(BUDGET * COST), drain })
     }
 
     /// What all threads see.
@@ -78,6 +87,23 @@ impl Worker {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// Connections to endpoints.
+    pub(super) fn pools(&self) -> &Rc<Pools> {
+        &self.pools
+    }
+
+    /// A request came: repetitions may cost more.
+    pub(super) fn budget_in(&self) {
+        self.budget.set((self.budget.get() + SAVED).min(BUDGET * COST));
+    }
+
+    /// Whether a request may be sent once more. Where most requests fail, repeating all of them would make things worse.
+    pub(super) fn budget_out(&self) -> bool {
+        let left = self.budget.get().checked_sub(COST);
+        self.budget.set(left.unwrap_or(self.budget.get()));
+        left.is_some()
     }
 
     /// Turns true when connections shall end.

@@ -8,8 +8,8 @@ use tokio::{
 };
 
 use super::{
-    Code, EndpointChange, EndpointPath, FlowList, FlowQuery, MappingList, MappingQuery, Planned, Refusal, Reloaded, Status,
-    Trace, TraceOrder, WatchLine, WatchOrder,
+    Code, EndpointChange, EndpointPath, FlowList, FlowQuery, HttpTrace, HttpTraceOrder, MappingList, MappingQuery, Planned,
+    Refusal, Reloaded, Status, Trace, TraceOrder, WatchLine, WatchOrder,
 };
 
 /// Requests that may wait for the agent.
@@ -60,6 +60,13 @@ pub enum Request {
         order: TraceOrder,
         /// Where the answer goes.
         reply: Reply<Trace>,
+    },
+    /// What would become of a request?
+    TraceHttp {
+        /// Which request.
+        order: HttpTraceOrder,
+        /// Where the answer goes.
+        reply: Reply<HttpTrace>,
     },
     /// Tell of packets as they come. Answer when that has begun; the lines end with the watch, and the watch with the receiver.
     Watch {
@@ -143,6 +150,11 @@ impl Handle {
     /// What would become of a packet?
     pub async fn trace(&self, order: TraceOrder) -> Result<Trace, Refusal> {
         self.ask(Self::CHANGE_DEADLINE, |reply| Request::Trace { order, reply }).await
+    }
+
+    /// What would become of a request?
+    pub async fn trace_http(&self, order: HttpTraceOrder) -> Result<HttpTrace, Refusal> {
+        self.ask(Self::CHANGE_DEADLINE, |reply| Request::TraceHttp { order, reply }).await
     }
 
     /// Tell of packets as they come.

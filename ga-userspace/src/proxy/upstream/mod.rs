@@ -1,5 +1,12 @@
-//! Connections to endpoints.
+//! Connections to endpoints: opened, kept for the next request, and driven by the task of the request that has them.
 
+mod chunked;
 mod connect;
+mod h1;
+mod pool;
+mod stream;
 
 pub(super) use connect::connect;
+pub(super) use h1::{Exchange, Head, Link};
+pub(super) use pool::{Pools, Slot};
+pub(super) use stream::Stream;

@@ -1,0 +1,57 @@
+//! Answers of the edge itself.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::super::{counts::Reason, guard::Refusal};
+
+/// Why a request gets no endpoint's answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    pub(super) reason: Reason,
+}
+
+impl Refused {
+    pub(super) const fn new(status: StatusCode, reason: Reason) -> Self {
+        Self { status, reason }
+    }
+
+    /// What is wrong with a message of HTTP/1.
+    pub(super) const fn by_guard(refusal: Refusal) -> Self {
+        let reason = match refusal {
+            Refusal::Method => Reason::Method,
+            Refusal::Slow => Reason::ClientHeadTimeout,
+            Refusal::TargetTooLong | Refusal::HeadTooLarge => Reason::TooLarge,
+            Refusal::RequestLine
+            | Refusal::Target
+            | Refusal::LineEnd
+            | Refusal::Field
+            | Refusal::Host
+            | Refusal::Length
+            | Refusal::Framing
+            | Refusal::Chunk
+            | Refusal::Trailer
+            | Refusal::Expectation
+            | Refusal::Coding
+            | Refusal::Version => Reason::BadRequest,
+        };
+        Self { status: refusal.status(), reason }
+    }
+
+    /// What the client is told.
+    pub(super) fn response(self) -> (Response<()>, Bytes) {
+        let mut response = Response::new(());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        }
+        let text = self.status.canonical_reason().unwrap_or("refused");
+        (response, Bytes::from_static(text.as_bytes()))
+    }
+}
+
+/// What a client that took too long for its request's head is told, on a connection on which nothing else is to come.
+pub(super) const HEAD_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";

@@ -1,0 +1,185 @@
+//! Bodies in both directions: they stream, and nothing of them is kept.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use thiserror::Error;
+
+use super::{
+    super::{
+        Listener,
+        counts::{EndpointCounts, Reason},
+        guard::scrub_trailers,
+        upstream::Exchange,
+    },
+    served::Served,
+    timer::Wait,
+};
+
+/// What is known of a request's body while it is sent.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Bytes that the client has sent.
+    pub(super) received: Cell<u64>,
+    /// Nothing more can be sent before the client sends more.
+    pub(super) waits: Cell<bool>,
+    /// Of [`Self::received`], what whoever times it has seen.
+    pub(super) seen: Cell<u64>,
+}
+
+/// A client's body on its way to an endpoint.
+#[derive(Debug)]
+pub(super) struct FromClient {
+    incoming: Incoming,
+    progress: Rc<Progress>,
+    listener: Arc<Listener>,
+}
+
+impl FromClient {
+    pub(super) fn new(incoming: Incoming, listener: Arc<Listener>) -> (Self, Rc<Progress>) {
+        let progress = Rc::<Progress>::default();
+        (Self { incoming, progress: Rc::clone(&progress), listener }, progress)
+    }
+}
+
+impl Body for FromClient {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx).map_ok(scrubbed);
+        self.progress.waits.set(polled.is_pending());
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.progress.received.set(self.progress.received.get() + data.len() as u64);
+            self.listener.counts.bytes_in.add(data.len() as u64);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// Trailers say nothing that a head says.
+fn scrubbed(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            scrub_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
+/// The answer did not come to its end.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("the answer ended too early: {}", .0.word())]
+pub(super) struct Aborted(pub(super) Reason);
+
+/// An answer's body on its way to a client.
+#[derive(Debug)]
+pub(super) struct Answer {
+    content: Content,
+    served: Box<Served>,
+}
+
+/// Where it comes from.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Here.
+    Whole(Bytes),
+    /// An endpoint's connection.
+    Http1(Box<Exchange<FromClient>>),
+}
+
+impl Answer {
+    pub(super) fn new(content: Content, mut served: Box<Served>) -> Self {
+        served.complete = match &content {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Http1(exchange) => exchange.is_done(),
+        };
+        Self { content, served }
+    }
+
+    fn count(&mut self, frame: &Frame<Bytes>) {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        self.served.bytes_out += length as u64;
+    }
+
+    fn abort(&mut self, reason: Reason) -> Aborted {
+        self.served.failed(reason);
+        self.served.reason = Some(reason);
+        Aborted(reason)
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let this = &mut *self;
+        let polled = match &mut this.content {
+            Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Content::Http1(exchange) => exchange.poll_body(cx).map_ok(scrubbed),
+        };
+        match polled {
+            Poll::Pending => {
+                let timer = this.served.timer();
+                if timer.waits_for().is_none() {
+                    timer.arm(Wait::Rest, this.served.client.timeouts.get().stream);
+                }
+                match timer.poll(cx) {
+                    Poll::Ready(Wait::Rest) => Poll::Ready(Some(Err(this.abort(Reason::TimeoutBody)))),
+                    Poll::Ready(_) | Poll::Pending => Poll::Pending,
+                }
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                this.served.timer().disarm();
+                this.count(&frame);
+                this.served.complete = this.is_end_stream();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(reason))) => Poll::Ready(Some(Err(this.abort(reason)))),
+            Poll::Ready(None) => {
+                this.served.timer().disarm();
+                this.served.complete = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Http1(exchange) => exchange.is_done(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Http1(exchange) => exchange.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+/// Bytes of a client's body that an endpoint got.
+pub(super) fn count_sent(progress: &Progress, endpoint: &EndpointCounts) {
+    endpoint.bytes_in.add(progress.received.get());
+}

@@ -1,0 +1,95 @@
+//! A client's connection.
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    fmt,
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+};
+
+use http::HeaderValue;
+
+use super::{
+    super::{Listener, Peer, Worker, guard},
+    timer::{Timer, Wait},
+    tunnel::Tunnel,
+};
+use crate::model::Timeouts;
+
+/// What all requests of a connection share.
+pub(super) struct Client {
+    pub(super) worker: Rc<Worker>,
+    /// The listener's.
+    pub(super) path: String,
+    pub(super) peer: Peer,
+    /// The client's address, IPv4 as IPv4.
+    pub(super) ip: IpAddr,
+    /// The same as endpoints are told.
+    pub(super) address: HeaderValue,
+    pub(super) timer: Timer,
+    /// Those of the newest plan that a request saw.
+    pub(super) timeouts: Cell<Timeouts>,
+    pub(super) is_h2: bool,
+    /// Requests that are not answered to their end.
+    pub(super) active: Cell<u32>,
+    /// What judges the messages of HTTP/1.
+    pub(super) guard: OnceCell<guard::Handle>,
+    /// What the connection becomes when HTTP ends.
+    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    /// The client may still be sending what nobody reads.
+    pub(super) lingers: Cell<bool>,
+}
+
+impl Client {
+    pub(super) fn new(worker: Rc<Worker>, listener: &Arc<Listener>, peer: Peer) -> Rc<Self> {
+        let ip = peer.client.ip().to_canonical();
+        let timeouts = listener.file.http.as_ref().map(|http| http.timeouts).unwrap_or_default();
+        Rc::new(Self {
+            worker,
+            path: listener.path.clone(),
+            ip,
+            address: HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
+            timer: Timer::default(),
+            timeouts: Cell::new(timeouts),
+            is_h2: peer.tls.as_ref().is_some_and(|tls| tls.is_h2),
+            active: Cell::new(0),
+            guard: OnceCell::new(),
+            tunnel: RefCell::new(None),
+            lingers: Cell::new(false),
+            peer,
+        })
+    }
+
+    /// Bytes came.
+    pub(super) fn heard(&self) {
+        if !self.is_h2 && self.timer.waits_for() == Some(Wait::Idle) {
+            self.timer.arm(Wait::Head, self.timeouts.get().head);
+        }
+    }
+
+    /// The client takes nothing.
+    pub(super) fn stalled(&self) {
+        self.timer.stall(self.timeouts.get().write);
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&self) {
+        self.active.set(self.active.get() + 1);
+        self.timer.disarm();
+    }
+
+    /// A request has ended.
+    pub(super) fn end(&self, idle: std::time::Duration) {
+        self.active.set(self.active.get().saturating_sub(1));
+        if self.active.get() == 0 {
+            self.timer.arm(Wait::Idle, idle);
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("path", &self.path).field("peer", &self.peer).finish_non_exhaustive()
+    }
+}

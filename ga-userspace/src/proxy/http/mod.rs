@@ -1,0 +1,15 @@
+//! HTTP to clients, HTTP/1.1 and HTTP/2, and the way of a request through the edge.
+
+mod answer;
+mod body;
+mod client;
+mod forwarded;
+mod open;
+mod request;
+mod serve;
+mod served;
+mod timer;
+mod tunnel;
+mod watched;
+
+pub use serve::serve;

@@ -1,0 +1,363 @@
+//! The way of one request: what is wrong with it, who gets it, and who gets it next when that one fails.
+
+use std::{
+    borrow::Cow,
+    future::poll_fn,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts, uri::PathAndQuery};
+use hyper::body::Incoming;
+use thiserror::Error;
+
+use super::{
+    super::{
+        Listener,
+        counts::Reason,
+        guard::{Begun, normalise},
+        rules::{self, Act, Changes},
+        upstream::{Exchange, Head},
+    },
+    answer::Refused,
+    body::{Answer, Content, FromClient, Progress, count_sent},
+    client::Client,
+    forwarded,
+    open::Way,
+    served::Served,
+    timer::Wait,
+    tunnel::Tunnel,
+};
+use crate::model::HttpLimits;
+
+/// A rule says that nobody answers: the connection or the stream ends.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("a rule drops the request")]
+pub(super) struct Dropped;
+
+/// What a connection gets for a request. A panic on the way is the end of this request alone.
+pub(super) async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Answer>, Dropped> {
+    let mut served = Served::new(client);
+    let begun = served.client.guard.get().map(|guard| guard.begin());
+    if let Some(Begun::Refused(refusal)) = begun {
+        served.listener = served.client.worker.listener(&served.client.path);
+        let (response, content) = refuse(Refused::by_guard(refusal), &mut served);
+        served.status = response.status();
+        return Ok(response.map(|()| Answer::new(content, served)));
+    }
+    let (response, content) = match AssertUnwindSafe(answer(request, &mut served)).catch_unwind().await {
+        Ok(Ok(answered)) => answered,
+        Ok(Err(refused)) => refuse(refused, &mut served),
+        Err(_) => refuse(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal), &mut served),
+    };
+    if served.reason == Some(Reason::Dropped) {
+        return Err(Dropped);
+    }
+    served.status = response.status();
+    Ok(response.map(|()| Answer::new(content, served)))
+}
+
+fn refuse(refused: Refused, served: &mut Served) -> (Response<()>, Content) {
+    served.reason = Some(refused.reason);
+    let (mut response, text) = refused.response();
+    // What the client may still be sending is not read to its end for the sake of the next request.
+    let is_over = matches!(refused.reason, Reason::ClientBodyTimeout | Reason::BadRequest | Reason::Method | Reason::TooLarge);
+    if is_over && !served.client.is_h2 {
+        served.client.lingers.set(true);
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    (response, Content::Whole(text))
+}
+
+async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Response<()>, Content), Refused> {
+    let client = Rc::clone(&served.client);
+    let view = Arc::clone(&client.worker.view());
+    let gone = Refused::new(StatusCode::SERVICE_UNAVAILABLE, Reason::NoEndpoint);
+    let listener = view.listeners.get(&client.path).map(Arc::clone).ok_or(gone)?;
+    served.listener = Some(Arc::clone(&listener));
+    let http = listener.file.http.as_ref().ok_or(gone)?;
+    client.timeouts.set(http.timeouts);
+
+    let (mut parts, incoming) = request.into_parts();
+    check(&parts, &http.limits)?;
+    canonical(&mut parts)?;
+    forwarded::sanitize(&mut parts.headers, http);
+    let ruled = Arc::clone(&listener);
+    let asked = rules::Request::new(&parts, client.ip, client.peer.local, client.peer.tls.is_some());
+    let decision = ruled.matcher.decide(&asked);
+    if let Some(rule) = decision.rule.and_then(|rule| listener.rules.get(rule)) {
+        rule.hits.add(1);
+    }
+    match decision.act {
+        Act::Forward { target, changes } => {
+            changed(changes, &mut parts, &client)?;
+            forward(Forward { client, listener, ap: &view.ap, target: *target, parts }, incoming, served).await
+        }
+        Act::Redirect(redirect) => Ok((redirect.response(&asked), Content::Whole(Bytes::new()))),
+        Act::Fixed(fixed) => {
+            let (parts, bytes) = fixed.response::<Bytes>().into_parts();
+            Ok((Response::from_parts(parts, ()), Content::Whole(bytes)))
+        }
+        Act::Drop => Err(Refused::new(StatusCode::FORBIDDEN, Reason::Dropped)),
+    }
+}
+
+/// Changes what a rule changes before a request is forwarded.
+fn changed(changes: &Changes, parts: &mut Parts, client: &Client) -> Result<(), Refused> {
+    changes.apply(parts, &client.address).map_err(|_| Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest))
+}
+
+/// Spells the path in the one way in which it is matched and forwarded.
+fn canonical(parts: &mut Parts) -> Result<(), Refused> {
+    let bad = Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest);
+    let path = match normalise(parts.uri.path()).map_err(|_| bad)? {
+        Cow::Borrowed(_) => return Ok(()),
+        Cow::Owned(path) => path,
+    };
+    let target = parts.uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+    let mut uri = std::mem::take(&mut parts.uri).into_parts();
+    uri.path_and_query = Some(PathAndQuery::try_from(target).map_err(|_| bad)?);
+    parts.uri = uri.try_into().map_err(|_| bad)?;
+    Ok(())
+}
+
+/// What is not for any endpoint.
+fn check(parts: &Parts, limits: &HttpLimits) -> Result<(), Refused> {
+    if parts.method == Method::CONNECT || parts.method == Method::TRACE {
+        return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, Reason::Method));
+    }
+    if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > limits.target) {
+        return Err(Refused::new(StatusCode::URI_TOO_LONG, Reason::TooLarge));
+    }
+    if parts.headers.len() > limits.fields {
+        return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Reason::TooLarge));
+    }
+    let names = |authority: &http::uri::Authority| {
+        parts.headers.get(header::HOST).is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+    };
+    if parts.uri.authority().is_some_and(|authority| authority.as_str().contains('@') || !names(authority)) {
+        return Err(Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest));
+    }
+    if let Some(expect) = parts.headers.get(header::EXPECT)
+        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return Err(Refused::new(StatusCode::EXPECTATION_FAILED, Reason::BadRequest));
+    }
+    if host(parts).is_empty() && parts.version != Version::HTTP_10 {
+        return Err(Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest));
+    }
+    Ok(())
+}
+
+/// Whom the request is for: the target's authority goes before the field (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
+fn host(parts: &Parts) -> &[u8] {
+    let field = || parts.headers.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    parts.uri.authority().map_or_else(field, |authority| authority.as_str().as_bytes())
+}
+
+/// The protocol that the client wants the connection to become. Not HTTP/2, which is agreed on otherwise (RFC 9113 §3.1).
+fn upgrade(parts: &Parts) -> Option<HeaderValue> {
+    let upgrade = parts.headers.get(header::UPGRADE)?;
+    let asked = parts.version == Version::HTTP_11 && parts.method == Method::GET && names_upgrade(&parts.headers);
+    let is_http = || upgrade.as_bytes().get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"h2c"));
+    (asked && !is_http()).then(|| upgrade.clone())
+}
+
+fn names_upgrade(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// A request for somebody of a target.
+struct Forward<'v> {
+    client: Rc<Client>,
+    listener: Arc<Listener>,
+    ap: &'v str,
+    target: usize,
+    parts: Parts,
+}
+
+impl Forward<'_> {
+    /// The next to be asked: not who was, and rather not who failed lately.
+    fn choose(&self, number: u64, tried: &[usize]) -> Option<Way> {
+        let (listener, port) = (&self.listener, self.client.peer.local.port());
+        let mut avoided = Vec::new();
+        loop {
+            let shunned: &[usize] = if avoided.is_empty() { tried } else { &avoided };
+            let Some(place) = listener.choose(self.target, self.client.ip, number, shunned) else { break };
+            let way = Way::new(&self.client.worker, listener, place, port)?;
+            if !way.slot.is_shunned() {
+                return Some(way);
+            }
+            if avoided.is_empty() {
+                avoided.extend_from_slice(tried);
+            }
+            avoided.push(place);
+        }
+        let place = listener.choose(self.target, self.client.ip, number, tried)?;
+        Way::new(&self.client.worker, listener, place, port)
+    }
+
+    /// Sending it twice does what sending it once does (RFC 9110 §9.2.2).
+    fn is_idempotent(&self) -> bool {
+        [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(&self.parts.method)
+    }
+}
+
+async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) -> Result<(Response<()>, Content), Refused> {
+    let Forward { client, listener, .. } = &request;
+    let fields = forwarded::fields(client, listener, request.ap, &request.parts.headers);
+    let upgrade = if client.is_h2 { None } else { upgrade(&request.parts) };
+    let target = request.parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let head = Head {
+        method: &request.parts.method,
+        target,
+        host: host(&request.parts),
+        headers: &request.parts.headers,
+        forwarded: &fields,
+        upgrade: upgrade.as_ref(),
+    };
+    let (body, progress) = FromClient::new(incoming, Arc::clone(listener));
+    let number = listener.number(client.ip, client.worker.random());
+    let (mut body, mut tried, mut last) = (body, Vec::new(), None);
+    let mut fresh: Option<Way> = None;
+    client.worker.budget_in();
+    loop {
+        let is_again = fresh.is_some();
+        let Some(way) = fresh.take().or_else(|| request.choose(number, &tried)) else { break };
+        let Some(endpoint) = listener.endpoints.get(way.place) else { break };
+        served.given_to(&endpoint.counts);
+        let reused = match is_again {
+            true => None,
+            false => poll_fn(|cx| Poll::Ready(Exchange::<FromClient>::reuse(&way.slot, None, cx))).await,
+        };
+        let link = match reused {
+            Some(link) => {
+                endpoint.counts.reused.add(1);
+                link
+            }
+            None => match way.open(client, listener).await {
+                Ok(link) => link,
+                Err(reason) => {
+                    served.failed(reason);
+                    last = Some(reason);
+                    tried.push(way.place);
+                    if !client.worker.budget_out() {
+                        break;
+                    }
+                    listener.counts.retries.add(1);
+                    continue;
+                }
+            },
+        };
+        let mut exchange = Exchange::new(link, Rc::clone(&way.slot), head, body);
+        let answered = poll_fn(|cx| poll_answer(&mut exchange, &progress, served, cx)).await;
+        served.timer().disarm();
+        count_sent(&progress, &endpoint.counts);
+        let reason = match answered {
+            Ok(response) => return Ok(answered_by(response, exchange, served)),
+            Err(reason) => reason,
+        };
+        let failure = exchange.into_failure();
+        if matches!(reason, Reason::ClientClosed | Reason::ClientBodyTimeout) {
+            // A body that is none ends the way one does whose client left.
+            let refusal = client.guard.get().and_then(|guard| guard.refused());
+            return Err(refusal.map_or(status_of(reason), Refused::by_guard));
+        }
+        served.failed(reason);
+        last = Some(reason);
+        // Once more only where nobody can have acted on it twice, and where what is to be sent is still whole.
+        let is_safe = !failure.is_sent || request.is_idempotent();
+        let is_worth = reason == Reason::Reset && !failure.is_heard;
+        let Some(whole) = failure.body.filter(|_| is_safe && is_worth && client.worker.budget_out()) else { break };
+        listener.counts.retries.add(1);
+        body = whole;
+        if failure.is_stale {
+            fresh = Some(way);
+        } else {
+            tried.push(way.place);
+        }
+    }
+    Err(last.map_or(Refused::new(StatusCode::SERVICE_UNAVAILABLE, Reason::NoEndpoint), status_of))
+}
+
+/// The status that a client is told for what an endpoint, or it itself, failed with.
+fn status_of(reason: Reason) -> Refused {
+    let status = match reason {
+        Reason::TimeoutHead => StatusCode::GATEWAY_TIMEOUT,
+        Reason::ClientBodyTimeout => StatusCode::REQUEST_TIMEOUT,
+        Reason::ClientClosed | Reason::BadRequest => StatusCode::BAD_REQUEST,
+        Reason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Reason::NoEndpoint | Reason::Limit => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::ClientHeadTimeout
+        | Reason::ClientWriteTimeout
+        | Reason::TooLarge
+        | Reason::Method
+        | Reason::Misdirected
+        | Reason::TlsHandshake
+        | Reason::Dropped
+        | Reason::Refused
+        | Reason::TimeoutConnect
+        | Reason::Reset
+        | Reason::TimeoutBody
+        | Reason::BadAnswer
+        | Reason::TlsVerify
+        | Reason::Idle
+        | Reason::ProxyHeader => StatusCode::BAD_GATEWAY,
+    };
+    Refused::new(status, reason)
+}
+
+/// Waits for the answer's head, and for nothing too long.
+fn poll_answer(
+    exchange: &mut Exchange<FromClient>,
+    progress: &Progress,
+    served: &Served,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response<()>, Reason>> {
+    if let Poll::Ready(answered) = exchange.poll_answer(cx) {
+        return Poll::Ready(answered);
+    }
+    let timeouts = served.client.timeouts.get();
+    let (wait, patience) = if exchange.is_sent() {
+        let http = served.listener.as_ref().and_then(|listener| listener.file.http.as_ref());
+        (Wait::Answer, http.map_or(timeouts.body, |http| http.request_timeout))
+    } else if progress.waits.get() {
+        (Wait::Body, timeouts.body)
+    } else {
+        (Wait::Send, timeouts.body)
+    };
+    let timer = served.timer();
+    let moved = progress.seen.replace(progress.received.get()) != progress.received.get();
+    if timer.waits_for() != Some(wait) || (moved && wait != Wait::Answer) {
+        timer.arm(wait, patience);
+    }
+    match timer.poll(cx) {
+        Poll::Ready(Wait::Answer | Wait::Send) => Poll::Ready(Err(Reason::TimeoutHead)),
+        Poll::Ready(Wait::Body) => Poll::Ready(Err(Reason::ClientBodyTimeout)),
+        Poll::Ready(_) | Poll::Pending => Poll::Pending,
+    }
+}
+
+fn answered_by(response: Response<()>, mut exchange: Box<Exchange<FromClient>>, served: &mut Served) -> (Response<()>, Content) {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if let Some(link) = exchange.into_link() {
+            *served.client.tunnel.borrow_mut() = Tunnel::new(*link, served);
+        }
+        return (response, Content::Whole(Bytes::new()));
+    }
+    if !exchange.is_sent() {
+        // The client is told before it has sent everything; who reads the rest is not known.
+        served.client.lingers.set(true);
+    }
+    let content = match exchange.take_rest() {
+        Some(rest) => Content::Whole(rest),
+        None if exchange.is_done() => Content::Whole(Bytes::new()),
+        None => Content::Http1(exchange),
+    };
+    (response, content)
+}

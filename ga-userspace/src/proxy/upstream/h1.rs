@@ -1,0 +1,651 @@
+//! HTTP/1.1 to an endpoint: a connection carries one request after the other, and the task of the request that has it drives it.
+//!
+//! Messages are written and read here rather than by a client library, so that the request's head stays with who may send it once
+//! more, and so that an answer whose end is not beyond doubt is never forwarded (RFC 9112 §6.3).
+
+use std::{
+    fmt::Write as _,
+    io::IoSlice,
+    mem::MaybeUninit,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
+use hyper::body::{Body, Frame};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite},
+    time::Instant,
+};
+
+use super::{
+    super::counts::Reason,
+    chunked::{Chunked, Decoded},
+    pool::Slot,
+    stream::Stream,
+};
+
+/// The most bytes of an answer's head.
+const HEAD: usize = 64 * 1024;
+/// The most fields of an answer's head.
+const FIELDS: usize = 128;
+/// The most interim answers (1xx) before the answer.
+const INTERIM: u32 = 16;
+/// Room that is made for an answer's head.
+const READ_HEAD: usize = 4 * 1024;
+/// Room that is made for a piece of an answer's body.
+const READ_BODY: usize = 64 * 1024;
+/// Pieces of a request's body up to here are copied behind what is to be written.
+const COPIED: usize = 4 * 1024;
+
+/// A connection to an endpoint on which one message follows the other.
+#[derive(Debug)]
+pub(in crate::proxy) struct Link {
+    stream: Stream,
+    read: BytesMut,
+    write: BytesMut,
+    name: Option<String>,
+    since: Instant,
+    /// Requests that it carried before.
+    used: bool,
+}
+
+/// A request as it is written. Fields that are of one connection only (RFC 9110 §7.6.1) are not written, whatever `headers` has.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Head<'a> {
+    /// The method.
+    pub(in crate::proxy) method: &'a Method,
+    /// Path and query.
+    pub(in crate::proxy) target: &'a str,
+    /// The value of `Host`.
+    pub(in crate::proxy) host: &'a [u8],
+    /// The client's fields.
+    pub(in crate::proxy) headers: &'a HeaderMap,
+    /// The edge's, instead of `X-Forwarded-For` and what else they replace.
+    pub(in crate::proxy) forwarded: &'a [(HeaderName, HeaderValue)],
+    /// What the connection shall become.
+    pub(in crate::proxy) upgrade: Option<&'a HeaderValue>,
+}
+
+/// A request and its answer.
+#[derive(Debug)]
+pub(in crate::proxy) struct Exchange<B> {
+    /// None when the connection waits for the next request already.
+    link: Option<Box<Link>>,
+    slot: Rc<Slot>,
+    body: Option<B>,
+    sending: Sending,
+    /// A piece of the body that follows what the link has to write.
+    queued: Bytes,
+    answer: Answer,
+    method_is_head: bool,
+    upgrades: bool,
+    keep: bool,
+    interim: u32,
+    /// Something of the request was written.
+    written: bool,
+    /// Something of the body was taken from the client.
+    touched: bool,
+    /// Something of the answer came.
+    heard: bool,
+}
+
+/// How the request's body is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    Length(u64),
+    Chunked,
+    /// All of the request is written.
+    Done,
+}
+
+/// What of the answer is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Head,
+    Length(u64),
+    Chunked(Chunked),
+    /// It ends with the connection.
+    Close,
+    Done,
+}
+
+/// Why there is no answer, and what is left to try it again with.
+#[derive(Debug)]
+pub(in crate::proxy) struct Failure<B> {
+    /// The connection had carried requests before, and nothing came of this one's answer.
+    pub(in crate::proxy) is_stale: bool,
+    /// Something of the request may have reached the endpoint.
+    pub(in crate::proxy) is_sent: bool,
+    /// Something of the answer came.
+    pub(in crate::proxy) is_heard: bool,
+    /// The body when nothing of it was taken.
+    pub(in crate::proxy) body: Option<B>,
+}
+
+impl Link {
+    /// A new connection; `name` is the server's that TLS was asked for.
+    pub(in crate::proxy) fn new(stream: Stream, name: Option<String>) -> Box<Self> {
+        let (read, write) = (BytesMut::new(), BytesMut::with_capacity(1024));
+        Box::new(Self { stream, read, write, name, since: Instant::now(), used: false })
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Since when it waits.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// It has nothing to say and has not ended: a request may be sent.
+    pub(super) fn is_open(&mut self) -> bool {
+        self.is_open_in(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn is_open_in(&mut self, cx: &mut Context<'_>) -> bool {
+        self.read.is_empty() && self.poll_read(cx, 64).is_pending()
+    }
+
+    /// The stream, and what was read of it beyond the last message.
+    pub(in crate::proxy) fn into_parts(self) -> (Stream, Bytes) {
+        (self.stream, self.read.freeze())
+    }
+
+    /// Reads what is there: how many bytes, none at the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Result<usize, Reason>> {
+        if self.read.capacity() - self.read.len() < room {
+            self.read.reserve(room);
+        }
+        let read = self.stream.read_buf(&mut self.read);
+        pin!(read).poll(cx).map_err(|_| Reason::Reset)
+    }
+
+    /// Writes what there is to write, and `queued` behind it.
+    fn poll_write(&mut self, cx: &mut Context<'_>, queued: &mut Bytes, written: &mut bool) -> Poll<Result<(), Reason>> {
+        while !self.write.is_empty() || !queued.is_empty() {
+            let stream = Pin::new(&mut self.stream);
+            let wrote = if queued.is_empty() {
+                stream.poll_write(cx, &self.write)
+            } else {
+                stream.poll_write_vectored(cx, &[IoSlice::new(&self.write), IoSlice::new(queued)])
+            };
+            let count = ready!(wrote).map_err(|_| Reason::Reset)?;
+            if count == 0 {
+                return Poll::Ready(Err(Reason::Reset));
+            }
+            *written = true;
+            let first = count.min(self.write.len());
+            self.write.advance(first);
+            queued.advance((count - first).min(queued.len()));
+        }
+        Pin::new(&mut self.stream).poll_flush(cx).map_err(|_| Reason::Reset)
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
+    /// An exchange on a connection that waits in `slot`, if one does.
+    pub(in crate::proxy) fn reuse(slot: &Rc<Slot>, name: Option<&str>, cx: &mut Context<'_>) -> Option<Box<Link>> {
+        loop {
+            let mut link = slot.take(name)?;
+            if link.is_open_in(cx) {
+                return Some(link);
+            }
+        }
+    }
+
+    /// Begins a request on `link`; nothing is written before it is polled.
+    pub(in crate::proxy) fn new(mut link: Box<Link>, slot: Rc<Slot>, head: Head<'_>, body: B) -> Box<Self> {
+        let sending = match body.size_hint().exact() {
+            Some(length) => Sending::Length(length),
+            None => Sending::Chunked,
+        };
+        link.write.clear();
+        write_head(&mut link.write, head, sending);
+        let (body, sending) = if sending == Sending::Length(0) { (None, Sending::Done) } else { (Some(body), sending) };
+        Box::new(Self {
+            link: Some(link),
+            slot,
+            body,
+            sending,
+            queued: Bytes::new(),
+            answer: Answer::Head,
+            method_is_head: *head.method == Method::HEAD,
+            upgrades: head.upgrade.is_some(),
+            keep: true,
+            interim: 0,
+            written: false,
+            touched: false,
+            heard: false,
+        })
+    }
+
+    /// All of the request is with the endpoint.
+    pub(in crate::proxy) fn is_sent(&self) -> bool {
+        self.sending == Sending::Done
+    }
+
+    /// Nothing of the answer is to come.
+    pub(in crate::proxy) fn is_done(&self) -> bool {
+        self.answer == Answer::Done
+    }
+
+    /// How many bytes of the answer's body are to come, when that is known.
+    pub(in crate::proxy) fn left(&self) -> Option<u64> {
+        match self.answer {
+            Answer::Length(left) => Some(left),
+            Answer::Done => Some(0),
+            Answer::Head | Answer::Chunked(_) | Answer::Close => None,
+        }
+    }
+
+    /// What is left of an exchange that failed before its answer.
+    pub(in crate::proxy) fn into_failure(self) -> Failure<B> {
+        let used = self.link.as_ref().is_some_and(|link| link.used);
+        Failure {
+            is_stale: used && !self.heard,
+            is_sent: self.written,
+            is_heard: self.heard,
+            body: if self.touched { None } else { self.body },
+        }
+    }
+
+    /// The connection, which is no HTTP any more.
+    pub(in crate::proxy) fn into_link(self) -> Option<Box<Link>> {
+        self.link
+    }
+
+    /// Sends what can be sent. Ready when all is.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::ClientClosed`] when the client's body ends too early, others when the endpoint does not take it.
+    pub(in crate::proxy) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        let Some(link) = &mut self.link else { return Poll::Ready(Ok(())) };
+        loop {
+            ready!(link.poll_write(cx, &mut self.queued, &mut self.written))?;
+            let Some(body) = &mut self.body else {
+                self.sending = Sending::Done;
+                return Poll::Ready(Ok(()));
+            };
+            let frame = ready!(Pin::new(body).poll_frame(cx));
+            self.touched = true;
+            let Some(frame) = frame else {
+                match self.sending {
+                    Sending::Length(0) | Sending::Done => {}
+                    Sending::Length(_) => return Poll::Ready(Err(Reason::ClientClosed)),
+                    Sending::Chunked => link.write.put_slice(b"0\r\n\r\n"),
+                }
+                self.body = None;
+                continue;
+            };
+            let frame = frame.map_err(|_| Reason::ClientClosed)?;
+            match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    let length = data.len() as u64;
+                    match &mut self.sending {
+                        Sending::Length(left) => {
+                            *left = left.checked_sub(length).ok_or(Reason::BadRequest)?;
+                            put(&mut link.write, &mut self.queued, data);
+                        }
+                        Sending::Chunked => {
+                            // Writing to memory does not fail.
+                            write!(link.write, "{length:x}\r\n").unwrap_or_default();
+                            link.write.put_slice(&data);
+                            link.write.put_slice(b"\r\n");
+                        }
+                        Sending::Done => {}
+                    }
+                }
+                Err(frame) => {
+                    if let (Ok(trailers), Sending::Chunked) = (frame.into_trailers(), self.sending) {
+                        link.write.put_slice(b"0\r\n");
+                        for (name, value) in &trailers {
+                            field(&mut link.write, name.as_str(), value.as_bytes());
+                        }
+                        link.write.put_slice(b"\r\n");
+                        self.body = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the head of the answer; sends meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the endpoint's answer does not come or is not to be trusted, or when the client's body fails.
+    pub(in crate::proxy) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Reason>> {
+        // An endpoint may answer before it has the whole request: what it says goes before what became of sending.
+        let sent = self.poll_send(cx);
+        loop {
+            let Some(link) = &mut self.link else { return Poll::Ready(Err(Reason::Internal)) };
+            if !link.read.is_empty() {
+                self.heard = true;
+                if let Some(response) = self.parse()? {
+                    return Poll::Ready(Ok(response));
+                }
+            }
+            let Some(link) = &mut self.link else { return Poll::Ready(Err(Reason::Internal)) };
+            match link.poll_read(cx, READ_HEAD) {
+                Poll::Pending => {
+                    if let Poll::Ready(sent) = sent {
+                        sent?;
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Reason::Reset)),
+                Poll::Ready(read) => {
+                    read?;
+                }
+            }
+        }
+    }
+
+    /// The next piece of the answer's body; sends meanwhile. None at its end.
+    ///
+    /// # Errors
+    ///
+    /// When the endpoint's answer ends too early or is not to be trusted, or when the client's body fails.
+    pub(in crate::proxy) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        if self.sending != Sending::Done
+            && let Poll::Ready(Err(_)) = self.poll_send(cx)
+        {
+            // The answer may still come to its end.
+            (self.body, self.keep, self.sending) = (None, false, Sending::Done);
+        }
+        match ready!(self.poll_piece(cx)) {
+            Err(reason) => {
+                (self.answer, self.link) = (Answer::Done, None);
+                Poll::Ready(Some(Err(reason)))
+            }
+            Ok(piece) => {
+                if self.answer == Answer::Done {
+                    self.release();
+                }
+                Poll::Ready(piece.map(Ok))
+            }
+        }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Reason>> {
+        loop {
+            let Some(link) = &mut self.link else { return Poll::Ready(Ok(None)) };
+            match &mut self.answer {
+                Answer::Head | Answer::Done => return Poll::Ready(Ok(None)),
+                Answer::Length(left) if !link.read.is_empty() => {
+                    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(link.read.len());
+                    *left = left.saturating_sub(taken as u64);
+                    if *left == 0 {
+                        self.answer = Answer::Done;
+                    }
+                    return Poll::Ready(Ok(Some(Frame::data(link.read.split_to(taken).freeze()))));
+                }
+                Answer::Close if !link.read.is_empty() => {
+                    return Poll::Ready(Ok(Some(Frame::data(link.read.split().freeze()))));
+                }
+                Answer::Chunked(state) => match state.decode(&mut link.read).map_err(|_| Reason::BadAnswer)? {
+                    Decoded::Data(data) => return Poll::Ready(Ok(Some(Frame::data(data)))),
+                    Decoded::Trailers(trailers) => {
+                        self.answer = Answer::Done;
+                        return Poll::Ready(Ok(Some(Frame::trailers(trailers))));
+                    }
+                    Decoded::Done => {
+                        self.answer = Answer::Done;
+                        return Poll::Ready(Ok(None));
+                    }
+                    Decoded::More => {}
+                },
+                Answer::Length(_) | Answer::Close => {}
+            }
+            let room = match self.answer {
+                Answer::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).clamp(64, READ_BODY),
+                Answer::Head | Answer::Chunked(_) | Answer::Close | Answer::Done => READ_BODY / 4,
+            };
+            if ready!(link.poll_read(cx, room))? == 0 {
+                return Poll::Ready(if self.answer == Answer::Close {
+                    self.answer = Answer::Done;
+                    Ok(None)
+                } else {
+                    Err(Reason::Reset)
+                });
+            }
+        }
+    }
+
+    /// The rest of the body when all of it has been read already, which spares asking for it piece by piece.
+    pub(in crate::proxy) fn take_rest(&mut self) -> Option<Bytes> {
+        let link = self.link.as_mut()?;
+        let Answer::Length(left) = self.answer else { return None };
+        let length = usize::try_from(left).ok().filter(|length| *length <= link.read.len())?;
+        if self.sending != Sending::Done {
+            return None;
+        }
+        let rest = link.read.split_to(length).freeze();
+        self.answer = Answer::Done;
+        self.release();
+        Some(rest)
+    }
+
+    /// Keeps the connection for the next request if nothing speaks against it.
+    fn release(&mut self) {
+        let Some(mut link) = self.link.take() else { return };
+        // Bytes behind an answer are nobody's answer: the connection is not trusted any more.
+        if self.keep && self.sending == Sending::Done && link.read.is_empty() && link.write.is_empty() {
+            link.used = true;
+            link.since = Instant::now();
+            if link.read.capacity() > READ_HEAD {
+                link.read = BytesMut::new();
+            }
+            self.slot.put(link);
+        }
+    }
+
+    fn parse(&mut self) -> Result<Option<Response<()>>, Reason> {
+        let Some(link) = &mut self.link else { return Err(Reason::Internal) };
+        loop {
+            let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+            let mut parsed = httparse::Response::new(&mut []);
+            let config = httparse::ParserConfig::default();
+            let status = config.parse_response_with_uninit_headers(&mut parsed, &link.read, &mut fields);
+            let length = match status.map_err(|_| Reason::BadAnswer)? {
+                httparse::Status::Partial if link.read.len() >= HEAD => return Err(Reason::BadAnswer),
+                httparse::Status::Partial => return Ok(None),
+                httparse::Status::Complete(length) => length,
+            };
+            let code = parsed.code.ok_or(Reason::BadAnswer)?;
+            if (100..200).contains(&code) && code != 101 {
+                self.interim += 1;
+                if self.interim > INTERIM {
+                    return Err(Reason::BadAnswer);
+                }
+                link.read.advance(length);
+                if link.read.is_empty() {
+                    return Ok(None);
+                }
+                continue;
+            }
+            let is_last = parsed.version != Some(1);
+            // Where names and values are: what the parser holds ends before the bytes are taken.
+            let start = link.read.as_ptr().addr();
+            let place = |bytes: &[u8]| {
+                let from = bytes.as_ptr().addr().saturating_sub(start);
+                from..from + bytes.len()
+            };
+            let mut headers = HeaderMap::with_capacity(parsed.headers.len() + 2);
+            let mut spans = Vec::with_capacity(parsed.headers.len());
+            for header in parsed.headers.iter() {
+                let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Reason::BadAnswer)?;
+                spans.push((name, place(header.value)));
+            }
+            let head = link.read.split_to(length).freeze();
+            for (name, span) in spans {
+                let value = HeaderValue::from_maybe_shared(head.slice(span)).map_err(|_| Reason::BadAnswer)?;
+                headers.append(name, value);
+            }
+            let status = StatusCode::from_u16(code).map_err(|_| Reason::BadAnswer)?;
+            self.delimit(status, is_last, &headers)?;
+            if self.upgrades && status == StatusCode::SWITCHING_PROTOCOLS {
+                let upgrade = headers.get(header::UPGRADE).cloned();
+                strip(&mut headers);
+                if let Some(upgrade) = upgrade {
+                    headers.insert(header::UPGRADE, upgrade);
+                }
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            } else {
+                strip(&mut headers);
+            }
+            let mut response = Response::new(());
+            *response.status_mut() = status;
+            *response.version_mut() = Version::HTTP_11;
+            *response.headers_mut() = headers;
+            return Ok(Some(response));
+        }
+    }
+
+    /// Where the answer ends (RFC 9112 §6.3). What could be read in two ways is refused.
+    fn delimit(&mut self, status: StatusCode, is_old: bool, headers: &HeaderMap) -> Result<(), Reason> {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+        let (coding, length) = (codings.next(), lengths.next());
+        if codings.next().is_some() || lengths.next().is_some() || (coding.is_some() && (length.is_some() || is_old)) {
+            return Err(Reason::BadAnswer);
+        }
+        let length = length.map(number).transpose()?;
+        if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+            return Err(Reason::BadAnswer);
+        }
+        self.keep = !is_old && !says(headers, "close");
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            // Only who asked is switched, and there is no message behind it.
+            self.answer = Answer::Done;
+            return if self.upgrades { Ok(()) } else { Err(Reason::BadAnswer) };
+        }
+        let has_none = self.method_is_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        self.answer = match (coding, length) {
+            _ if has_none => Answer::Done,
+            (Some(_), _) => Answer::Chunked(Chunked::Size),
+            (None, Some(0)) => Answer::Done,
+            (None, Some(length)) => Answer::Length(length),
+            (None, None) => {
+                self.keep = false;
+                Answer::Close
+            }
+        };
+        if self.answer == Answer::Done {
+            self.release();
+        }
+        Ok(())
+    }
+}
+
+/// A number of bytes: digits and nothing else.
+fn number(value: &HeaderValue) -> Result<u64, Reason> {
+    let bytes = value.as_bytes();
+    if bytes.is_empty() || !bytes.iter().all(u8::is_ascii_digit) {
+        return Err(Reason::BadAnswer);
+    }
+    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or(Reason::BadAnswer)
+}
+
+/// `Connection` has that option.
+fn says(headers: &HeaderMap, option: &str) -> bool {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(option))
+}
+
+/// Fields of one connection only (RFC 9110 §7.6.1). How messages are delimited is no part of this: it is written anew.
+pub(in crate::proxy) fn is_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "te"
+            | "upgrade"
+            | "http2-settings"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+    )
+}
+
+/// Removes what is of one connection only, and what `Connection` names.
+pub(in crate::proxy) fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = (headers.get_all(header::CONNECTION).iter())
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|word| word.trim().parse().ok())
+            .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "upgrade", "http2-settings"] {
+        headers.remove(name);
+    }
+}
+
+fn put(write: &mut BytesMut, queued: &mut Bytes, data: Bytes) {
+    if data.len() <= COPIED { write.put_slice(&data) } else { *queued = data }
+}
+
+fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.put_slice(name.as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+fn write_head(out: &mut BytesMut, head: Head<'_>, sending: Sending) {
+    out.put_slice(head.method.as_str().as_bytes());
+    out.put_slice(b" ");
+    out.put_slice(head.target.as_bytes());
+    out.put_slice(b" HTTP/1.1\r\n");
+    field(out, "host", head.host);
+    let mut cookies = false;
+    for (name, value) in head.headers {
+        let replaced = || head.forwarded.iter().any(|(own, _)| own == name);
+        match name.as_str() {
+            "host" | "content-length" | "expect" => {}
+            // HTTP/2 may have cut it (RFC 9113 §8.2.3).
+            "cookie" if cookies => {}
+            "cookie" => {
+                cookies = true;
+                let pieces: Vec<&[u8]> = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+                field(out, "cookie", &pieces.join(&b"; "[..]));
+            }
+            "te" if value.as_bytes() == b"trailers" && head.upgrade.is_none() => {
+                out.put_slice(b"te: trailers\r\nconnection: te\r\n");
+            }
+            _ if is_hop(name) || replaced() => {}
+            name => field(out, name, value.as_bytes()),
+        }
+    }
+    for (name, value) in head.forwarded {
+        field(out, name.as_str(), value.as_bytes());
+    }
+    if let Some(upgrade) = head.upgrade {
+        field(out, "connection", b"upgrade");
+        field(out, "upgrade", upgrade.as_bytes());
+    }
+    match sending {
+        // Who sends no body of these methods says so only if the client did (RFC 9110 §8.6).
+        Sending::Length(0) if *head.method != Method::POST && *head.method != Method::PUT && *head.method != Method::PATCH => {}
+        Sending::Length(length) => {
+            // Writing to memory does not fail.
+            write!(out, "content-length: {length}\r\n").unwrap_or_default();
+        }
+        Sending::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
+        Sending::Done => {}
+    }
+    out.put_slice(b"\r\n");
+}
