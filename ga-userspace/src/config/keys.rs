@@ -44,6 +44,7 @@ pub(super) const LIMITS: Keys = Keys {
         "port_max",
         "default_groups_per_listener",
         "virtual_groups_per_listener",
+        "additional_certs_per_listener",
         "http_idle_timeout_max",
         "endpoints_per_group",
         "port_mappings_per_group",
@@ -61,7 +62,7 @@ pub(super) const LIMITS: Keys = Keys {
         "rules_per_listener",
         "rule_condition_items_per_listener",
     ],
-    later: &["additional_certs_per_listener"],
+    later: &[],
 };
 
 pub(super) const INSTANCE: Keys =
@@ -90,9 +91,12 @@ pub(super) const LISTENER: Keys = Keys {
         "forwarded_headers",
         "xff",
         "trusted_proxies",
+        "security_policy",
+        "security_policy_id",
+        "certificates",
         "proxy_protocol",
     ],
-    later: &["security_policy", "security_policy_id", "certificates", "x_forwarded_for_config", "rule_matching", "http_sniff"],
+    later: &["x_forwarded_for_config", "rule_matching", "http_sniff"],
 };
 
 pub(super) const GROUP: Keys = Keys {
@@ -112,11 +116,18 @@ pub(super) const GROUP: Keys = Keys {
         "health_check",
         "backend_protocol",
         "backend_protocol_version",
+        "verify",
+        "ca",
         "endpoint",
     ],
-    later: &["verify", "failover"],
+    later: &["failover"],
 };
 
+pub(super) const CERTIFICATES: Keys = Keys { table: "`certificates`", known: &["default", "additional"], later: &[] };
+
+pub(super) const CERTIFICATE: Keys = Keys { table: "a certificate", known: &["cert", "key"], later: &[] };
+
+pub(super) const ADDITIONAL: Keys = Keys { table: "an additional certificate", known: &["domain", "cert", "key"], later: &[] };
 pub(super) const RULE: Keys =
     Keys { table: "`[[instance.listener.rule]]`", known: &["name", "priority", "when", "do"], later: &[] };
 
@@ -262,6 +273,9 @@ mod tests {
             LISTENER_ACL,
             PROXY_PROTOCOL,
             CUSTOM_GROUP,
+            CERTIFICATES,
+            CERTIFICATE,
+            ADDITIONAL,
             RULE,
             ACTION,
         ];

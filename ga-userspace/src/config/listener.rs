@@ -11,7 +11,7 @@ use super::{
     instance::Surroundings,
     ports::{self, PortList},
     problem::{Code, Fault, Kind},
-    rule, tcp, text,
+    rule, tcp, text, tls,
     tree::{Table, Value, not_a_word, shorten},
 };
 use crate::model::{Affinity, AllUnhealthy, EndpointGroup, Listener, Name, Port, Protocol};
@@ -117,6 +117,7 @@ pub(super) fn read(
     let port_items = ports.as_ref().map(PortList::items);
     let http = http::read(table, protocol, cx);
     let proxy_from = tcp::proxy_from(table, protocol, cx);
+    let tls = tls::read(table, protocol, cx);
     let acl = match table.optional("acl") {
         Some(value) => acl::of_listener(&value, port_items, &mut before.acl_entries, cx).map(Some),
         None => Some(None),
@@ -144,8 +145,8 @@ pub(super) fn read(
         all_unhealthy: all_unhealthy?,
         failover_to_zero_ratio: failover_to_zero_ratio?,
         http: http.ok()?,
-        tls: None,
         proxy_from: proxy_from?,
+        tls: tls.ok()?,
         rules: rules?,
         groups: groups?,
         custom: Vec::new(),

@@ -12,10 +12,12 @@ pub mod proxy_protocol;
 pub mod rules;
 mod serve;
 pub mod tcp;
+pub mod tls;
 mod upstream;
 mod view;
 mod worker;
 
 pub use serve::{Proxy, Unbound};
+pub use tls::TlsInfo;
 pub use view::{Endpoint, Group, Listener, Target, View};
-pub use worker::{Peer, Shared, TlsInfo, Worker};
+pub use worker::{Peer, Shared, Worker};
