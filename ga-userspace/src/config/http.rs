@@ -7,9 +7,10 @@ use ipnet::IpNet;
 use super::{
     document::Context,
     problem::{Fault, Kind},
+    tls,
     tree::{Table, Value, not_a_word, shorten},
 };
-use crate::model::{Backend, BackendTls, ForwardedHeaders, Http, HttpLimits, HttpVersion, Protocol, Timeouts, Xff};
+use crate::model::{Backend, ForwardedHeaders, Http, HttpLimits, HttpVersion, Protocol, Timeouts, Xff};
 
 /// Seconds from the end of a request to the first byte of its answer.
 pub(super) const REQUEST_TIMEOUT_S: RangeInclusive<u32> = 1..=180;
@@ -186,6 +187,6 @@ pub(super) fn backend(group: &Table<'_>, protocol: Option<Protocol>, cx: &mut Co
         }
         (Some(_), None) => false,
     };
-    let tls = is_tls.then_some(BackendTls { verify: true, ca: None });
+    let tls = tls::backend(group, is_tls, cx);
     (cx.problems.count() == before).then_some(Backend { tls, http2 })
 }

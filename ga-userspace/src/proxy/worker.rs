@@ -11,7 +11,11 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use super::{Listener, View, upstream::Pools};
+use super::{
+    Listener, View,
+    tls::{self, TlsInfo},
+    upstream::Pools,
+};
 
 /// Requests sent once more that a thread may spend before it has saved any, and at most.
 const BUDGET: u32 = 1000;
@@ -24,6 +28,8 @@ const COST: u32 = 4;
 pub struct Shared {
     /// The newest plan.
     pub view: ArcSwap<View>,
+    /// Handshakes with clients and endpoints.
+    pub tls: Arc<tls::Store>,
 }
 
 /// One thread: connections, pools and requests of a thread never leave it.
@@ -46,15 +52,6 @@ pub struct Peer {
     pub local: SocketAddr,
     /// What was agreed on with TLS; none over plain TCP.
     pub tls: Option<TlsInfo>,
-}
-
-/// What a client and the edge agreed on.
-#[derive(Clone, Debug, Default)]
-pub struct TlsInfo {
-    /// The name that the client asked for, in lower case.
-    pub server_name: Option<String>,
-    /// HTTP/2 was agreed on.
-    pub is_h2: bool,
 }
 
 impl Worker {

@@ -80,7 +80,8 @@ impl Lab {
 
     /// The same, to clients who agreed on HTTP/2.
     pub fn http2(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
-        let tls = TlsInfo { is_h2: true, ..TlsInfo::default() };
+        let mut tls = TlsInfo::default();
+        tls.is_h2 = true;
         Self::start(&listener(endpoint.port, lasts, keys, 255), Some(tls))
     }
 
