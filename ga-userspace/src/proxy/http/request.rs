@@ -19,7 +19,7 @@ use super::{
     super::{
         Listener,
         counts::Reason,
-        guard::{Begun, normalise},
+        guard::{self, Begun, normalise},
         rules::{self, Act, Changes},
         upstream::{Exchange, Head},
     },
@@ -83,6 +83,10 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     client.timeouts.set(http.timeouts);
 
     let (mut parts, incoming) = request.into_parts();
+    if client.is_h2 {
+        // Messages of HTTP/1 were judged as bytes.
+        guard::judge(&parts).map_err(Refused::by_guard)?;
+    }
     check(&parts, &http.limits)?;
     canonical(&mut parts)?;
     forwarded::sanitize(&mut parts.headers, http);
@@ -135,12 +139,6 @@ fn check(parts: &Parts, limits: &HttpLimits) -> Result<(), Refused> {
     }
     if parts.headers.len() > limits.fields {
         return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Reason::TooLarge));
-    }
-    let names = |authority: &http::uri::Authority| {
-        parts.headers.get(header::HOST).is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
-    };
-    if parts.uri.authority().is_some_and(|authority| authority.as_str().contains('@') || !names(authority)) {
-        return Err(Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest));
     }
     if let Some(expect) = parts.headers.get(header::EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
