@@ -303,7 +303,9 @@ fn status_of(reason: Reason) -> Refused {
         | Reason::Reset
         | Reason::TimeoutBody
         | Reason::BadAnswer
-        | Reason::TlsVerify => StatusCode::BAD_GATEWAY,
+        | Reason::TlsVerify
+        | Reason::Idle
+        | Reason::ProxyHeader => StatusCode::BAD_GATEWAY,
     };
     Refused::new(status, reason)
 }
