@@ -2,10 +2,14 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
+use rustls::pki_types::ServerName;
+use tokio::{net::TcpStream, time::timeout};
+
 use super::{
     super::{
         Listener, Worker,
         counts::Reason,
+        tls,
         upstream::{self, Link, Slot, Stream},
     },
     client::Client,
@@ -18,16 +22,38 @@ pub(super) struct Way {
     pub(super) place: usize,
     pub(super) address: SocketAddr,
     pub(super) slot: Rc<Slot>,
+    /// Who the endpoint must be, and the same as text, where it is spoken to with TLS.
+    name: Option<(ServerName<'static>, String)>,
+}
+
+/// The host that a request is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Host<'r> {
+    /// As it is forwarded.
+    pub(super) name: &'r [u8],
+    /// A rule wrote it.
+    pub(super) is_rewritten: bool,
 }
 
 impl Way {
     /// To the endpoint at `place`; none when the place is none.
-    pub(super) fn new(worker: &Worker, listener: &Listener, place: usize, port: u16) -> Option<Self> {
+    pub(super) fn new(worker: &Worker, listener: &Listener, place: usize, port: u16, host: Host<'_>) -> Option<Self> {
         let endpoint = listener.endpoints.get(place)?;
         let backend = &listener.groups.get(endpoint.group)?.backend;
         let address = listener.address(place, port);
         let slot = worker.pools().slot(endpoint.identity, address, backend, &endpoint.counts);
-        Some(Self { place, address, slot })
+        let name = backend.tls.as_ref().map(|_| {
+            let host = (std::str::from_utf8(host.name).unwrap_or_default(), host.is_rewritten);
+            let name = tls::name_of(Some(host.0).filter(|_| host.1), endpoint.domain.as_deref(), host.0, address.ip());
+            let text = name.to_str().into_owned();
+            (name, text)
+        });
+        Some(Self { place, address, slot, name })
+    }
+
+    /// What connections to reuse were opened for.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(|(_, text)| text.as_str())
     }
 
     /// A fresh connection.
@@ -36,13 +62,31 @@ impl Way {
         let opened = upstream::connect(self.address, &listener.egress, client.worker.random(), patience).await;
         match opened {
             Ok(stream) => {
-                self.slot.succeeded();
                 self.slot.counts.connections.add(1);
-                Ok(Link::new(Stream::Plain(stream), None))
+                let stream = self.secured(stream, client, listener).await.inspect_err(|_| self.slot.failed())?;
+                self.slot.succeeded();
+                Ok(Link::new(stream, self.name().map(str::to_owned)))
             }
             Err(reason) => {
                 self.slot.failed();
                 Err(reason)
+            }
+        }
+    }
+
+    /// The connection as the endpoint's group says: over TLS, or as it is.
+    async fn secured(&self, stream: TcpStream, client: &Client, listener: &Listener) -> Result<Stream, Reason> {
+        let Some((name, _)) = &self.name else { return Ok(Stream::Plain(stream)) };
+        let group = listener.endpoints.get(self.place).and_then(|endpoint| listener.groups.get(endpoint.group));
+        let backend = &group.ok_or(Reason::Internal)?.backend;
+        let config = client.worker.shared().tls.client(backend).ok_or(Reason::Internal)?;
+        let handshake = tls::connect(&config, backend, name.clone(), stream);
+        match timeout(client.timeouts.get().connect, handshake).await {
+            Err(_) => Err(Reason::TimeoutConnect),
+            Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(Err(error)) => {
+                tracing::debug!(listener = listener.path, endpoint = %self.address, "TLS: {error}");
+                Err(Reason::TlsVerify)
             }
         }
     }

@@ -19,7 +19,7 @@ use super::{
     super::{
         Listener,
         counts::Reason,
-        guard::{Begun, normalise},
+        guard::{self, Begun, normalise},
         rules::{self, Act, Changes},
         upstream::{Exchange, Head},
     },
@@ -27,7 +27,7 @@ use super::{
     body::{Answer, Content, FromClient, Progress, count_sent},
     client::Client,
     forwarded,
-    open::Way,
+    open::{Host, Way},
     served::Served,
     timer::Wait,
     tunnel::Tunnel,
@@ -83,7 +83,12 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     client.timeouts.set(http.timeouts);
 
     let (mut parts, incoming) = request.into_parts();
+    if client.is_h2 {
+        // Messages of HTTP/1 were judged as bytes.
+        guard::judge(&parts).map_err(Refused::by_guard)?;
+    }
     check(&parts, &http.limits)?;
+    belongs(&parts, &client)?;
     canonical(&mut parts)?;
     forwarded::sanitize(&mut parts.headers, http);
     let ruled = Arc::clone(&listener);
@@ -95,7 +100,9 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     match decision.act {
         Act::Forward { target, changes } => {
             changed(changes, &mut parts, &client)?;
-            forward(Forward { client, listener, ap: &view.ap, target: *target, parts }, incoming, served).await
+            let is_rewritten = changes.rewrites_host();
+            let request = Forward { client, listener, ap: &view.ap, target: *target, parts, is_rewritten };
+            forward(request, incoming, served).await
         }
         Act::Redirect(redirect) => Ok((redirect.response(&asked), Content::Whole(Bytes::new()))),
         Act::Fixed(fixed) => {
@@ -136,12 +143,6 @@ fn check(parts: &Parts, limits: &HttpLimits) -> Result<(), Refused> {
     if parts.headers.len() > limits.fields {
         return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Reason::TooLarge));
     }
-    let names = |authority: &http::uri::Authority| {
-        parts.headers.get(header::HOST).is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
-    };
-    if parts.uri.authority().is_some_and(|authority| authority.as_str().contains('@') || !names(authority)) {
-        return Err(Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest));
-    }
     if let Some(expect) = parts.headers.get(header::EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
@@ -151,6 +152,16 @@ fn check(parts: &Parts, limits: &HttpLimits) -> Result<(), Refused> {
         return Err(Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest));
     }
     Ok(())
+}
+
+/// A connection is for the hosts that its certificate is good for (RFC 9110 §15.5.20).
+fn belongs(parts: &Parts, client: &Client) -> Result<(), Refused> {
+    let host = host(parts);
+    let Some(tls) = client.peer.tls.as_ref().filter(|_| !host.is_empty()) else { return Ok(()) };
+    if std::str::from_utf8(host).is_ok_and(|host| tls.covers(host)) {
+        return Ok(());
+    }
+    Err(Refused::new(StatusCode::MISDIRECTED_REQUEST, Reason::Misdirected))
 }
 
 /// Whom the request is for: the target's authority goes before the field (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
@@ -179,17 +190,20 @@ struct Forward<'v> {
     ap: &'v str,
     target: usize,
     parts: Parts,
+    /// A rule wrote the host.
+    is_rewritten: bool,
 }
 
 impl Forward<'_> {
     /// The next to be asked: not who was, and rather not who failed lately.
     fn choose(&self, number: u64, tried: &[usize]) -> Option<Way> {
         let (listener, port) = (&self.listener, self.client.peer.local.port());
+        let host = Host { name: host(&self.parts), is_rewritten: self.is_rewritten };
         let mut avoided = Vec::new();
         loop {
             let shunned: &[usize] = if avoided.is_empty() { tried } else { &avoided };
             let Some(place) = listener.choose(self.target, self.client.ip, number, shunned) else { break };
-            let way = Way::new(&self.client.worker, listener, place, port)?;
+            let way = Way::new(&self.client.worker, listener, place, port, host)?;
             if !way.slot.is_shunned() {
                 return Some(way);
             }
@@ -199,7 +213,7 @@ impl Forward<'_> {
             avoided.push(place);
         }
         let place = listener.choose(self.target, self.client.ip, number, tried)?;
-        Way::new(&self.client.worker, listener, place, port)
+        Way::new(&self.client.worker, listener, place, port, host)
     }
 
     /// Sending it twice does what sending it once does (RFC 9110 §9.2.2).
@@ -233,7 +247,7 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         served.given_to(&endpoint.counts);
         let reused = match is_again {
             true => None,
-            false => poll_fn(|cx| Poll::Ready(Exchange::<FromClient>::reuse(&way.slot, None, cx))).await,
+            false => poll_fn(|cx| Poll::Ready(Exchange::<FromClient>::reuse(&way.slot, way.name(), cx))).await,
         };
         let link = match reused {
             Some(link) => {
@@ -305,7 +319,9 @@ fn status_of(reason: Reason) -> Refused {
         | Reason::Reset
         | Reason::TimeoutBody
         | Reason::BadAnswer
-        | Reason::TlsVerify => StatusCode::BAD_GATEWAY,
+        | Reason::TlsVerify
+        | Reason::Idle
+        | Reason::ProxyHeader => StatusCode::BAD_GATEWAY,
     };
     Refused::new(status, reason)
 }
