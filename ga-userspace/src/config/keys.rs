@@ -28,6 +28,7 @@ pub(super) const NODE: Keys = Keys {
         "metrics",
         "resolvers",
         "panic_threshold",
+        "access_log",
         "proxy_threads",
     ],
     later: &["private_snat_ips", "return"],
@@ -90,6 +91,9 @@ pub(super) const LISTENER: Keys = Keys {
         "forwarded_headers",
         "xff",
         "trusted_proxies",
+        "underscores_in_headers",
+        "timeouts",
+        "http_limits",
     ],
     later: &[
         "security_policy",
@@ -167,6 +171,17 @@ pub(super) const LISTENER_ACL: Keys =
     Keys { table: "the `acl` of a listener", known: &["mode", "lists", "kill_established"], later: &[] };
 
 pub(super) const PORT_MAPPING: Keys = Keys { table: "a port mapping", known: &["listener", "endpoint"], later: &[] };
+
+pub(super) const ACCESS_LOG: Keys = Keys { table: "`access_log`", known: &["path", "format", "sample"], later: &[] };
+
+pub(super) const TIMEOUTS: Keys = Keys {
+    table: "`timeouts`",
+    known: &["first_byte", "head", "body", "write", "connect", "stream", "tunnel"],
+    later: &[],
+};
+
+pub(super) const HTTP_LIMITS: Keys =
+    Keys { table: "`http_limits`", known: &["head", "fields", "target", "streams", "resets"], later: &[] };
 
 pub(super) const HEALTH_CHECK: Keys = Keys {
     table: "`health_check`",
@@ -257,6 +272,9 @@ mod tests {
             LISTENER,
             GROUP,
             PORT_MAPPING,
+            ACCESS_LOG,
+            TIMEOUTS,
+            HTTP_LIMITS,
             HEALTH_CHECK,
             ENDPOINT,
             VSERVER_GROUP,

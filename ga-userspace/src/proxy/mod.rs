@@ -8,6 +8,7 @@ pub mod counts;
 mod dispatch;
 pub mod guard;
 pub mod http;
+pub mod log;
 pub mod rules;
 mod serve;
 mod upstream;
@@ -15,5 +16,5 @@ mod view;
 mod worker;
 
 pub use serve::{Proxy, Unbound};
-pub use view::{Endpoint, Group, Listener, Target, View};
+pub use view::{Egress, Endpoint, Group, Listener, Target, View};
 pub use worker::{Peer, Shared, TlsInfo, Worker};

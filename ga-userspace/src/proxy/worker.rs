@@ -1,7 +1,7 @@
 //! What one thread of the proxy works with: nothing of it is shared with other threads but [`Shared`].
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     rc::Rc,
@@ -11,7 +11,11 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use super::{Listener, View, upstream::Pools};
+use super::{
+    Listener, View,
+    log::{self, Line, Log},
+    upstream::Pools,
+};
 
 /// Requests sent once more that a thread may spend before it has saved any, and at most.
 const BUDGET: u32 = 1000;
@@ -34,6 +38,8 @@ pub struct Worker {
     pools: Rc<Pools>,
     /// What repetitions may cost.
     budget: Cell<u32>,
+    /// Lines that wait for others, and the log that they are for.
+    lines: Rc<RefCell<Option<(Arc<Log>, Vec<u8>)>>>,
     drain: watch::Receiver<bool>,
 }
 
@@ -61,7 +67,7 @@ impl Worker {
     /// A thread that has no connections yet. It drains when `drain` says true.
     pub fn new(shared: Arc<Shared>, drain: watch::Receiver<bool>) -> Rc<Self> {
         let random = Cell::new(RandomState::new().hash_one(0_u8));
-        Rc::new(Self { shared, random, pools: Rc::default(), budget: Cell::new(BUDGET * COST), drain })
+        Rc::new(Self { shared, random, pools: Rc::default(), budget: Cell::new(BUDGET * COST), lines: Rc::default(), drain })
     }
 
     /// What all threads see.
@@ -106,6 +112,28 @@ impl Worker {
         left.is_some()
     }
 
+    /// Writes `line` to `log`, soon.
+    pub(super) fn log(&self, log: &Arc<Log>, line: &Line<'_>) {
+        let mut lines = self.lines.borrow_mut();
+        if lines.as_ref().is_some_and(|(other, _)| !Arc::ptr_eq(other, log)) {
+            flush(&mut lines);
+        }
+        let (_, piece) = lines.get_or_insert_with(|| {
+            let lines = Rc::downgrade(&self.lines);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(log::PATIENCE).await;
+                if let Some(lines) = lines.upgrade() {
+                    flush(&mut lines.borrow_mut());
+                }
+            });
+            (Arc::clone(log), Vec::with_capacity(log::PIECE + 1024))
+        });
+        log.add(piece, line);
+        if piece.len() >= log::PIECE {
+            flush(&mut lines);
+        }
+    }
+
     /// Turns true when connections shall end.
     pub fn drain(&self) -> watch::Receiver<bool> {
         self.drain.clone()
@@ -114,6 +142,12 @@ impl Worker {
     /// Connections shall end.
     pub fn is_draining(&self) -> bool {
         *self.drain.borrow()
+    }
+}
+
+fn flush(lines: &mut Option<(Arc<Log>, Vec<u8>)>) {
+    if let Some((log, piece)) = lines.take() {
+        log.send(piece);
     }
 }
 

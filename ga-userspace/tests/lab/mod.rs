@@ -78,6 +78,12 @@ impl Lab {
         Self::start(&listener(endpoint.port, lasts, "", weight), None)
     }
 
+    /// The same with `keys` of the node.
+    pub fn logged(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
+        let text = listener(endpoint.port, lasts, "", 255);
+        Self::start(&text.replacen("[[instance]]", &format!("{keys}[[instance]]"), 1), None)
+    }
+
     /// The same, to clients who agreed on HTTP/2.
     pub fn http2(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
         let tls = TlsInfo { is_h2: true, ..TlsInfo::default() };

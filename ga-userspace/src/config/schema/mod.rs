@@ -3,6 +3,7 @@
 
 mod custom;
 mod health_check;
+mod http_waits;
 mod limits;
 mod places;
 mod rule;
@@ -122,6 +123,9 @@ pub struct Node {
     /// host's: nobody is taken out, and an alarm is raised. Without the key any number may fail.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u8", range(min = 1, max = 99))]
     pub panic_threshold: Option<u8>,
+    /// Where requests of http and https listeners are written to when they have ended. Without the key: nowhere.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "http_waits::AccessLog")]
+    pub access_log: Option<http_waits::AccessLog>,
     /// Threads of the proxy for http and https listeners; without the key as many as the host has CPUs.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 1_024))]
     pub proxy_threads: Option<u16>,
@@ -224,6 +228,15 @@ pub struct Listener {
     /// `http` and `https`: networks of proxies in front of this edge, whose `X-Forwarded-For` is kept with `xff = "replace"` too.
     #[schemars(default = "no_networks")]
     pub trusted_proxies: Vec<String>,
+    /// `http` and `https`: header names with an underscore are forwarded. Servers may take `X_Real_IP` for `X-Real-IP`.
+    #[schemars(default)]
+    pub underscores_in_headers: bool,
+    /// `http` and `https`: how long clients and endpoints are waited for.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "http_waits::Timeouts")]
+    pub timeouts: Option<http_waits::Timeouts>,
+    /// `http` and `https`: how much clients may ask for.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "http_waits::HttpLimits")]
+    pub http_limits: Option<http_waits::HttpLimits>,
     /// Forwarding rules, at most `limits.rules_per_listener`, with at most `limits.rule_condition_items_per_listener` values; none of
     /// udp listeners. What no rule applies to goes to the default endpoint groups.
     #[schemars(default = "no_rules")]
@@ -639,6 +652,9 @@ mod tests {
             ("AclDescribed", &keys::ACL_ENTRY),
             ("ListenerAcl", &keys::LISTENER_ACL),
             ("PortMapping", &keys::PORT_MAPPING),
+            ("AccessLog", &keys::ACCESS_LOG),
+            ("Timeouts", &keys::TIMEOUTS),
+            ("HttpLimits", &keys::HTTP_LIMITS),
             ("HealthCheck", &keys::HEALTH_CHECK),
             ("Endpoint", &keys::ENDPOINT),
             ("Inventory", &keys::INVENTORY),
@@ -676,7 +692,7 @@ mod tests {
 
     #[test]
     fn ranges_and_words_of_the_schema_are_the_parsers() {
-        use super::super::{acl, custom, endpoint, health_check, limits, listener};
+        use super::super::{acl, custom, endpoint, health_check, http_waits as http_waits_of, limits, listener};
         let schema = serde_json::to_value(generate()).unwrap();
         let range = |table: &str, key: &str| {
             let property = &schema["definitions"][table]["properties"][key];
@@ -712,6 +728,17 @@ mod tests {
             ("hold_down", health_check::LONG),
         ] {
             assert_eq!(range("HealthCheck", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
+        }
+        for (table, key, expected) in [
+            ("AccessLog", "sample", node::LOG_SAMPLE),
+            ("Timeouts", "first_byte", http_waits_of::WAIT_S),
+            ("Timeouts", "tunnel", http_waits_of::TUNNEL_S),
+            ("HttpLimits", "head", http_waits_of::HEAD),
+            ("HttpLimits", "target", http_waits_of::TARGET),
+            ("HttpLimits", "fields", http_waits_of::FIELDS),
+            ("HttpLimits", "streams", http_waits_of::STREAMS),
+        ] {
+            assert_eq!(range(table, key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }
         assert_eq!(range("Node", "panic_threshold"), (1, 99));
         assert_eq!(range("Node", "proxy_threads"), (1, 1_024));

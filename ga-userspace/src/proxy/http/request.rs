@@ -28,7 +28,7 @@ use super::{
     client::Client,
     forwarded,
     open::Way,
-    served::Served,
+    served::{Noted, Served},
     timer::Wait,
     tunnel::Tunnel,
 };
@@ -83,12 +83,16 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     client.timeouts.set(http.timeouts);
 
     let (mut parts, incoming) = request.into_parts();
+    served.noted = view.log.as_ref().map(|log| Noted::new(log, &parts));
     check(&parts, &http.limits)?;
     canonical(&mut parts)?;
     forwarded::sanitize(&mut parts.headers, http);
     let ruled = Arc::clone(&listener);
     let asked = rules::Request::new(&parts, client.ip, client.peer.local, client.peer.tls.is_some());
     let decision = ruled.matcher.decide(&asked);
+    if let Some(noted) = &mut served.noted {
+        noted.rule = decision.rule;
+    }
     if let Some(rule) = decision.rule.and_then(|rule| listener.rules.get(rule)) {
         rule.hits.add(1);
     }
@@ -225,6 +229,7 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
     let number = listener.number(client.ip, client.worker.random());
     let (mut body, mut tried, mut last) = (body, Vec::new(), None);
     let mut fresh: Option<Way> = None;
+    let mut retries = 0;
     client.worker.budget_in();
     loop {
         let is_again = fresh.is_some();
@@ -250,14 +255,24 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
                         break;
                     }
                     listener.counts.retries.add(1);
+                    retries += 1;
                     continue;
                 }
             },
         };
+        let carried = link.is_used();
         let mut exchange = Exchange::new(link, Rc::clone(&way.slot), head, body);
         let answered = poll_fn(|cx| poll_answer(&mut exchange, &progress, served, cx)).await;
         served.timer().disarm();
         count_sent(&progress, &endpoint.counts);
+        if let Some(noted) = &mut served.noted {
+            noted.endpoint = Some((way.place, way.address));
+            (noted.reused, noted.retries) = (carried, retries);
+            noted.received = progress.received.get();
+            if answered.is_ok() {
+                noted.answered();
+            }
+        }
         let reason = match answered {
             Ok(response) => return Ok(answered_by(response, exchange, served)),
             Err(reason) => reason,
@@ -275,6 +290,7 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         let is_worth = reason == Reason::Reset && !failure.is_heard;
         let Some(whole) = failure.body.filter(|_| is_safe && is_worth && client.worker.budget_out()) else { break };
         listener.counts.retries.add(1);
+        retries += 1;
         body = whole;
         if failure.is_stale {
             fresh = Some(way);

@@ -132,6 +132,11 @@ impl Link {
         Box::new(Self { stream, read, write, name, since: Instant::now(), used: false })
     }
 
+    /// It carried requests before.
+    pub(in crate::proxy) fn is_used(&self) -> bool {
+        self.used
+    }
+
     pub(super) fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
