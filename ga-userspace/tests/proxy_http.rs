@@ -434,3 +434,8 @@ fn requests_are_written_to_the_log_when_they_have_ended() {
     }
     assert!(line["total_ms"].as_f64() >= line["first_byte_ms"].as_f64() && line["endpoint"].is_string(), "{line}");
 }
+
+#[test]
+fn zz_schema() {
+    std::fs::write("../config/ga.schema.json", ga::config::schema::text().unwrap()).unwrap();
+}

@@ -103,8 +103,7 @@ fn access_log(value: &Value<'_>, cx: &mut Context<'_>) -> Option<AccessLog> {
         }
         Some(text.to_owned())
     });
-    let format =
-        table.optional("format").map_or(Some(LogFormat::Json), |value| value.word(&LOG_FORMATS, &mut cx.problems));
+    let format = table.optional("format").map_or(Some(LogFormat::Json), |value| value.word(&LOG_FORMATS, &mut cx.problems));
     let sample = table.optional("sample").map_or(Some(100), |value| value.integer(LOG_SAMPLE, &mut cx.problems));
     Some(AccessLog { path: path?, format: format?, sample: u8::try_from(sample?).ok()? })
 }

@@ -265,7 +265,14 @@ mod tests {
 
     #[test]
     fn dates_are_the_calendars() {
-        for (days, expected) in [(0, (1970, 1, 1)), (59, (1970, 3, 1)), (11_016, (2000, 2, 29)), (20_778, (2026, 11, 21)), (47_540, (2100, 2, 28)), (47_541, (2100, 3, 1))] {
+        for (days, expected) in [
+            (0, (1970, 1, 1)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (20_778, (2026, 11, 21)),
+            (47_540, (2100, 2, 28)),
+            (47_541, (2100, 3, 1)),
+        ] {
             assert_eq!(date(days), expected, "{days}");
         }
     }
@@ -277,7 +284,10 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["time"], "1970-01-01T00:00:01.500Z");
         assert_eq!((&value["target"], &value["user_agent"]), (&"/a\"b".into(), &"x\\y\u{1}\u{ff}".into()));
-        assert_eq!((&value["reason"], &value["endpoint"], &value["id"]), (&"reset".into(), &"10.0.0.1:80".into(), &"000000000000001f".into()));
+        assert_eq!(
+            (&value["reason"], &value["endpoint"], &value["id"]),
+            (&"reset".into(), &"10.0.0.1:80".into(), &"000000000000001f".into())
+        );
         let mut text = String::new();
         plain(&mut text, Duration::from_millis(1_500), &line()).unwrap();
         let expected = "192.0.2.1:4000 [1970-01-01T00:00:01.500Z] lab/web here/10.0.0.1:80 1/3 502 2 1 reset {shop.example|x\\\\y\\u0001\\u00ff} \"GET /a\\\"b HTTP/1.1\"";

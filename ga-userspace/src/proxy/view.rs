@@ -112,7 +112,13 @@ impl View {
         let listener = |(instance, file): (&model::Instance, &model::Listener)| {
             let view = plan.listeners.iter().find(|view| view.instance == instance.id && view.name == file.name)?;
             let path = view.path();
-            let listener = Listener::new((plan.target.seed, ports.clone()), instance, file, view, before.listeners.get(&path).map(Arc::as_ref));
+            let listener = Listener::new(
+                (plan.target.seed, ports.clone()),
+                instance,
+                file,
+                view,
+                before.listeners.get(&path).map(Arc::as_ref),
+            );
             Some((path, Arc::new(listener)))
         };
         let listeners: BTreeMap<String, Arc<Listener>> = served.filter_map(listener).collect();

@@ -30,6 +30,10 @@ pub struct Shared {
     pub view: ArcSwap<View>,
 }
 
+/// What is to be written to a log; none when nothing waits.
+#[derive(Debug, Default)]
+struct Lines(Option<(Arc<Log>, Vec<u8>)>);
+
 /// One thread: connections, pools and requests of a thread never leave it.
 #[derive(Debug)]
 pub struct Worker {
@@ -39,7 +43,7 @@ pub struct Worker {
     /// What repetitions may cost.
     budget: Cell<u32>,
     /// Lines that wait for others, and the log that they are for.
-    lines: Rc<RefCell<Option<(Arc<Log>, Vec<u8>)>>>,
+    lines: Rc<RefCell<Lines>>,
     drain: watch::Receiver<bool>,
 }
 
@@ -115,22 +119,22 @@ impl Worker {
     /// Writes `line` to `log`, soon.
     pub(super) fn log(&self, log: &Arc<Log>, line: &Line<'_>) {
         let mut lines = self.lines.borrow_mut();
-        if lines.as_ref().is_some_and(|(other, _)| !Arc::ptr_eq(other, log)) {
-            flush(&mut lines);
+        if lines.0.as_ref().is_some_and(|(other, _)| !Arc::ptr_eq(other, log)) {
+            lines.flush();
         }
-        let (_, piece) = lines.get_or_insert_with(|| {
+        let (_, piece) = lines.0.get_or_insert_with(|| {
             let lines = Rc::downgrade(&self.lines);
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(log::PATIENCE).await;
                 if let Some(lines) = lines.upgrade() {
-                    flush(&mut lines.borrow_mut());
+                    lines.borrow_mut().flush();
                 }
             });
             (Arc::clone(log), Vec::with_capacity(log::PIECE + 1024))
         });
         log.add(piece, line);
         if piece.len() >= log::PIECE {
-            flush(&mut lines);
+            lines.flush();
         }
     }
 
@@ -145,9 +149,11 @@ impl Worker {
     }
 }
 
-fn flush(lines: &mut Option<(Arc<Log>, Vec<u8>)>) {
-    if let Some((log, piece)) = lines.take() {
-        log.send(piece);
+impl Lines {
+    fn flush(&mut self) {
+        if let Some((log, piece)) = self.0.take() {
+            log.send(piece);
+        }
     }
 }
 

@@ -72,7 +72,11 @@ fn socket(address: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpSocket
     socket.set_tcp_nodelay(true)?;
     if let Some(from) = from {
         // The address need not be on this host yet, and a port may have connections to many endpoints.
-        if from.is_ipv4() { socket.set_freebind_v4(true)? } else { socket.set_freebind_v6(true)? }
+        if from.is_ipv4() {
+            socket.set_freebind_v4(true)?
+        } else {
+            socket.set_freebind_v6(true)?
+        }
         socket.set_reuse_address(true)?;
         socket.bind(&from.into())?;
     }
