@@ -74,6 +74,13 @@ pub(crate) extern "C" fn ga_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &KernelTables).bits()
 }
 
+/// [`path::host::piece`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_piece(ctx: *mut xdp_md) -> u64 {
+    path::host::piece(&mut FarFrame::new(ctx), &KernelTables).bits()
+}
+
 /// [`path::direct::packet`].
 #[unsafe(no_mangle)]
 #[inline(never)]

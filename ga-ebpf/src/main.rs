@@ -33,7 +33,7 @@ use ga_common::{
 };
 
 use crate::{
-    apart::{Across, ga_direct, ga_icmp, ga_refuse},
+    apart::{Across, ga_direct, ga_icmp, ga_piece, ga_refuse},
     frame::XdpFrame,
     tables::KernelTables,
 };
@@ -49,7 +49,10 @@ pub(crate) fn ga(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn decide(ctx: &XdpContext) -> Outcome {
     let outcome = match path::flows(&mut XdpFrame::new(ctx), &KernelTables) {
-        path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_icmp(ctx.ctx))),
+        path::OTHER_PROTOCOL => match Outcome::from_bits(black_box(ga_icmp(ctx.ctx))) {
+            path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_piece(ctx.ctx))),
+            outcome => outcome,
+        },
         outcome => outcome,
     };
     let outcome = if outcome.is_across() { cross::decide(&mut Across(ctx.ctx), outcome) } else { outcome };

@@ -57,6 +57,10 @@ pub(crate) fn ga_trace(ctx: XdpContext) -> u32 {
         path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_icmp(ctx.ctx))),
         outcome => outcome,
     };
+    let outcome = match outcome {
+        path::OTHER_PROTOCOL => Outcome::from_bits(black_box(ga_trace_piece(ctx.ctx))),
+        outcome => outcome,
+    };
     let outcome = Outcome::from_bits(black_box(ga_trace_outcome(outcome.bits())));
     let outcome = match outcome.is_across() {
         true => cross::decide(&mut TraceAcross(ctx.ctx), outcome),
@@ -90,6 +94,13 @@ pub(crate) extern "C" fn ga_trace_outcome(bits: u64) -> u64 {
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_icmp(ctx: *mut xdp_md) -> u64 {
     path::icmp::packet(&mut FarFrame::new(ctx), &TraceTables).bits()
+}
+
+/// As [`crate::apart::ga_piece`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ga_trace_piece(ctx: *mut xdp_md) -> u64 {
+    path::host::piece(&mut FarFrame::new(ctx), &TraceTables).bits()
 }
 
 /// As [`crate::apart::ga_known_across`].

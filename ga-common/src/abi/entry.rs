@@ -37,7 +37,8 @@ pub const fn key([high, low]: [u64; 2]) -> AddressKey {
 pub struct Address {
     /// [`Address::VIP`], [`Address::EGRESS`] and [`Address::CUSTOM`].
     pub roles: u8,
-    /// Protocols that have a listener on this VIP: [`Address::TCP`], [`Address::UDP`].
+    /// Protocols that have a listener on this VIP: [`Address::TCP`], [`Address::UDP`]; and one that the agent serves:
+    /// [`Address::HOST_TCP`], [`Address::HOST_UDP`].
     pub protocols: u8,
     /// Whose address it is.
     pub instance: InstanceId,
@@ -54,6 +55,10 @@ impl Address {
     pub const TCP: u8 = 1;
     /// Some UDP port of this VIP has a listener.
     pub const UDP: u8 = 2;
+    /// The agent serves some TCP port of this VIP: fragments may be the host's.
+    pub const HOST_TCP: u8 = 4;
+    /// The same of UDP.
+    pub const HOST_UDP: u8 = 8;
 }
 
 /// (VIP, port, protocol).

@@ -14,7 +14,7 @@ pub mod encap;
 pub mod explain;
 pub mod flow;
 pub mod gateway;
-mod host;
+pub mod host;
 pub mod icmp;
 pub mod link;
 pub mod parse;
@@ -51,7 +51,10 @@ use crate::{
 #[inline(always)]
 pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     let outcome = match flows(frame, tables) {
-        OTHER_PROTOCOL => icmp::packet(frame, tables),
+        OTHER_PROTOCOL => match icmp::packet(frame, tables) {
+            OTHER_PROTOCOL => host::piece(frame, tables),
+            outcome => outcome,
+        },
         outcome => outcome,
     };
     let outcome = if outcome.is_across() { cross::decide(&mut cross::Plain { frame, tables }, outcome) } else { outcome };
@@ -59,7 +62,7 @@ pub fn packet<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
     if refuse::is_refused(outcome) { refuse::packet(frame, tables, outcome) } else { outcome }
 }
 
-/// The first part of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide, what [`Outcome::is_direct`] here
+/// The first part of [`packet`]: what is [`OTHER_PROTOCOL`] here is [`icmp::packet`]'s to decide and then [`host::piece`]'s, what [`Outcome::is_direct`] here
 /// or there is [`direct::packet`]'s, what [`Outcome::is_across`] is [`cross::decide`]'s, and what is refused is
 /// [`refuse::packet`]'s to answer. The kernel has programs for its verifier to judge in the place of one.
 #[inline(always)]

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     io::Write as _,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -11,7 +12,7 @@ use std::{
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Agent, Error, names};
+use super::{Agent, Error, names, proxy};
 use crate::{
     health::{Beliefs, Book, Kept, Prober, Report, Roster},
     model::{EndpointName, Name},
@@ -61,21 +62,24 @@ impl Begun {
     }
 
     /// Begins to probe, with the addresses that probes leave with.
-    pub(super) async fn start(self, net: &mut Net) -> Result<Health, Error> {
+    pub(super) async fn start(self, net: &mut Net, served: BTreeSet<IpAddr>) -> Result<Health, Error> {
         let Self { book, roster, file, kept } = self;
-        let homeless = house(net, &roster).await;
+        let homeless = house(net, &roster, served).await;
         let prober = Prober::start(book).map_err(|source| Error::System { what: "the prober's thread", source })?;
         Ok(Health { latest: prober.latest(), prober, roster, file, saved: kept, saving: None, homeless })
     }
 }
 
-/// Makes the addresses that probes leave with this host's own, so that answers arrive; gives back those that none leaves with.
-/// What could not be done.
-async fn house(net: &mut Net, roster: &Roster) -> Vec<String> {
-    let failed = net.own(&roster.sources()).await;
+/// Makes the addresses that probes leave with, and `served` ones of the proxy, this host's own, so that packets to them arrive; gives
+/// back those that nobody uses. What could not be done.
+async fn house(net: &mut Net, roster: &Roster, mut served: BTreeSet<IpAddr>) -> Vec<String> {
+    served.extend(roster.sources());
+    let failed = net.own(&served).await;
     let troubles = failed
         .into_iter()
-        .map(|(address, why)| format!("probes cannot leave with {address}, which this host does not have: {why}"))
+        .map(|(address, why)| {
+            format!("{address} cannot be made an address of this host: probes and the proxy cannot use it: {why}")
+        })
         .collect::<Vec<_>>();
     for trouble in &troubles {
         tracing::error!("{trouble}");
@@ -197,7 +201,7 @@ impl Agent {
         if *self.health.roster != roster {
             self.health.roster = Arc::new(roster);
         }
-        self.health.homeless = house(&mut self.net, &self.health.roster).await;
+        self.health.homeless = house(&mut self.net, &self.health.roster, proxy::addresses(&self.intent)).await;
         self.health.prober.want(Arc::clone(&self.health.roster), self.intent.node.panic_threshold);
     }
 }

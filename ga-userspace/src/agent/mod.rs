@@ -271,7 +271,7 @@ impl Agent {
         data_path.keep_or_undo(resolved)?;
         let attached = data_path.attach(&intent.node, &net).await;
         data_path.keep_or_undo(attached)?;
-        let health = data_path.keep_or_undo(begun.start(&mut net).await)?;
+        let health = data_path.keep_or_undo(begun.start(&mut net, proxy::addresses(&intent)).await)?;
         let failures = data_path.keep_or_undo(Failures::new(data_path.counters(), &plan))?;
 
         let proxy = data_path.keep_or_undo(proxy::start(&intent.node))?;

@@ -1,10 +1,15 @@
 //! The proxy in the agent: every plan becomes its view.
 
-use std::{collections::BTreeMap, thread::available_parallelism, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    thread::available_parallelism,
+    time::Duration,
+};
 
 use super::{Agent, Error};
 use crate::{
-    model::Node,
+    model::{Intent, Listener, Node},
     plan::{self, EndpointView},
     proxy::{
         Proxy, View,
@@ -19,6 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) fn start(node: &Node) -> Result<Proxy, Error> {
     let threads = node.proxy_threads.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
     Proxy::start(threads).map_err(|source| Error::System { what: "threads of the proxy", source })
+}
+
+/// What the proxy's sockets need: the addresses of every instance that it serves listeners of.
+pub(super) fn addresses(intent: &Intent) -> BTreeSet<IpAddr> {
+    let served = intent.instances.iter().filter(|instance| instance.listeners.iter().any(Listener::is_proxied));
+    served.flat_map(|instance| instance.vips.iter().chain(&instance.egress_ips)).copied().collect()
 }
 
 /// Lets connections end; those that have not after a while are cut.

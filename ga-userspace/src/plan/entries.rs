@@ -25,9 +25,10 @@ pub(super) fn addresses(sorted: &Sorted<'_>, numbers: &Numbers) -> BTreeMap<Addr
     };
     for instance in &sorted.instances {
         let id = numbers.instances[&instance.id];
-        let of_listener = |listener: &Listener| match listener.is_custom() {
-            true => Address::TCP | Address::UDP,
-            false => protocol_bit(listener.protocol.number()),
+        let of_listener = |listener: &Listener| match protocol_bit(listener.protocol.number()) {
+            _ if listener.is_custom() => Address::TCP | Address::UDP,
+            bit if listener.is_proxied() => bit | bit << 2,
+            bit => bit,
         };
         let protocols = instance.listeners.iter().fold(0, |bits, listener| bits | of_listener(listener));
         let is_custom = instance.listeners.iter().any(Listener::is_custom);

@@ -3,8 +3,8 @@
 //! A [`Matcher`] is made of a listener's rules once, when the view is made. For a request it begins with all rules and asks each thing
 //! that rules speak of once (the host, the path, each header, ...), which leaves those rules that allow it; the first that is left
 //! applies. The work is that of one request with few rules, however many there are: nothing is allocated, what clients send is never
-//! put into a table, and time is linear in the length of what they send. Only expressions, and wildcards within a text, are tried one
-//! by one, for rules that nothing else excludes.
+//! put into a table, and time is linear in the length of what they send. Expressions and wildcards within a text are found by what they
+//! begin or end with; those that say nothing of it are searched for together where they are many (which takes one small allocation).
 //!
 //! - a rule applies when all its conditions hold, of which those on the path count as one; the first in order of priority wins;
 //! - the path is compared as it will be forwarded, with case; the host without port, without a dot at its end, in any case;
@@ -239,7 +239,16 @@ impl Methods {
 #[derive(Clone, Debug)]
 struct Sources {
     unbound: Row,
-    nets: Vec<(IpNet, Row)>,
+    v4: Vec<Net<u32>>,
+    v6: Vec<Net<u128>>,
+}
+
+/// A network: the bits of its addresses that are the same, and which those are.
+#[derive(Clone, Debug)]
+struct Net<T> {
+    mask: T,
+    bits: T,
+    row: Row,
 }
 
 impl Sources {
@@ -251,12 +260,28 @@ impl Sources {
             unbound.remove(rule);
             nets.iter().for_each(|net| rows.entry(*net).or_insert_with(|| Row::none(rules.len())).insert(rule));
         }
-        Self { unbound, nets: rows.into_iter().collect() }
+        let mut sources = Self { unbound, v4: Vec::new(), v6: Vec::new() };
+        for (net, row) in rows {
+            match net {
+                IpNet::V4(net) => sources.v4.push(Net { mask: net.netmask().to_bits(), bits: net.network().to_bits(), row }),
+                IpNet::V6(net) => sources.v6.push(Net { mask: net.netmask().to_bits(), bits: net.network().to_bits(), row }),
+            }
+        }
+        sources
     }
 
     fn allowed(&self, client: IpAddr) -> Candidates {
         let mut allowed = Candidates::of(&self.unbound);
-        self.nets.iter().filter(|(net, _)| net.contains(&client)).for_each(|(_, row)| allowed.join(row));
+        match client {
+            IpAddr::V4(client) => {
+                let has = |net: &&Net<u32>| client.to_bits() & net.mask == net.bits;
+                self.v4.iter().filter(has).for_each(|net| allowed.join(&net.row));
+            }
+            IpAddr::V6(client) => {
+                let has = |net: &&Net<u128>| client.to_bits() & net.mask == net.bits;
+                self.v6.iter().filter(has).for_each(|net| allowed.join(&net.row));
+            }
+        }
         allowed
     }
 }

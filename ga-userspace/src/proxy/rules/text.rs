@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use regex::bytes::Regex;
+use regex::bytes::{Regex, RegexSet, RegexSetBuilder};
 use regex_syntax::hir::{Look, literal::Extractor};
 
 use super::{
@@ -96,12 +96,54 @@ fn same(known: &[u8], text: &[u8], fold: bool) -> bool {
     if fold { known.eq_ignore_ascii_case(text) } else { known == text }
 }
 
+/// Expressions that say nothing of beginnings and ends: where there are many, all of them are searched for at once.
+#[derive(Clone, Debug, Default)]
+struct Loose(Option<Box<(RegexSet, Vec<Row>)>>);
+
+impl Loose {
+    /// Fewer are tried one by one, for rules that nothing else excludes: a search for all of them takes some memory.
+    const MANY: usize = 4;
+
+    /// Bytes that all of them may take compiled, and as many again for each thread that searches.
+    const BYTES: usize = 4 << 20;
+
+    /// Those that are not searched for here go to `unbound`.
+    fn new(expressions: Vec<(usize, String)>, rules: usize, fold: bool, unbound: &mut Row) -> Self {
+        let build = || {
+            let texts = expressions.iter().map(|(_, text)| text);
+            let mut builder = RegexSetBuilder::new(texts);
+            builder.case_insensitive(fold).dot_matches_new_line(true).unicode(false);
+            builder.size_limit(Self::BYTES).dfa_size_limit(Self::BYTES).build().ok()
+        };
+        let set = (expressions.len() > Self::MANY).then(build).flatten();
+        let row = |(rule, _): &(usize, String)| {
+            let mut row = Row::none(rules);
+            row.insert(*rule);
+            row
+        };
+        match set {
+            Some(set) => Self(Some(Box::new((set, expressions.iter().map(row).collect())))),
+            None => {
+                expressions.iter().for_each(|(rule, _)| unbound.insert(*rule));
+                Self(None)
+            }
+        }
+    }
+
+    fn add(&self, text: &[u8], allowed: &mut Candidates) {
+        if let Some((set, rows)) = self.0.as_deref() {
+            set.matches(text).iter().filter_map(|index| rows.get(index)).for_each(|row| allowed.join(row));
+        }
+    }
+}
+
 /// Which rules a text allows.
 #[derive(Clone, Debug)]
 pub(super) struct Texts {
     fold: bool,
     /// Those that allow any text, or whose expression says nothing of beginnings and ends.
     unbound: Row,
+    loose: Loose,
     whole: Table,
     head: Table,
     tail: Table,
@@ -115,6 +157,7 @@ impl Texts {
     /// The index of what each of `rules` rules asks for; one that is not in `asked` allows any text.
     pub(super) fn new<'f>(rules: usize, fold: bool, asked: impl Iterator<Item = (usize, &'f [Form])>) -> Self {
         let mut unbound = Row::all(rules);
+        let mut loose = Vec::new();
         let [mut whole, mut head, mut tail] = [BTreeMap::new(), BTreeMap::new(), BTreeMap::new()];
         let note = |map: &mut BTreeMap<Vec<u8>, Row>, text: &[u8], rule| {
             map.entry(text.to_vec()).or_insert_with(|| Row::none(rules)).insert(rule);
@@ -126,7 +169,9 @@ impl Texts {
                     Form::Whole(text) => note(&mut whole, text, rule),
                     Form::Head(text) => note(&mut head, text, rule),
                     Form::Tail(text) => note(&mut tail, text, rule),
-                    Form::Expression(_, start, end) if start.is_empty() && end.is_empty() => unbound.insert(rule),
+                    Form::Expression(expression, start, end) if start.is_empty() && end.is_empty() => {
+                        loose.push((rule, expression.as_str().to_owned()));
+                    }
                     Form::Expression(_, start, end) if start.len() >= end.len() => note(&mut head, start, rule),
                     Form::Expression(_, _, end) => note(&mut tail, end, rule),
                     Form::Any => unbound.insert(rule),
@@ -134,6 +179,7 @@ impl Texts {
                 }
             }
         }
+        let loose = Loose::new(loose, rules, fold, &mut unbound);
         let forward = |text: &[u8]| Rolling::of(text.iter().copied());
         let backward = |text: &[u8]| Rolling::of(text.iter().rev().copied());
         let lengths = |map: &BTreeMap<Vec<u8>, Row>| {
@@ -145,6 +191,7 @@ impl Texts {
         Self {
             fold,
             unbound,
+            loose,
             head_lengths: lengths(&head),
             tail_lengths: lengths(&tail),
             longest_whole: whole.keys().map(Vec::len).max().unwrap_or(0),
@@ -168,6 +215,7 @@ impl Texts {
 
     /// Adds the rules that `text` allows, of those that ask something of it.
     pub(super) fn add(&self, text: &[u8], allowed: &mut Candidates) {
+        self.loose.add(text, allowed);
         let hash = self.heads(text, allowed);
         if text.len() <= self.longest_whole
             && let Some(row) = self.whole.get(hash, |known| same(known, text, self.fold))

@@ -12,6 +12,7 @@ mod across;
 pub mod icmp;
 pub mod link;
 pub mod pair;
+mod piece;
 pub mod refusal;
 pub mod segment;
 pub mod sip;
@@ -34,6 +35,7 @@ use self::{
     across::identified,
     icmp::Message,
     pair::{Alive, Pair, Way},
+    piece::Piece,
     refusal::refusal,
     segment::{Flags, Out, Segment, TCP, ends, read, rewritten},
     sip::sip,
@@ -160,6 +162,12 @@ impl Model {
         let segment = match read(frame, &self.site) {
             Ok(segment) => segment,
             Err(Fate::Pass(Pass::OtherProtocol)) => return self.message(frame, seen, now_ms),
+            Err(fate @ Fate::Drop(Drop::Fragment, _)) => {
+                return match piece::read(frame, &self.site) {
+                    Some(piece) => self.piece(&piece, frame, seen),
+                    None => unsent(fate, frame, seen),
+                };
+            }
             Err(fate) => return unsent(fate, frame, seen),
         };
         self.adopt(&segment, seen, now_ms);
@@ -192,6 +200,31 @@ impl Model {
             }
         }
         refused
+    }
+
+    /// A fragment to a VIP on which the agent serves some listener of its protocol.
+    fn piece(&mut self, piece: &Piece, frame: &[u8], seen: &Seen) -> anyhow::Result<()> {
+        let nobodys = Fate::Drop(Drop::Fragment, ListenerId::NONE);
+        let (protocol, src, dst, opens) = match *piece {
+            Piece::Later => return unsent(Fate::Pass(Pass::Served), frame, seen),
+            Piece::Hidden => return unsent(nobodys, frame, seen),
+            Piece::First { protocol, src, dst, opens } => (protocol, src, dst, opens),
+        };
+        let service = self.site.services.get(&(dst.ip(), protocol, dst.port())).copied();
+        let served = service.and_then(|(id, _)| Some((id, *self.site.listeners.get(&id).filter(|it| it.is_served)?)));
+        let Some((id, listens)) = served else { return unsent(nobodys, frame, seen) };
+        if self.site.ours.contains_key(&src) || !can_be_answered(src) {
+            return unsent(Fate::Pass(Pass::Martian), frame, seen);
+        }
+        if (protocol != TCP || opens || listens.is_strict) && !self.site.lets_in(&listens, src) {
+            return unsent(Fate::Drop(Drop::Acl, id), frame, seen);
+        }
+        *self.asked.entry(id).or_default() += 1;
+        if seen.action == Action::Drop(Drop::Admission, id) {
+            ensure!(opens && self.is_sated(id), "listener {id} has no reason to refuse");
+            return unchanged(frame, seen);
+        }
+        unsent(Fate::Pass(Pass::Served), frame, seen)
     }
 
     /// What is neither TCP nor UDP.

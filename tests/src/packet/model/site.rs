@@ -24,6 +24,10 @@ pub struct Role {
     pub tcp: bool,
     /// Some port of it has a UDP listener.
     pub udp: bool,
+    /// The agent serves some TCP port of it.
+    pub serves_tcp: bool,
+    /// The agent serves some UDP port of it.
+    pub serves_udp: bool,
 }
 
 /// A listener.
@@ -114,6 +118,8 @@ impl Site {
                     vip: address.roles & Address::VIP != 0,
                     tcp: address.protocols & Address::TCP != 0,
                     udp: address.protocols & Address::UDP != 0,
+                    serves_tcp: address.protocols & Address::HOST_TCP != 0,
+                    serves_udp: address.protocols & Address::HOST_UDP != 0,
                 };
                 self.ours.insert(ip(key), role);
             }

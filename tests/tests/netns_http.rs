@@ -1,0 +1,231 @@
+//! HTTP listeners, which the agent serves, with real clients and nginx behind the edge.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ga_tests::{
+    lab::{Agent, Lab, VIP4, VIP6, client4, client6, server4},
+    traffic::{Stop, Task, until},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// nginx on a server: `/` says the server's number, `/seen` what it was asked and by whom.
+struct Nginx(Child);
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+impl Nginx {
+    fn start(lab: &Lab, number: usize, port: u16) -> Result<Self> {
+        let dir = lab.dir.join(format!("nginx-{number}-{port}"));
+        fs::create_dir_all(&dir)?;
+        let at = dir.display();
+        let temporary: String =
+            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|what| format!("{what}_temp_path {at}/{what};\n")).concat();
+        let conf = format!(
+            "daemon off;\nmaster_process off;\npid {at}/pid;\nevents {{ worker_connections 4096; }}\nhttp {{\naccess_log off;\n\
+             default_type text/plain;\nkeepalive_requests 1000000;\n{temporary}server {{\nlisten {port};\nlisten [::]:{port} ipv6only=on;\n\
+             location / {{ return 200 \"{number}\"; }}\nlocation = /seen {{ return 200 \"$remote_addr|$http_x_forwarded_for|$http_host|\
+             $http_ga_id|$http_ga_ap|$http_ga_x_forward_proto|$http_ga_x_forward_port|$http_x_real_ip\"; }}\n}}\n}}\n"
+        );
+        let path = dir.join("nginx.conf");
+        fs::write(&path, conf)?;
+        let server = lab.servers.get(number - 1).context("no such server")?;
+        let (log, path) = (dir.join("log").display().to_string(), path.display().to_string());
+        let mut command = server.command(&["nginx", "-e", &log, "-c", &path]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("nginx")?;
+        let nginx = Self(child);
+        let listens = || {
+            let sockets = server.read(&["ss", "-Hltn", &format!("sport = :{port}")])?;
+            Ok((sockets.lines().count() >= 2).then_some(()))
+        };
+        until(&format!("nginx of server {number}"), PATIENCE, listens)?;
+        Ok(nginx)
+    }
+}
+
+/// A client with a connection on which one request follows the other.
+struct Client {
+    stream: BufReader<TcpStream>,
+    host: String,
+}
+
+impl Client {
+    fn open(to: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).with_context(|| format!("connecting to {to}"))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream), host: to.ip().to_string() })
+    }
+
+    /// Status and body.
+    fn get(&mut self, path: &str, headers: &str) -> Result<(u16, String)> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: site.example\r\n{headers}\r\n");
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        let (mut line, mut length, mut status) = (String::new(), 0, 0);
+        loop {
+            line.clear();
+            ensure!(self.stream.read_line(&mut line)? > 0, "{} closed the connection instead of answering", self.host);
+            let text = line.trim_end();
+            if text.is_empty() {
+                break;
+            }
+            if let Some(rest) = text.strip_prefix("HTTP/1.1 ") {
+                status = rest.get(..3).context("a status")?.parse()?;
+            } else if let Some((name, value)) = text.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse()?;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        Ok((status, String::from_utf8(body)?))
+    }
+}
+
+fn of4(port: u16) -> SocketAddr {
+    (IpAddr::from(VIP4), port).into()
+}
+
+/// Which server answered how many of `count` requests of one connection.
+fn answers(lab: &Lab, to: SocketAddr, count: usize) -> Result<BTreeMap<String, usize>> {
+    lab.clients[0].within(move || {
+        let mut client = Client::open(to)?;
+        let mut seen = BTreeMap::new();
+        for _ in 0..count {
+            let (status, body) = client.get("/", "")?;
+            ensure!(status == 200, "{status}: {body}");
+            *seen.entry(body).or_default() += 1;
+        }
+        Ok(seen)
+    })?
+}
+
+fn endpoints(weights: &[u8]) -> String {
+    let one = |(index, weight): (usize, &u8)| {
+        format!(
+            "[[instance.listener.endpoint_group.endpoint]]\ntype = \"private_ip\"\naddress = \"{}\"\nweight = {weight}\n",
+            server4(index + 1)
+        )
+    };
+    weights.iter().enumerate().map(one).collect()
+}
+
+fn site(port: u16, keys: &str, group: &str, weights: &[u8]) -> String {
+    format!(
+        "\n[[instance.listener]]\nname = \"site{port}\"\nprotocol = \"http\"\nports = \"{port}\"\n{keys}\n\
+         [[instance.listener.endpoint_group]]\nname = \"near\"\nregion = \"lab\"\n{group}\n{}",
+        endpoints(weights)
+    )
+}
+
+// proves: F01, F08, D01
+#[test]
+fn requests_reach_endpoints_that_are_told_the_client() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let _nginx = Nginx::start(&lab, 1, 8080)?;
+    let mapped = |port| format!("port_mapping = [{{ listener = {port}, endpoint = 8080 }}]");
+    let all = "forwarded_headers = [\"ga_id\", \"ga_ap\", \"proto\", \"port\", \"real_ip\"]";
+    lab.configure(&(lab.head() + &site(80, "", &mapped(80), &[255]) + &site(81, all, &mapped(81), &[255])))?;
+    let _agent = Agent::start(&lab)?;
+    let forged = "GA-ID: forged\r\nGA-AP: forged\r\nGA-X-Forward-Proto: forged\r\nGA-X-Forward-Port: 1\r\n";
+    let seen = |to: SocketAddr| lab.clients[0].within(move || Client::open(to)?.get("/seen", forged))?;
+    let egress = ga_tests::lab::EGRESS4;
+    let client = client4(1);
+    ensure!(seen(of4(80))? == (200, format!("{egress}|{client}|site.example|||||")), "{:?}", seen(of4(80))?);
+    ensure!(seen(of4(81))? == (200, format!("{egress}|{client}|site.example|lab|lab|http|81|{client}")), "{:?}", seen(of4(81))?);
+    let six = (200, format!("{egress}|{}|site.example|lab|lab|http|81|{}", client6(1), client6(1)));
+    ensure!(seen((IpAddr::from(VIP6), 81).into())? == six, "an IPv6 client is served by an IPv4 endpoint");
+    Ok(())
+}
+
+// proves: A15, C09
+#[test]
+fn each_request_is_a_choice_by_weight_or_by_the_clients_address() -> Result<()> {
+    let lab = Lab::new(3)?;
+    let mut servers: Vec<_> = (1..=3).map(|number| Nginx::start(&lab, number, 80)).collect::<Result<_>>()?;
+    servers.extend((1..=3).map(|number| Nginx::start(&lab, number, 81)).collect::<Result<Vec<_>>>()?);
+    let sticky = "client_affinity = \"source_ip\"";
+    lab.configure(&(lab.head() + &site(80, "", "", &[200, 100, 50]) + &site(81, sticky, "", &[255, 255, 255])))?;
+    let agent = Agent::start(&lab)?;
+    let seen = answers(&lab, of4(80), 7_000)?;
+    println!("weights 200, 100, 50: {seen:?}");
+    for (server, part) in [("1", 4_000_usize), ("2", 2_000), ("3", 1_000)] {
+        let of = seen.get(server).copied().unwrap_or_default();
+        // Two per cent of all, as the specification has it.
+        ensure!(of.abs_diff(part) < 140, "server {server} answered {of} of 7000 requests, not about {part}");
+    }
+    let mut stuck = BTreeMap::<String, usize>::new();
+    for _ in 0..20 {
+        for (server, count) in answers(&lab, of4(81), 50)? {
+            *stuck.entry(server).or_default() += count;
+        }
+    }
+    ensure!(stuck.len() == 1 && stuck.values().sum::<usize>() == 1_000, "one client, one server: {stuck:?}");
+    // One refuses: no client notices.
+    drop(servers.remove(0));
+    let seen = answers(&lab, of4(80), 1_000)?;
+    ensure!(!seen.contains_key("1") && seen.values().sum::<usize>() == 1_000, "{seen:?}");
+    let status = agent.status()?;
+    let (_, listener) = status.listeners().find(|(_, listener)| listener.name == "site80").context("the listener")?;
+    let proxied = listener.proxied.as_ref().context("it is served by the agent")?;
+    ensure!(proxied.requests == 8_000 && proxied.retries > 0, "{proxied:?}");
+    ensure!(agent.ok(&["status"])?.contains("8,000 2xx"), "{}", agent.ok(&["status"])?);
+    Ok(())
+}
+
+/// Asks without pause until it is stopped; every answer must be 200.
+fn asking(lab: &Lab, to: SocketAddr) -> Result<Task<usize>> {
+    Task::start(&lab.clients[0], move |stop: Stop| async move {
+        let mut count = 0;
+        while !stop.is_set() {
+            let mut client = Client::open(to)?;
+            for _ in 0..20 {
+                let (status, body) = client.get("/", "")?;
+                if status != 200 {
+                    bail!("{status}: {body}");
+                }
+                count += 1;
+            }
+        }
+        Ok(count)
+    })
+}
+
+// proves: A20
+#[test]
+fn reloads_lose_no_request() -> Result<()> {
+    let lab = Lab::new(2)?;
+    let _servers: Vec<_> = (1..=2).map(|number| Nginx::start(&lab, number, 80)).collect::<Result<_>>()?;
+    let file = |weights: &[u8], other: bool| {
+        let other = if other { site(82, "", "", &[255]) } else { String::new() };
+        lab.head() + &site(80, "idle_timeout = 60", "", weights) + &other
+    };
+    lab.configure(&file(&[255, 255], false))?;
+    let agent = Agent::start(&lab)?;
+    let mut kept = lab.clients[1].within(move || Client::open(of4(80)))??;
+    ensure!(kept.get("/", "")?.0 == 200);
+    let load = [asking(&lab, of4(80))?, asking(&lab, of4(80))?];
+    for round in 0..100_u8 {
+        lab.configure(&file(&[255, 100 + round % 100], round % 2 == 0))?;
+        agent.ok(&["reload"])?;
+    }
+    for task in load {
+        println!("{} requests during the reloads", task.finish()?);
+    }
+    ensure!(kept.get("/", "")?.0 == 200, "a connection from before is served on");
+    Ok(())
+}
