@@ -1,8 +1,8 @@
 //! The agent: intent (`config` → `model` → `plan` → `maps`), and what happened (counters → `status` → `metrics`, `admin`, `cli`).
 //!
-//! Arrows point one way: `model` and `net` import nobody of ours; `config` and `health` import
-//! `model`; `plan` imports `model` and the values of `health`; `maps` and
-//! `program` import `plan` (and the words of `model` and `net`); `proxy` imports `plan` and `model`; `metrics` and `admin` import `status`; `agent` wires the rooms
+//! Arrows point one way: `model`, `net` and `trust` import nobody of ours; `config` imports `model`; `health` and `resolve` import
+//! `model` and `trust`; `plan` imports `model` and the values of `health`; `maps` and
+//! `program` import `plan` (and the words of `model` and `net`); `proxy` imports `plan`, `model` and `trust`; `metrics` and `admin` import `status`; `agent` wires the rooms
 //! and `cli` is the way in: nobody imports them. Only `maps` writes BPF maps. `cargo xtask tidy` holds the arrows.
 
 pub mod admin;
@@ -19,3 +19,4 @@ pub mod program;
 pub mod proxy;
 pub mod resolve;
 pub mod status;
+pub mod trust;

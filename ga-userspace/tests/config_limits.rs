@@ -68,6 +68,15 @@ fn cases() -> Vec<(&'static str, usize, String)> {
             1,
             one(&(plain() + &group("us", "").replace("region = \"us\"", "kind = \"virtual\"\nregion = \"eu\""))),
         ),
+        (
+            "additional_certs_per_listener",
+            1,
+            one(&listener(443, &group("eu", "")).replace(
+                "ports = \"443,1443\"",
+                "protocol = \"https\"\nports = \"443\"\n\
+                 certificates = { default = \"a.pem\", additional = [{ domain = \"b.example\", cert = \"b.pem\" }] }",
+            )),
+        ),
         ("endpoints_per_group", 2, one(&(plain() + &endpoint(12)))),
         ("port_mappings_per_group", 1, one(&listener(80, &group("eu", "port_mapping = [{ listener = 80, endpoint = 8080 }]\n")))),
         ("vsg_servers_total", 2, of_pool()),

@@ -7,8 +7,8 @@ use std::{net::IpAddr, time::Duration};
 use ga::{
     config::{self, Loaded, problem::Severity},
     model::{
-        Affinity, AllUnhealthy, BackendIpVersion, ClientIp, EndpointKind, HealthCheck, HealthProtocol, Listener, Profile,
-        Protocol, Seed, TrafficRatio, XdpMode,
+        Affinity, AllUnhealthy, BackendIpVersion, BackendTls, Certificate, ClientIp, EndpointKind, HealthCheck, HealthProtocol,
+        Listener, Profile, Protocol, Seed, TlsPolicy, TrafficRatio, XdpMode,
     },
 };
 
@@ -826,4 +826,70 @@ fn a_listener_that_goes_takes_its_mappings_along() {
 fn the_same_file_again_is_no_forbidden_change() {
     let file = mapped("80~82", MAP_82);
     assert!(change(&file, &file).is_empty());
+}
+
+fn https(lines: &str) -> File {
+    file().listener(&format!("name = \"web\"\nprotocol = \"https\"\nports = \"443\"\n{lines}"))
+}
+
+const OWN: &str = "certificates = { default = \"a.pem\" }";
+
+// proves: H02
+#[test]
+fn policies_have_their_documented_names_and_what_they_cannot_be_is_said() {
+    let policy = |lines: &str| https(&format!("{OWN}\n{lines}")).first().tls.unwrap().policy;
+    assert_eq!(policy(""), TlsPolicy::Tls12StrictWith13);
+    for key in ["security_policy", "security_policy_id"] {
+        assert_eq!(policy(&format!("{key} = \"tls_cipher_policy_1_2\"")), TlsPolicy::Tls12);
+        assert_eq!(policy(&format!("{key} = \"tls_cipher_policy_1_2_strict\"")), TlsPolicy::Tls12Strict);
+        assert_eq!(policy(&format!("{key} = \"tls_cipher_policy_1_2_strict_with_1_3\"")), TlsPolicy::Tls12StrictWith13);
+        for old in ["tls_cipher_policy_1_0", "tls_cipher_policy_1_1"] {
+            let text = https(&format!("{OWN}\n{key} = \"{old}\"")).text();
+            let problem = config::parse("test.toml", &text).unwrap_err().problems.remove(0);
+            assert!(problem.message.contains("1.1, which are broken"), "{}", problem.message);
+            assert!(problem.help.contains("tls_cipher_policy_1_2"), "{}", problem.help);
+        }
+    }
+}
+
+// proves: H01
+#[test]
+fn certificates_are_beside_the_file_or_where_they_say_and_a_key_may_be_apart() {
+    let certificates = "certificates = { default = { cert = \"a.crt\", key = \"/keys/a.key\" }, additional = [\n\
+                        { domain = \"B.example\", cert = \"/etc/b.pem\" }, { domain = \"*.b.example\", cert = \"w.crt\", key = \"w.key\" }] }";
+    let text = https(certificates).text();
+    let tls = |file: &str| {
+        let mut intent = config::parse(file, &text).unwrap().intent;
+        intent.instances.remove(0).listeners.remove(0).tls.unwrap()
+    };
+    let files = |cert: &str, key: &str| Certificate { cert: cert.to_owned(), key: key.to_owned() };
+    let found = tls("/etc/ga/ga.toml");
+    assert_eq!(found.default, files("/etc/ga/a.crt", "/keys/a.key"));
+    assert_eq!(
+        found.additional,
+        [
+            ("b.example".to_owned(), files("/etc/b.pem", "/etc/b.pem")),
+            ("*.b.example".to_owned(), files("/etc/ga/w.crt", "/etc/ga/w.key")),
+        ]
+    );
+    assert_eq!(tls("ga.toml").default.cert, "a.crt");
+    let one = https(OWN).first().tls.unwrap().default;
+    assert_eq!((one.cert.as_str(), one.key.as_str()), ("a.pem", "a.pem"));
+}
+
+// proves: H03
+#[test]
+fn endpoints_are_verified_unless_the_file_says_no_which_is_pointed_out() {
+    let backend = |lines: &str| {
+        let loaded = https(OWN).group(&format!("region = \"eu\"\n{lines}")).loaded();
+        let warnings: Vec<_> = loaded.warnings.iter().map(|warning| warning.kind.word()).collect();
+        (loaded.intent.instances[0].listeners[0].groups[0].backend.tls.clone(), warnings)
+    };
+    assert_eq!(backend(""), (None, vec![]));
+    let over = "backend_protocol = \"https\"";
+    assert_eq!(backend(over), (Some(BackendTls { verify: true, ca: None }), vec![]));
+    let ca = format!("{over}\nca = \"/etc/ca.pem\"");
+    assert_eq!(backend(&ca), (Some(BackendTls { verify: true, ca: Some("/etc/ca.pem".to_owned()) }), vec![]));
+    assert_eq!(backend(&format!("{over}\nverify = false")), (Some(BackendTls { verify: false, ca: None }), vec!["unsafe"]));
+    assert_eq!(backend(&format!("{ca}\nverify = false")).1, ["no_effect", "unsafe"]);
 }

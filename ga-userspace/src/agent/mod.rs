@@ -1,6 +1,7 @@
 //! The agent: the only place where the rooms are wired. One task owns all state; everybody else asks it.
 
 mod attachments;
+mod certificates;
 mod clock;
 mod data_path;
 mod error;
@@ -59,7 +60,7 @@ use crate::{
     net::Net,
     plan::{self, Changes, Overrides, Plan, State},
     program,
-    proxy::{Proxy, Unbound},
+    proxy::{Proxy, Unbound, tls::Store},
     resolve::{Addresses, KeptFile, Resolver, Wanted},
     status::{self, Action, Code, EndpointChange, EndpointPath, EndpointState, LastReload, Planned, Refusal, Reloaded, Request},
 };
@@ -247,6 +248,7 @@ impl Agent {
         for warning in &loaded.warnings {
             tracing::warn!("{}: {}", options.config.display(), warning.message);
         }
+        certificates::check(&Store::default(), &loaded, &text)?;
         let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
@@ -305,6 +307,7 @@ impl Agent {
             tracer: None,
         };
         agent.serve();
+        agent.watch_certificates();
         Ok(agent)
     }
 
@@ -360,6 +363,7 @@ impl Agent {
     async fn try_reload(&mut self) -> Result<Reloaded, Error> {
         let Read { mut loaded, text, hash } = read(&self.options.config)?;
         let given = self.ports.settle(&mut loaded, &text)?;
+        certificates::check(&self.proxy.shared().tls, &loaded, &text)?;
         self.check_change(&loaded, text)?;
         let overrides = self.overrides.clone();
         self.resolver.want(Wanted::of(&loaded.intent), names::PATIENCE).await;

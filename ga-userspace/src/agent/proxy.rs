@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Agent, Error};
+use super::{Agent, Error, certificates};
 use crate::{
     model::{Intent, Listener, Node},
     plan::{self, EndpointView},
@@ -47,6 +47,8 @@ impl Agent {
     /// The proxy serves what the plan says.
     pub(super) fn serve(&mut self) {
         let (whole, _) = plan::resolved(&self.intent, &self.addresses);
+        // A listener must have its certificates when its first client comes.
+        certificates::apply(&self.proxy.shared().tls, &self.intent);
         let before = self.proxy.shared().view.load_full();
         let view = View::new(&self.plan, &whole, &before);
         self.unbound = self.proxy.apply(view);

@@ -1,6 +1,6 @@
 //! `ga check FILE`: every problem of a file, and what it would cost; changes nothing.
 
-use std::{io::Read as _, path::PathBuf};
+use std::{io::Read as _, path::PathBuf, time::SystemTime};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -10,11 +10,12 @@ use super::{Context, Exit, Format, Style as OutputStyle, file};
 use crate::{
     config::{
         self,
-        problem::{Problem, Report},
+        problem::{Problem, Report, Severity},
         render::{self, Style},
     },
     model::Intent,
     program::Sizes,
+    proxy::tls,
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -50,13 +51,36 @@ fn style(style: &OutputStyle) -> Style {
 
 /// What is printed, and whether the file is good.
 fn answer(file: &str, text: &str, output: Format, style: Style) -> anyhow::Result<(String, bool)> {
-    let checked = config::parse(file, text);
+    let checked = config::parse(file, text).and_then(with_files);
     let good = checked.is_ok();
     let answer = match output {
         Format::Table => human(file, text, checked, style)?,
         Format::Json => json(file, checked)?,
     };
     Ok((answer, good))
+}
+
+/// What is to be said of the files that the configuration names, where this host has them.
+fn with_files(mut loaded: config::Loaded) -> Result<config::Loaded, Report> {
+    let mut problems: Vec<Problem> = Vec::new();
+    for found in tls::check(&loaded.intent, SystemTime::now()) {
+        let severity = if found.is_error { Severity::Error } else { Severity::Warning };
+        let problem = config::problem_of_file(&loaded, &found.file, severity, &found.message, found.help);
+        let list = if found.is_error { &mut problems } else { &mut loaded.warnings };
+        // Several listeners may name one file.
+        list.extend(problem.filter(|problem| !list.contains(problem)));
+    }
+    let warnings = std::mem::take(&mut loaded.warnings);
+    let by_place = |mut list: Vec<Problem>| {
+        list.sort_by_key(|problem| (problem.place.offset, problem.place.len));
+        list
+    };
+    let (problems, warnings) = (by_place(problems), by_place(warnings));
+    if problems.is_empty() {
+        loaded.warnings = warnings;
+        return Ok(loaded);
+    }
+    Err(Report { problems, omitted: 0, warnings })
 }
 
 fn human(file: &str, text: &str, checked: Result<config::Loaded, Report>, style: Style) -> anyhow::Result<String> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, ops::Range};
 
 use super::{
     ListenerPlaces, Loaded, acl, across, instance, inventory, keys, limits, node, pool,
-    problem::{Fault, Kind, Problems, Report},
+    problem::{Fault, Kind, Place, Problems, Report},
     syntax,
     tree::Table,
 };
@@ -20,6 +20,8 @@ pub(super) struct Context<'t> {
     pub(super) pools: pool::Pools,
     pub(super) acls: acl::Acls,
     pub(super) places: BTreeMap<(String, String), ListenerPlaces>,
+    /// Where files are named, by their paths.
+    pub(super) files: BTreeMap<String, Place>,
 }
 
 /// What only a look across the whole file can judge; filled even where parts of the file are wrong.
@@ -63,11 +65,12 @@ pub(super) fn read(file_name: &str, text: &str) -> Result<Loaded, Report> {
         pools: pool::Pools::default(),
         acls: acl::Acls::default(),
         places: BTreeMap::new(),
+        files: BTreeMap::new(),
     };
     let intent = intent(&Table::document(document.get_ref(), &mut cx.problems), &mut cx);
     match intent {
         Some(intent) if cx.problems.count() == 0 => {
-            Ok(Loaded { intent, warnings: cx.problems.finish().warnings, places: cx.places })
+            Ok(Loaded { intent, warnings: cx.problems.finish().warnings, places: cx.places, files: cx.files })
         }
         Some(_) | None => Err(cx.problems.finish()),
     }

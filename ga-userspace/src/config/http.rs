@@ -8,9 +8,10 @@ use super::{
     document::Context,
     http_waits,
     problem::{Fault, Kind},
+    tls,
     tree::{Table, Value, not_a_word, shorten},
 };
-use crate::model::{Backend, BackendTls, ForwardedHeaders, Http, HttpVersion, Protocol, Xff};
+use crate::model::{Backend, ForwardedHeaders, Http, HttpVersion, Protocol, Xff};
 
 /// Seconds from the end of a request to the first byte of its answer.
 pub(super) const REQUEST_TIMEOUT_S: RangeInclusive<u32> = 1..=180;
@@ -203,6 +204,6 @@ pub(super) fn backend(group: &Table<'_>, protocol: Option<Protocol>, cx: &mut Co
         }
         (Some(_), None) => false,
     };
-    let tls = is_tls.then_some(BackendTls { verify: true, ca: None });
+    let tls = tls::backend(group, is_tls, cx);
     (cx.problems.count() == before).then_some(Backend { tls, http2 })
 }

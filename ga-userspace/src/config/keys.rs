@@ -45,6 +45,7 @@ pub(super) const LIMITS: Keys = Keys {
         "port_max",
         "default_groups_per_listener",
         "virtual_groups_per_listener",
+        "additional_certs_per_listener",
         "http_idle_timeout_max",
         "endpoints_per_group",
         "port_mappings_per_group",
@@ -62,7 +63,7 @@ pub(super) const LIMITS: Keys = Keys {
         "rules_per_listener",
         "rule_condition_items_per_listener",
     ],
-    later: &["additional_certs_per_listener"],
+    later: &[],
 };
 
 pub(super) const INSTANCE: Keys =
@@ -94,16 +95,11 @@ pub(super) const LISTENER: Keys = Keys {
         "underscores_in_headers",
         "timeouts",
         "http_limits",
-    ],
-    later: &[
         "security_policy",
         "security_policy_id",
         "certificates",
-        "x_forwarded_for_config",
-        "rule_matching",
-        "http_sniff",
-        "proxy_protocol",
     ],
+    later: &["x_forwarded_for_config", "rule_matching", "http_sniff", "proxy_protocol"],
 };
 
 pub(super) const GROUP: Keys = Keys {
@@ -123,11 +119,18 @@ pub(super) const GROUP: Keys = Keys {
         "health_check",
         "backend_protocol",
         "backend_protocol_version",
+        "verify",
+        "ca",
         "endpoint",
     ],
-    later: &["verify", "failover"],
+    later: &["failover"],
 };
 
+pub(super) const CERTIFICATES: Keys = Keys { table: "`certificates`", known: &["default", "additional"], later: &[] };
+
+pub(super) const CERTIFICATE: Keys = Keys { table: "a certificate", known: &["cert", "key"], later: &[] };
+
+pub(super) const ADDITIONAL: Keys = Keys { table: "an additional certificate", known: &["domain", "cert", "key"], later: &[] };
 pub(super) const RULE: Keys =
     Keys { table: "`[[instance.listener.rule]]`", known: &["name", "priority", "when", "do"], later: &[] };
 
@@ -281,6 +284,9 @@ mod tests {
             ACL_ENTRY,
             LISTENER_ACL,
             CUSTOM_GROUP,
+            CERTIFICATES,
+            CERTIFICATE,
+            ADDITIONAL,
             RULE,
             ACTION,
         ];

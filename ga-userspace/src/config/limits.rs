@@ -23,6 +23,8 @@ pub(super) const PORTS_PER_L4_LISTENER: RangeInclusive<u32> = 1..=2_000;
 pub(super) const DEFAULT_GROUPS_PER_LISTENER: RangeInclusive<u32> = 1..=10;
 /// Documented ceiling 150.
 pub(super) const VIRTUAL_GROUPS_PER_LISTENER: RangeInclusive<u32> = 0..=150;
+/// No documented ceiling.
+pub(super) const ADDITIONAL_CERTS_PER_LISTENER: RangeInclusive<u32> = 0..=1_000;
 /// Documented ceiling 600.
 pub(super) const HTTP_IDLE_TIMEOUT_MAX: RangeInclusive<u32> = 1..=600;
 /// Documented ceiling 30.
@@ -92,6 +94,11 @@ pub(super) fn read(document: &Table<'_>, cx: &mut Context<'_>) -> Limits {
             "virtual_groups_per_listener",
             VIRTUAL_GROUPS_PER_LISTENER,
             default.virtual_groups_per_listener,
+        ),
+        additional_certs_per_listener: number(
+            "additional_certs_per_listener",
+            ADDITIONAL_CERTS_PER_LISTENER,
+            default.additional_certs_per_listener,
         ),
         http_idle_timeout_max: number("http_idle_timeout_max", HTTP_IDLE_TIMEOUT_MAX, default.http_idle_timeout_max),
         endpoints_per_group: number("endpoints_per_group", ENDPOINTS_PER_GROUP, default.endpoints_per_group),

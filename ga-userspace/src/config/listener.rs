@@ -11,7 +11,7 @@ use super::{
     instance::Surroundings,
     ports::{self, PortList},
     problem::{Code, Fault, Kind},
-    rule, text,
+    rule, text, tls,
     tree::{Table, Value, not_a_word, shorten},
 };
 use crate::model::{Affinity, AllUnhealthy, EndpointGroup, Listener, Name, Port, Protocol};
@@ -116,6 +116,7 @@ pub(super) fn read(
     };
     let port_items = ports.as_ref().map(PortList::items);
     let http = http::read(table, protocol, cx);
+    let tls = tls::read(table, protocol, cx);
     let acl = match table.optional("acl") {
         Some(value) => acl::of_listener(&value, port_items, &mut before.acl_entries, cx).map(Some),
         None => Some(None),
@@ -143,7 +144,7 @@ pub(super) fn read(
         all_unhealthy: all_unhealthy?,
         failover_to_zero_ratio: failover_to_zero_ratio?,
         http: http.ok()?,
-        tls: None,
+        tls: tls.ok()?,
         rules: rules?,
         groups: groups?,
         custom: Vec::new(),

@@ -34,12 +34,13 @@ mod rule;
 pub mod schema;
 mod syntax;
 mod text;
+mod tls;
 mod tree;
 
 use std::collections::BTreeMap;
 
 use crate::model::Intent;
-use problem::{Place, Problem, Report};
+use problem::{Place, Problem, Report, Severity};
 
 /// A file without errors.
 #[derive(Clone, Debug)]
@@ -49,6 +50,7 @@ pub struct Loaded {
     /// What is legal but probably not meant.
     pub warnings: Vec<Problem>,
     places: BTreeMap<(String, String), ListenerPlaces>,
+    files: BTreeMap<String, Place>,
 }
 
 /// Where a listener says what only [`check_change`] can judge.
@@ -67,7 +69,14 @@ pub fn parse(file_name: &str, text: &str) -> Result<Loaded, Report> {
 /// The problem of a listener that cannot have the ports it names, for a reason outside the file; none of a listener that it has not.
 pub fn problem_of_ports(loaded: &Loaded, instance: &str, listener: &str, why: &str, help: &str) -> Option<Problem> {
     let places = loaded.places.get(&(instance.to_owned(), listener.to_owned()))?;
-    Some(problem::Fault::new(problem::Kind::Change, why).help(help).at(problem::Severity::Error, places.ports.clone()))
+    Some(problem::Fault::new(problem::Kind::Change, why).help(help).at(Severity::Error, places.ports.clone()))
+}
+
+/// What is to be said of a file that the configuration names, which only a look at the file can tell; none of one that it does not
+/// name.
+pub fn problem_of_file(loaded: &Loaded, file: &str, severity: Severity, why: &str, help: &str) -> Option<Problem> {
+    let place = loaded.files.get(file)?.clone();
+    Some(problem::Fault::new(problem::Kind::File, why).help(help).at(severity, place))
 }
 
 /// What forbids replacing the running intent `old` by `new`; empty when nothing does.

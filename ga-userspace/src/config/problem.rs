@@ -54,6 +54,10 @@ pub enum Kind {
     Change,
     /// Legal and without effect.
     NoEffect,
+    /// Legal and less safe than without it.
+    Unsafe,
+    /// A file that the configuration names cannot be used.
+    File,
 }
 
 impl Kind {
@@ -75,6 +79,8 @@ impl Kind {
             Self::NotAllowed => "not_allowed",
             Self::Change => "change",
             Self::NoEffect => "no_effect",
+            Self::Unsafe => "unsafe",
+            Self::File => "file",
         }
     }
 }
@@ -276,6 +282,11 @@ impl<'t> Problems<'t> {
     /// How many errors so far.
     pub(super) fn count(&self) -> usize {
         self.errors.len() + self.omitted
+    }
+
+    /// The name of the file.
+    pub(super) fn file(&self) -> &'t str {
+        self.file
     }
 
     /// The text of the whole file.

@@ -10,17 +10,15 @@ use hyper::{
     header::{CONNECTION, HOST, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::{outcome::Reason, roster::Check};
-use crate::model::HealthCheck;
+use crate::{
+    model::HealthCheck,
+    trust::{self, TrustError},
+};
 
 /// Bytes of a body that are searched for the expected text.
 const BODY_LIMIT: usize = 64 << 10;
@@ -86,77 +84,16 @@ where
 {
     let tls = |error: &dyn std::fmt::Display| Reason::Tls(error.to_string());
     let config = config(check.how.verify).as_ref().map_err(|error| tls(error))?;
-    let stream = TlsConnector::from(Arc::clone(config)).connect(server_name(check), stream).await.map_err(|error| tls(&error))?;
+    let name = trust::server_name(check.how.host.as_deref().unwrap_or_default(), check.target.ip());
+    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(|error| tls(&error))?;
     ask(stream, &check.how).await
 }
 
-/// Whom the endpoint is asked to be: the host if it is a name, else its address, which no server name is sent for (RFC 6066 §3).
-fn server_name(check: &Check) -> ServerName<'static> {
-    let host = check.how.host.as_deref().unwrap_or_default();
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
-    match ServerName::try_from(name.to_owned()) {
-        Ok(name @ ServerName::DnsName(_)) => name,
-        Ok(_) | Err(_) => ServerName::IpAddress(check.target.ip().into()),
-    }
-}
-
-/// Made once for each answer to whether certificates count.
-fn config(verify: bool) -> &'static Result<Arc<ClientConfig>, Error> {
-    static TRUSTING: OnceLock<Result<Arc<ClientConfig>, Error>> = OnceLock::new();
-    static VERIFYING: OnceLock<Result<Arc<ClientConfig>, Error>> = OnceLock::new();
-    let provider = || Arc::new(aws_lc_rs::default_provider());
-    if verify {
-        return VERIFYING.get_or_init(|| {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-            Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
-        });
-    }
-    TRUSTING.get_or_init(|| {
-        let provider = provider();
-        let anybody = Arc::new(Anybody(Arc::clone(&provider)));
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        Ok(Arc::new(config.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()))
-    })
-}
-
-/// Takes every certificate: a probe asks whether the endpoint serves, and a load balancer's endpoints have certificates of their
-/// own making. Signatures count all the same.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+/// Made once for each answer to whether certificates count: a probe asks whether the endpoint serves, and a load balancer's endpoints
+/// often have certificates of their own making.
+fn config(verify: bool) -> &'static Result<Arc<ClientConfig>, TrustError> {
+    static TRUSTING: OnceLock<Result<Arc<ClientConfig>, TrustError>> = OnceLock::new();
+    static VERIFYING: OnceLock<Result<Arc<ClientConfig>, TrustError>> = OnceLock::new();
+    let once = if verify { &VERIFYING } else { &TRUSTING };
+    once.get_or_init(|| trust::client(verify, None, &[]).map(Arc::new))
 }

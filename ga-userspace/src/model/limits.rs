@@ -39,6 +39,8 @@ pub struct Limits {
     pub default_groups_per_listener: u32,
     /// Virtual endpoint groups of a listener.
     pub virtual_groups_per_listener: u32,
+    /// Certificates of an HTTPS listener beside its default one.
+    pub additional_certs_per_listener: u32,
     /// The longest `idle_timeout` of an HTTP or HTTPS listener, in seconds.
     pub http_idle_timeout_max: u32,
     /// Endpoints of a group.
@@ -84,6 +86,7 @@ impl Limits {
             ports_per_l4_listener: 30,
             default_groups_per_listener: 2,
             virtual_groups_per_listener: 10,
+            additional_certs_per_listener: 50,
             http_idle_timeout_max: 60,
             endpoints_per_group: 4,
             port_mappings_per_group: 5,

@@ -31,3 +31,14 @@ pub enum TlsPolicy {
     #[default]
     Tls12StrictWith13,
 }
+
+impl TlsPolicy {
+    /// The documented name.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tls12 => "tls_cipher_policy_1_2",
+            Self::Tls12Strict => "tls_cipher_policy_1_2_strict",
+            Self::Tls12StrictWith13 => "tls_cipher_policy_1_2_strict_with_1_3",
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use tokio::net::TcpStream;
 
-use super::{Listener, Peer, Worker, http};
+use super::{Listener, Peer, Worker, counts::Reason, http, tls};
 use crate::model::Protocol;
 
 /// Serves a connection to its end.
@@ -15,6 +15,19 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: T
     }
     match listener.file.protocol {
         Protocol::Http => http::serve(worker, listener, stream, peer).await,
-        Protocol::Https | Protocol::Tcp | Protocol::Udp => drop((worker, listener, stream, peer)),
+        Protocol::Https => https(worker, listener, stream, peer).await,
+        Protocol::Tcp | Protocol::Udp => drop((worker, listener, stream, peer)),
+    }
+}
+
+/// HTTP in TLS.
+async fn https(worker: Rc<Worker>, listener: Arc<Listener>, stream: TcpStream, peer: Peer) {
+    let Some(server) = worker.shared().tls.server(&listener.path) else { return };
+    match tls::accept(stream, &server, tls::HANDSHAKE_DEADLINE).await {
+        Ok((stream, agreed)) => http::serve(worker, listener, stream, Peer { tls: Some(agreed), ..peer }).await,
+        Err(error) => {
+            listener.counts.reasons.add(Reason::TlsHandshake);
+            tracing::debug!(listener = listener.path, client = %peer.client, "handshake: {error}");
+        }
     }
 }

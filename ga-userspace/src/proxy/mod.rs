@@ -11,10 +11,12 @@ pub mod http;
 pub mod log;
 pub mod rules;
 mod serve;
+pub mod tls;
 mod upstream;
 mod view;
 mod worker;
 
 pub use serve::{Proxy, Unbound};
+pub use tls::TlsInfo;
 pub use view::{Egress, Endpoint, Group, Listener, Target, View};
-pub use worker::{Peer, Shared, TlsInfo, Worker};
+pub use worker::{Peer, Shared, Worker};

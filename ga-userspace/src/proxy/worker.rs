@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::{
     Listener, View,
     log::{self, Line, Log},
+    tls::{self, TlsInfo},
     upstream::Pools,
 };
 
@@ -28,6 +29,8 @@ const COST: u32 = 4;
 pub struct Shared {
     /// The newest plan.
     pub view: ArcSwap<View>,
+    /// Handshakes with clients and endpoints.
+    pub tls: Arc<tls::Store>,
 }
 
 /// What is to be written to a log; none when nothing waits.
@@ -56,15 +59,6 @@ pub struct Peer {
     pub local: SocketAddr,
     /// What was agreed on with TLS; none over plain TCP.
     pub tls: Option<TlsInfo>,
-}
-
-/// What a client and the edge agreed on.
-#[derive(Clone, Debug, Default)]
-pub struct TlsInfo {
-    /// The name that the client asked for, in lower case.
-    pub server_name: Option<String>,
-    /// HTTP/2 was agreed on.
-    pub is_h2: bool,
 }
 
 impl Worker {

@@ -23,30 +23,32 @@ const fn room(name: &'static str, may: &'static [&'static str], common: bool) ->
 
 /// Everything but the two rooms that nobody imports.
 const INNER: &[&str] = &[
-    "source", "config", "model", "net", "resolve", "health", "plan", "maps", "program", "proxy", "fleet", "status", "metrics",
-    "admin",
+    "source", "config", "model", "net", "trust", "resolve", "health", "plan", "maps", "program", "proxy", "fleet", "status",
+    "metrics", "admin",
 ];
 
 /// `agent` wires the rooms and `cli` is the way in, `ga run` included.
 const INNER_AND_AGENT: &[&str] = &[
-    "source", "config", "model", "net", "resolve", "health", "plan", "maps", "program", "proxy", "fleet", "status", "metrics",
-    "admin", "agent",
+    "source", "config", "model", "net", "trust", "resolve", "health", "plan", "maps", "program", "proxy", "fleet", "status",
+    "metrics", "admin", "agent",
 ];
 
-const ROOMS: [Room; 16] = [
+const ROOMS: [Room; 17] = [
     room("source", &[], false),
     // Capacities of the maps are checked where the file is.
     room("config", &["model"], true),
     room("model", &[], false),
-    room("health", &["model"], false),
+    // Whom others are believed to be: TLS as a client.
+    room("trust", &[], false),
+    room("health", &["model", "trust"], false),
     // What names stand for; the values go to the plan.
-    room("resolve", &["model"], false),
+    room("resolve", &["model", "trust"], false),
     room("plan", &["model", "health", "resolve"], true),
     room("maps", &["plan"], true),
     // The mode is the model's word; interfaces are described by what netlink says of them.
     room("program", &["model", "net", "plan"], true),
     room("net", &[], true),
-    room("proxy", &["model", "plan"], false),
+    room("proxy", &["model", "plan", "trust"], false),
     room("fleet", &["model", "health", "plan"], false),
     // The views that metrics, admin and the command line share.
     room("status", &["model", "plan"], true),

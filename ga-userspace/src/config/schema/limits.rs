@@ -31,6 +31,9 @@ pub struct Limits {
     /// Virtual endpoint groups of a listener.
     #[schemars(range(min = 0, max = 150))]
     pub virtual_groups_per_listener: u32,
+    /// Certificates of an `https` listener beside its default one.
+    #[schemars(range(min = 0, max = 1_000))]
+    pub additional_certs_per_listener: u32,
     /// The longest `idle_timeout` of an HTTP or HTTPS listener, in seconds.
     #[schemars(range(min = 1, max = 600))]
     pub http_idle_timeout_max: u32,
@@ -115,6 +118,7 @@ impl Default for Limits {
             port_max: model::Port::MAX.into(),
             default_groups_per_listener: limits.default_groups_per_listener,
             virtual_groups_per_listener: limits.virtual_groups_per_listener,
+            additional_certs_per_listener: limits.additional_certs_per_listener,
             http_idle_timeout_max: limits.http_idle_timeout_max,
             endpoints_per_group: limits.endpoints_per_group,
             port_mappings_per_group: limits.port_mappings_per_group,

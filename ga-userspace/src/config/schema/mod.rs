@@ -7,6 +7,7 @@ mod http_waits;
 mod limits;
 mod places;
 mod rule;
+mod tls;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
@@ -17,6 +18,7 @@ use self::{
     limits::Limits,
     places::{Inventory, VserverGroup},
     rule::Rule,
+    tls::{Certificates, SecurityPolicy},
 };
 pub use super::client_ip::{PreserveClientIp, Return};
 use super::{group, http, node};
@@ -237,6 +239,15 @@ pub struct Listener {
     /// `http` and `https`: how much clients may ask for.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "http_waits::HttpLimits")]
     pub http_limits: Option<http_waits::HttpLimits>,
+    /// `https`: versions of TLS and cipher suites; `tls_cipher_policy_1_2_strict_with_1_3` without it.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "SecurityPolicy")]
+    pub security_policy: Option<SecurityPolicy>,
+    /// The same as `security_policy`.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "SecurityPolicy")]
+    pub security_policy_id: Option<SecurityPolicy>,
+    /// `https`, which needs it: what clients are shown.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "Certificates")]
+    pub certificates: Option<Certificates>,
     /// Forwarding rules, at most `limits.rules_per_listener`, with at most `limits.rule_condition_items_per_listener` values; none of
     /// udp listeners. What no rule applies to goes to the default endpoint groups.
     #[schemars(default = "no_rules")]
@@ -393,6 +404,12 @@ pub struct EndpointGroup {
     /// `http2` only with `backend_protocol = "https"`.
     #[schemars(default = "http1")]
     pub backend_protocol_version: HttpVersion,
+    /// With `backend_protocol = "https"`: whether endpoints must have a certificate that somebody vouches for.
+    #[schemars(default = "yes")]
+    pub verify: bool,
+    /// With `backend_protocol = "https"`: the file of certificates (PEM) that vouch for endpoints, instead of the system's.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String", length(min = 1, max = 4_095))]
+    pub ca: Option<String>,
     /// 1 to `limits.endpoints_per_group` endpoints.
     #[schemars(length(min = 1, max = 30))]
     pub endpoint: Vec<Endpoint>,

@@ -27,7 +27,8 @@ use super::{
     body::{Answer, Content, FromClient, Progress, count_sent},
     client::Client,
     forwarded,
-    open::Way,
+    multiplexed::{self, Unanswered},
+    open::{Asked, Way},
     served::{Noted, Served},
     timer::Wait,
     tunnel::Tunnel,
@@ -85,6 +86,11 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     let (mut parts, incoming) = request.into_parts();
     served.noted = view.log.as_ref().map(|log| Noted::new(log, &parts));
     check(&parts, &http.limits)?;
+    if let Some(tls) = &client.peer.tls
+        && !std::str::from_utf8(host(&parts)).is_ok_and(|host| tls.covers(host))
+    {
+        return Err(Refused::new(StatusCode::MISDIRECTED_REQUEST, Reason::Misdirected));
+    }
     canonical(&mut parts)?;
     forwarded::sanitize(&mut parts.headers, http);
     let ruled = Arc::clone(&listener);
@@ -99,7 +105,8 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     match decision.act {
         Act::Forward { target, changes } => {
             changed(changes, &mut parts, &client)?;
-            forward(Forward { client, listener, ap: &view.ap, target: *target, parts }, incoming, served).await
+            let rewritten = changes.rewrites_host();
+            forward(Forward { client, listener, ap: &view.ap, target: *target, parts, rewritten }, incoming, served).await
         }
         Act::Redirect(redirect) => Ok((redirect.response(&asked), Content::Whole(Bytes::new()))),
         Act::Fixed(fixed) => {
@@ -183,11 +190,13 @@ struct Forward<'v> {
     ap: &'v str,
     target: usize,
     parts: Parts,
+    /// A rule wrote the host.
+    rewritten: bool,
 }
 
 impl Forward<'_> {
     /// The next to be asked: not who was, and rather not who failed lately.
-    fn choose(&self, number: u64, tried: &[usize]) -> Option<Way> {
+    fn choose(&self, number: u64, tried: &[usize]) -> Option<Way<'_>> {
         let (listener, port) = (&self.listener, self.client.peer.local.port());
         let mut avoided = Vec::new();
         loop {
@@ -228,7 +237,8 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
     let (body, progress) = FromClient::new(incoming, Arc::clone(listener));
     let number = listener.number(client.ip, client.worker.random());
     let (mut body, mut tried, mut last) = (body, Vec::new(), None);
-    let mut fresh: Option<Way> = None;
+    let asked = Asked { host: head.host, rewritten: request.rewritten };
+    let mut fresh: Option<Way<'_>> = None;
     let mut retries = 0;
     client.worker.budget_in();
     loop {
@@ -236,16 +246,49 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         let Some(way) = fresh.take().or_else(|| request.choose(number, &tried)) else { break };
         let Some(endpoint) = listener.endpoints.get(way.place) else { break };
         served.given_to(&endpoint.counts);
+        if way.backend.http2 {
+            let unanswered = match way.share(client, listener, asked).await {
+                Err(reason) => Unanswered { reason, body: Some(body) },
+                Ok((mut place, was_there)) => {
+                    endpoint.counts.reused.add(u64::from(was_there));
+                    let answered = multiplexed::ask(&mut place, head, body, &progress, served).await;
+                    served.timer().disarm();
+                    count_sent(&progress, &endpoint.counts);
+                    note(served, &way, was_there, retries, progress.received.get(), answered.is_ok());
+                    match answered {
+                        Ok(response) => {
+                            let (parts, incoming) = response.into_parts();
+                            return Ok((Response::from_parts(parts, ()), Content::Http2(incoming, place)));
+                        }
+                        Err(unanswered) => unanswered,
+                    }
+                }
+            };
+            let Unanswered { reason, body: whole } = unanswered;
+            if matches!(reason, Reason::ClientClosed | Reason::ClientBodyTimeout | Reason::BadRequest) {
+                return Err(status_of(reason));
+            }
+            served.failed(reason);
+            last = Some(reason);
+            // What comes back did not leave.
+            let Some(whole) = whole.filter(|_| client.worker.budget_out()) else { break };
+            listener.counts.retries.add(1);
+            retries += 1;
+            body = whole;
+            tried.push(way.place);
+            continue;
+        }
+        let name = way.name(asked);
         let reused = match is_again {
             true => None,
-            false => poll_fn(|cx| Poll::Ready(Exchange::<FromClient>::reuse(&way.slot, None, cx))).await,
+            false => poll_fn(|cx| Poll::Ready(Exchange::<FromClient>::reuse(&way.slot, name.as_deref(), cx))).await,
         };
         let link = match reused {
             Some(link) => {
                 endpoint.counts.reused.add(1);
                 link
             }
-            None => match way.open(client, listener).await {
+            None => match way.open(client, listener, asked).await {
                 Ok(link) => link,
                 Err(reason) => {
                     served.failed(reason);
@@ -265,14 +308,7 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         let answered = poll_fn(|cx| poll_answer(&mut exchange, &progress, served, cx)).await;
         served.timer().disarm();
         count_sent(&progress, &endpoint.counts);
-        if let Some(noted) = &mut served.noted {
-            noted.endpoint = Some((way.place, way.address));
-            (noted.reused, noted.retries) = (carried, retries);
-            noted.received = progress.received.get();
-            if answered.is_ok() {
-                noted.answered();
-            }
-        }
+        note(served, &way, carried, retries, progress.received.get(), answered.is_ok());
         let reason = match answered {
             Ok(response) => return Ok(answered_by(response, exchange, served)),
             Err(reason) => reason,
@@ -299,6 +335,17 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         }
     }
     Err(last.map_or(Refused::new(StatusCode::SERVICE_UNAVAILABLE, Reason::NoEndpoint), status_of))
+}
+
+/// Notes for the log who was asked, and how.
+fn note(served: &mut Served, way: &Way<'_>, reused: bool, retries: u32, received: u64, answered: bool) {
+    if let Some(noted) = &mut served.noted {
+        noted.endpoint = Some((way.place, way.address));
+        (noted.reused, noted.retries, noted.received) = (reused, retries, received);
+        if answered {
+            noted.answered();
+        }
+    }
 }
 
 /// The status that a client is told for what an endpoint, or it itself, failed with.

@@ -18,7 +18,6 @@ pub(in crate::proxy) enum Stream {
     /// TCP as it is.
     Plain(TcpStream),
     /// TLS over TCP.
-    #[expect(dead_code, reason = "endpoints that speak TLS are served with it")]
     Tls(Box<TlsStream<TcpStream>>),
 }
 

@@ -1,0 +1,122 @@
+//! All that a handshake of one listener needs. Never changed: a new certificate makes a new one, and connections keep theirs.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rustls::{
+    Error, ServerConfig,
+    server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use super::{certificate::Certificate, policy};
+use crate::model::{HttpVersion, TlsPolicy};
+
+/// How one listener shakes hands.
+#[derive(Debug)]
+pub struct Server {
+    config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+}
+
+/// The certificates of a listener.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    default: Arc<Certificate>,
+    exact: BTreeMap<String, Arc<Certificate>>,
+    /// By what follows the `*`: `.example.com`.
+    wildcards: BTreeMap<String, Arc<Certificate>>,
+}
+
+impl Server {
+    /// Sessions are resumed by the tickets of `ticketer` alone: nothing is remembered of a connection that has ended.
+    pub(super) fn new(
+        policy: TlsPolicy,
+        max_version: HttpVersion,
+        certificates: Certificates,
+        ticketer: Arc<dyn ProducesTickets>,
+    ) -> Result<Self, Error> {
+        let certificates = Arc::new(certificates);
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::<Certificates>::clone(&certificates);
+        let mut config = ServerConfig::builder_with_provider(Arc::new(policy::provider(policy)))
+            .with_protocol_versions(policy::versions(policy))?
+            .with_no_client_auth()
+            .with_cert_resolver(resolver);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = ticketer;
+        config.alpn_protocols = match max_version {
+            HttpVersion::Http1 => vec![b"http/1.1".to_vec()],
+            HttpVersion::Http2 | HttpVersion::Http3 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        };
+        Ok(Self { config: Arc::new(config), certificates })
+    }
+
+    pub(super) fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    pub(super) fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+}
+
+impl Certificates {
+    /// `additional` are by domain, `*.` domains too, in lower case.
+    pub(super) fn new(default: Arc<Certificate>, additional: impl IntoIterator<Item = (String, Arc<Certificate>)>) -> Self {
+        let mut certificates = Self { default, exact: BTreeMap::new(), wildcards: BTreeMap::new() };
+        for (domain, certificate) in additional {
+            match domain.strip_prefix('*') {
+                Some(rest) => certificates.wildcards.insert(rest.to_owned(), certificate),
+                None => certificates.exact.insert(domain, certificate),
+            };
+        }
+        certificates
+    }
+
+    /// The certificate for a client that asks for `name`, in lower case: that of the very domain, of the longest `*.` domain that it
+    /// ends with, or the default one.
+    pub(super) fn choose(&self, name: Option<&str>) -> &Arc<Certificate> {
+        let Some(name) = name else { return &self.default };
+        let endings = || name.match_indices('.').filter_map(|(dot, _)| name.get(dot..));
+        self.exact.get(name).or_else(|| endings().find_map(|ending| self.wildcards.get(ending))).unwrap_or(&self.default)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        Some(Arc::clone(&self.choose(name.as_deref()).key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::certificate::tests, *};
+
+    // proves: H01
+    #[test]
+    fn a_name_gets_its_own_certificate_then_that_of_its_longest_ending_then_the_default_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let certificate = |domain: &str| {
+            let (cert, key) = tests::own(&[domain]);
+            let files = tests::files(dir.path(), "a", &cert, &key);
+            (domain.to_owned(), Arc::new(Certificate::read(&files).unwrap()))
+        };
+        let additional = ["a.example", "*.example", "*.b.example", "x.b.example"].map(certificate);
+        let certificates = Certificates::new(certificate("default.test").1, additional);
+        for (name, expected) in [
+            (None, "default.test"),
+            (Some("other.test"), "default.test"),
+            (Some("example"), "default.test"),
+            (Some("a.example"), "a.example"),
+            (Some("c.example"), "*.example"),
+            (Some("b.example"), "*.example"),
+            (Some("y.b.example"), "*.b.example"),
+            (Some("z.y.b.example"), "*.b.example"),
+            (Some("x.b.example"), "x.b.example"),
+            (Some("w.x.b.example"), "*.b.example"),
+            (Some("notexample"), "default.test"),
+        ] {
+            assert_eq!(certificates.choose(name).names.first().as_deref(), Some(expected), "{name:?}");
+        }
+    }
+}
