@@ -200,7 +200,6 @@ fn a_redirect_to_https_that_keeps_the_port_is_warned_of() {
     assert_eq!(warnings(&redirect("{ protocol = \"HTTPS\", port = 443 }")), 0);
 }
 
-// proves: G15
 #[test]
 fn rules_of_tcp_listeners_ask_for_names_and_forward_or_drop() {
     let rules = written("api", "", "{ host = \"*.example.com\" }", FORWARD)
@@ -218,4 +217,55 @@ fn under_the_subscription_profile_only_tcp_rules_name_default_groups() {
     };
     assert!(subscription("tcp", "{ host = \"a.example\" }"));
     assert!(!subscription("http", "{ path = \"/a\" }"));
+}
+
+/// The words of all problems of a listener whose groups have these kinds and regions; the first is called `g-0`.
+fn problems_of_groups(protocol: &str, limits: &str, groups: &[(&str, &str)]) -> Vec<&'static str> {
+    let group = |(number, (kind, region)): (usize, &(&str, &str))| {
+        format!(
+            "[[instance.listener.endpoint_group]]\nname = \"g-{number}\"\nkind = \"{kind}\"\nregion = \"{region}\"\n\
+             [[instance.listener.endpoint_group.endpoint]]\ntype = \"ip\"\naddress = \"192.0.2.{}\"\n",
+            number + 1
+        )
+    };
+    let groups: String = groups.iter().enumerate().map(group).collect();
+    let text = text(protocol, "")
+        .replace("[limits]\n", &format!("[limits]\n{limits}\n"))
+        .replace(&format!("{DEFAULT}{VIRTUAL}"), &groups);
+    let problems = config::parse("test.toml", &text).map_or_else(|report| report.problems, |_| Vec::new());
+    problems.iter().map(|problem| problem.code.map_or(problem.kind.word(), |code| code.word())).collect()
+}
+
+// proves: B07
+#[test]
+fn ten_virtual_groups_fit_and_the_eleventh_needs_the_limit_raised() {
+    let groups = |count: usize| [vec![("default", "eu")], vec![("virtual", "eu"); count]].concat();
+    assert!(problems_of_groups("http", "", &groups(10)).is_empty());
+    assert_eq!(problems_of_groups("http", "", &groups(11)), ["QuotaExceeded.EndpointGroup"]);
+    assert!(problems_of_groups("http", "virtual_groups_per_listener = 11", &groups(11)).is_empty());
+}
+
+// proves: B08
+#[test]
+fn a_virtual_group_alone_is_refused() {
+    assert_eq!(problems_of_groups("http", "", &[("virtual", "eu")]), ["conflict"]);
+    assert!(problems_of_groups("http", "", &[("virtual", "eu"), ("default", "eu")]).is_empty());
+}
+
+// proves: B09
+#[test]
+fn virtual_groups_of_tcp_are_in_the_region_of_a_default_one_and_those_of_http_anywhere() {
+    let groups = [("default", "eu"), ("virtual", "us")];
+    assert_eq!(problems_of_groups("tcp", "", &groups), ["conflict"]);
+    assert!(problems_of_groups("http", "", &groups).is_empty());
+    assert_eq!(problems_of_groups("http", "profile = \"subscription\"", &groups), ["conflict"]);
+}
+
+// proves: B10
+#[test]
+fn the_subscription_profile_has_one_default_group_for_http() {
+    let groups = [("default", "eu"), ("default", "us")];
+    assert_eq!(problems_of_groups("http", "profile = \"subscription\"", &groups).len(), 1);
+    assert!(problems_of_groups("http", "profile = \"payg\"", &groups).is_empty());
+    assert!(problems_of_groups("tcp", "profile = \"subscription\"", &groups).is_empty());
 }

@@ -7,8 +7,8 @@ use std::{net::IpAddr, time::Duration};
 use ga::{
     config::{self, Loaded, problem::Severity},
     model::{
-        Affinity, AllUnhealthy, BackendIpVersion, BackendTls, Certificate, ClientIp, EndpointKind, HealthCheck, HealthProtocol,
-        Listener, Profile, Protocol, Seed, TlsPolicy, TrafficRatio, XdpMode,
+        Affinity, AllUnhealthy, BackendIpVersion, BackendTls, Certificate, ClientIp, EndpointKind, GroupKind, HealthCheck,
+        HealthProtocol, Listener, Profile, Protocol, Seed, TlsPolicy, TrafficRatio, XdpMode,
     },
 };
 
@@ -371,10 +371,59 @@ fn the_clients_address_is_kept_where_answers_have_a_way() {
     let refused = |text: &str, kind: &str| file().group(&format!("region = \"eu\"\n{text}")).refused(kind);
     refused("preserve_client_ip = \"transparent\"", "missing_key");
     refused("return = \"l2\"", "conflict");
+    assert_eq!(client_ip("preserve_client_ip = \"proxy_v1\""), ClientIp::ProxyV1);
+    assert_eq!(client_ip("preserve_client_ip = \"proxy_v2\""), ClientIp::ProxyV2);
+    refused("preserve_client_ip = \"proxy_v2\"\nreturn = \"gateway\"", "conflict");
+    refused("preserve_client_ip = \"toa\"", "not_supported_yet");
     let mapping = "port_mapping = [{ listener = 80, endpoint = 8080 }]";
     refused(&format!("preserve_client_ip = \"transparent\"\nreturn = \"ipip\"\n{mapping}"), "conflict");
     let gateway = client_ip(&format!("preserve_client_ip = \"transparent\"\nreturn = \"gateway\"\n{mapping}"));
     assert_eq!(gateway, ClientIp::Gateway, "ports can be mapped");
+}
+
+#[test]
+fn the_agent_serves_what_the_kernel_cannot() {
+    let proxied = |text: &str| file().group(&format!("region = \"eu\"\n{text}")).first().is_proxied();
+    assert!(!proxied(""));
+    assert!(!proxied("preserve_client_ip = \"transparent\"\nreturn = \"gateway\""));
+    assert!(proxied("preserve_client_ip = \"proxy_v1\""));
+    let listener = |text: &str| file().listener(&format!("name = \"web\"\nports = \"80\"\n{text}"));
+    assert!(listener("proxy_protocol = { from = [\"10.0.0.0/8\"] }").first().is_proxied());
+}
+
+#[test]
+fn headers_of_the_proxy_protocol_are_read_from_named_networks_only() {
+    let listener = |text: &str| file().listener(&format!("name = \"web\"\nports = \"80\"\n{text}"));
+    let from = |text: &str| listener(&format!("proxy_protocol = {text}"));
+    assert_eq!(file().first().proxy_from, []);
+    let networks = ["10.0.0.0/8", "2001:db8::1/128"].map(|text| text.parse().unwrap());
+    assert_eq!(from("{ from = [\"10.0.0.0/8\", \"2001:db8::1\"] }").first().proxy_from, networks);
+    from("{}").refused("missing_key");
+    from("{ from = [] }").refused("out_of_range");
+    from("{ from = [\"everybody\"] }").refused("bad_value");
+    from("true").refused("wrong_type");
+    listener("protocol = \"udp\"\nproxy_protocol = { from = [\"10.0.0.0/8\"] }").refused("not_allowed");
+    let http = listener("protocol = \"http\"\nproxy_protocol = { from = [\"10.0.0.0/8\"] }").first();
+    assert_eq!(http.proxy_from.len(), 1);
+    let kept = "region = \"eu\"\npreserve_client_ip = \"transparent\"\nreturn = \"l2\"";
+    from("{ from = [\"10.0.0.0/8\"] }").group(kept).refused("conflict");
+}
+
+// proves: B09, D05
+#[test]
+fn a_virtual_group_of_tcp_is_where_a_default_one_is_and_maps_no_port() {
+    let mapping = "port_mapping = [{ listener = 80, endpoint = 8080 }]";
+    let with = |region: &str, of_default: &str, of_virtual: &str| {
+        let other = format!("name = \"api\"\nkind = \"virtual\"\nregion = \"{region}\"\n{of_virtual}");
+        with_groups(&[&other]).group(&format!("region = \"eu\"\n{of_default}"))
+    };
+    assert_eq!(with("eu", "", "").first().groups[1].kind, GroupKind::Virtual);
+    assert!(with("eu", "port_mapping = []", "port_mapping = []").first().port_mapping().iter().next().is_none());
+    with("us", "", "").refused("conflict");
+    with("eu", mapping, "").refused("conflict");
+    with("eu", "", mapping).refused("conflict");
+    let http = |file: File| file.listener("name = \"web\"\nprotocol = \"http\"\nports = \"80\"");
+    assert_eq!(http(with("us", mapping, mapping)).first().groups[1].region, "us");
 }
 
 #[test]

@@ -85,8 +85,10 @@ async fn a_stream_fails_alone() {
     });
     let lab = Lab::http2(&endpoint, &[2], "");
     let mut sender = client(&lab).await;
-    let bad = sender.send_request(request("GET", "/bad", "")).await.unwrap();
-    assert!(bad.into_body().collect().await.is_err());
+    // The reset may overtake the head.
+    if let Ok(bad) = sender.send_request(request("GET", "/bad", "")).await {
+        assert!(bad.into_body().collect().await.is_err());
+    }
     let good = sender.send_request(request("GET", "/good", "")).await.unwrap();
     assert_eq!(good.into_body().collect().await.unwrap().to_bytes(), "hello");
 }
@@ -147,9 +149,4 @@ async fn endpoints_are_spoken_to_with_tls_and_with_http2_when_the_file_says_so()
         assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
         assert!(strict.listener().endpoints[0].counts.reasons.get(ga::proxy::counts::Reason::TlsVerify) > 0);
     }
-}
-
-#[test]
-fn zz_schema() {
-    std::fs::write("../config/ga.schema.json", ga::config::schema::text().unwrap()).unwrap();
 }

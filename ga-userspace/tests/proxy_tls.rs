@@ -1,6 +1,8 @@
 //! TLS of HTTPS listeners and to endpoints, on the loopback interface: handshakes of rustls and OpenSSL with certificates in files.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
+mod common;
+
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -14,6 +16,7 @@ use ga::{
     config,
     model::{Backend, BackendTls, Intent},
     proxy::tls::{self, AcceptError, ConnectError, HANDSHAKE_DEADLINE, Store, TlsInfo},
+    proxy::{Proxy, View},
 };
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
 use rustls::{
@@ -521,4 +524,86 @@ async fn who_vouches_for_endpoints_is_read_again_too() {
     assert_eq!(troubles.len(), 1);
     assert!(troubles[0].to_string().starts_with(&format!("{LISTENER}: {}", files.path("ca.pem"))), "{}", troubles[0]);
     assert!(Path::new(&files.path("a.pem")).exists());
+}
+
+/// Answers every request over TLS with the server name that it was asked for by.
+async fn origin(file: &str) -> SocketAddr {
+    let chain = CertificateDer::pem_file_iter(file).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::from_pem_file(file).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let name = stream.get_ref().1.server_name().unwrap_or("nobody").to_owned();
+                let mut head = Vec::new();
+                while let Ok(byte) = stream.read_u8().await {
+                    head.push(byte);
+                    if head.ends_with(b"\r\n\r\n") {
+                        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+                        drop(stream.write_all(answer.as_bytes()).await);
+                        head.clear();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Body, version and status of what curl gets for `url` from the listener at `port`.
+async fn curl(files: &Files, port: u16, arguments: &[&str]) -> String {
+    let mut command = Command::new("curl");
+    let hosts = ["a.example", "b.example"].map(|host| format!("{host}:{port}:127.0.0.1"));
+    command.args(["-s", "--max-time", "20", "--cacert", &files.path("ca.pem"), "-w", " %{http_version} %{http_code}"]);
+    command.args(["--resolve", &hosts[0], "--resolve", &hosts[1], &format!("https://a.example:{port}/")]).args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+// proves: A04, H01, H03
+#[tokio::test]
+async fn a_request_goes_through_tls_on_both_sides_and_not_where_it_does_not_belong() {
+    let files = files();
+    files.write("a.pem", "a.example");
+    files.write("other.pem", "other.example");
+    for (certificate, group, expected) in [
+        ("a.pem", "ca = \"{ca}\"", "a.example"),
+        ("other.pem", "ca = \"{ca}\"", "502"),
+        ("a.pem", "", "502"),
+        ("other.pem", "verify = false", "a.example"),
+    ] {
+        let endpoint = origin(&files.path(certificate)).await;
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
+        let text = common::file(&format!(
+            "[[instance.listener]]\nname = \"web\"\nprotocol = \"https\"\nports = \"{port}\"\n\
+             certificates = {{ default = \"{}\" }}\n[[instance.listener.endpoint_group]]\nregion = \"eu\"\n\
+             backend_protocol = \"https\"\n{}\nport_mapping = [{{ listener = {port}, endpoint = {} }}]\n\
+             [[instance.listener.endpoint_group.endpoint]]\ntype = \"private_ip\"\naddress = \"10.0.0.1\"\n",
+            files.path("a.pem"),
+            group.replace("{ca}", &files.path("ca.pem")),
+            endpoint.port(),
+        ));
+        let intent = config::parse("test.toml", &text).unwrap_or_else(|report| panic!("{:#?}", report.problems)).intent;
+        let mut proxy = Proxy::start(1).unwrap();
+        proxy.shared().tls.commit(proxy.shared().tls.prepare(&intent).unwrap());
+        let unbound = proxy.apply(common::view(&text, &View::default()));
+        assert!(unbound.is_empty(), "{unbound:?}");
+        for (argument, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+            let said = curl(&files, port, &[argument]).await;
+            if expected == "502" {
+                assert!(said.ends_with(&format!(" {version} 502")), "{certificate} {group}: {said}");
+            } else {
+                assert_eq!(said, format!("{expected} {version} 200"), "{certificate} {group}");
+            }
+            let said = curl(&files, port, &[argument, "-H", "Host: b.example"]).await;
+            assert!(said.ends_with(&format!(" {version} 421")), "{said}");
+        }
+    }
 }

@@ -18,6 +18,10 @@ pub enum PreserveClientIp {
     None,
     /// They see the client's address; `return` says how they answer.
     Transparent,
+    /// TCP: a header of the PROXY protocol, version 1, stands in front of each connection. Endpoints must expect it.
+    ProxyV1,
+    /// The same with version 2.
+    ProxyV2,
 }
 
 /// How endpoints that see the client's address answer; all default groups of a listener agree.
@@ -41,20 +45,20 @@ const WORDS: [&str; 5] = ["none", "transparent", "proxy_v1", "proxy_v2", "toa"];
 /// What the two keys of a group say together; `None` when that is a problem.
 pub(super) fn read(group: &Table<'_>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Option<ClientIp> {
     let (preserve, back) = (group.optional("preserve_client_ip"), group.optional("return"));
-    let is_kept = match &preserve {
-        Some(value) => is_transparent(value, protocol, cx)?,
-        None => false,
+    let way = match &preserve {
+        Some(value) => way(value, protocol, cx)?,
+        None => Way::Other(ClientIp::Hidden),
     };
-    match (is_kept, back, preserve) {
-        (false, None, _) => Some(ClientIp::Hidden),
-        (false, Some(back), _) => {
+    match (way, back, preserve) {
+        (Way::Other(client_ip), None, _) => Some(client_ip),
+        (Way::Other(_), Some(back), _) => {
             let draft = Fault::new(Kind::Conflict, "`return` is the way of answers to a client whose address endpoints see")
                 .help("add `preserve_client_ip = \"transparent\"`, or remove the key");
             back.problem(draft, &mut cx.problems);
             None
         }
-        (true, Some(back), _) => back.word(&RETURNS, &mut cx.problems),
-        (true, None, Some(value)) => {
+        (Way::Transparent, Some(back), _) => back.word(&RETURNS, &mut cx.problems),
+        (Way::Transparent, None, Some(value)) => {
             let message = "`transparent` needs `return`: endpoints that see the client's address answer to it, not to this edge";
             let draft = Fault::new(Kind::MissingKey, message).help(
                 "add `return = \"gateway\"` where endpoints' routes to clients lead to this edge, \"l2\" where endpoints are on a link of \
@@ -63,24 +67,32 @@ pub(super) fn read(group: &Table<'_>, protocol: Option<Protocol>, cx: &mut Conte
             value.problem(draft, &mut cx.problems);
             None
         }
-        (true, None, None) => None,
+        (Way::Transparent, None, None) => None,
     }
 }
 
-/// Whether endpoints see the client's address; `None` when the value is a problem.
-fn is_transparent(value: &Value<'_>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Option<bool> {
+/// What `preserve_client_ip` says.
+enum Way {
+    /// Endpoints get the client's packets: `return` says more.
+    Transparent,
+    /// They do not.
+    Other(ClientIp),
+}
+
+/// How endpoints are told the client's address; `None` when the value is a problem.
+fn way(value: &Value<'_>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Option<Way> {
     let word = value.string(&mut cx.problems)?;
     let draft = match (word, protocol) {
-        ("none", _) => return Some(false),
-        ("transparent", _) => return Some(true),
+        ("none", _) => return Some(Way::Other(ClientIp::Hidden)),
+        ("transparent", _) => return Some(Way::Transparent),
         ("proxy_v1" | "proxy_v2" | "toa", Some(Protocol::Udp)) => {
             Fault::new(Kind::NotAllowed, format!("`{word}` is for TCP listeners only"))
                 .help("use \"transparent\", or \"none\" for the egress address")
         }
-        ("proxy_v1" | "proxy_v2" | "toa", _) => {
-            Fault::new(Kind::NotSupportedYet, format!("`{word}` is not supported yet in this version"))
-                .help("use \"transparent\", or \"none\" for the egress address")
-        }
+        ("proxy_v1", _) => return Some(Way::Other(ClientIp::ProxyV1)),
+        ("proxy_v2", _) => return Some(Way::Other(ClientIp::ProxyV2)),
+        ("toa", _) => Fault::new(Kind::NotSupportedYet, "`toa` is not supported yet in this version")
+            .help("use \"proxy_v2\", \"transparent\", or \"none\" for the egress address"),
         _ if both(word) => Fault::new(Kind::Conflict, "one way of telling endpoints the client's address excludes the others")
             .help("choose one of \"transparent\", \"proxy_v1\", \"proxy_v2\" and \"toa\""),
         _ => not_a_word(word, WORDS.into_iter()),
@@ -106,20 +118,29 @@ pub(super) fn no_mapping(group: &Table<'_>, client_ip: ClientIp, mapping: &PortM
     value.problem(draft, &mut cx.problems);
 }
 
-/// What stands for many backends, or speaks HTTP, does not know the client's packets (specification §1.9).
+/// What stands for many backends, or speaks HTTP, does not know the client's packets (specification §1.9). Where the specification
+/// asks for the PROXY protocol because a backend is off the cloud, routes of one's own do as well: `return` says which.
 pub(super) fn no_proxy(
     group: &Table<'_>,
     client_ip: ClientIp,
     mut kinds: impl Iterator<Item = EndpointKind>,
     cx: &mut Context<'_>,
 ) {
-    let is_blind = |kind: &EndpointKind| matches!(kind, EndpointKind::Alb | EndpointKind::Oss);
-    let (Some(kind), Some(value)) = (kinds.find(is_blind), group.optional("preserve_client_ip")) else { return };
-    if client_ip == ClientIp::Hidden {
-        return;
-    }
-    let message = format!("an endpoint of type \"{}\" cannot see the client's address", kind.word());
-    let draft = Fault::new(Kind::Conflict, message).help("remove the key, or put the endpoint into a listener of its own");
+    let Some(value) = group.optional("preserve_client_ip") else { return };
+    let needs_header = |kind| kind == EndpointKind::Nlb && client_ip.is_kept();
+    let is_blind = |kind| matches!(kind, EndpointKind::Alb | EndpointKind::Oss) && client_ip != ClientIp::Hidden;
+    let Some(kind) = kinds.find(|kind| is_blind(*kind) || needs_header(*kind)) else { return };
+    let draft = if needs_header(kind) {
+        let message =
+            "an endpoint of type \"nlb\" passes connections on to others, who see the client's address only in a header";
+        Fault::new(Kind::Conflict, message).help(
+            "use \"proxy_v2\" or \"proxy_v1\" without `return`, which the servers behind it must expect, or name the servers \
+             themselves as endpoints",
+        )
+    } else {
+        let message = format!("an endpoint of type \"{}\" cannot see the client's address", kind.word());
+        Fault::new(Kind::Conflict, message).help("remove the key, or put the endpoint into a listener of its own")
+    };
     value.problem(draft, &mut cx.problems);
 }
 

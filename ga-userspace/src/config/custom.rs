@@ -88,6 +88,7 @@ pub(super) fn read(
         acl: None,
         all_unhealthy: AllUnhealthy::FailClosed,
         failover_to_zero_ratio: true,
+        proxy_from: Vec::new(),
         http: None,
         tls: None,
         rules: Vec::new(),

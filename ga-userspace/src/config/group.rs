@@ -11,7 +11,7 @@ use super::{
     instance::Surroundings,
     keys, limits, pool,
     problem::{Code, Fault, Kind},
-    text,
+    tcp, text,
     tree::{Table, Value},
 };
 use crate::model::{
@@ -54,7 +54,9 @@ pub(super) fn read_all(
     let groups =
         tables.iter().enumerate().map(|(index, table)| read(index, table, around, protocol, ports, cx)).collect::<Vec<_>>();
     unique_names(&tables, &groups, cx);
-    same_mappings(&tables, &groups, cx);
+    if tcp::no_mapping_beside_virtual(&tables, &groups, protocol, cx) {
+        same_mappings(&tables, &groups, cx);
+    }
     client_ip::all_agree(&tables, &groups, cx);
     // With none, what stands here are no tables, which is a problem already.
     if groups.is_empty() { None } else { groups.into_iter().collect() }
@@ -218,7 +220,7 @@ fn read(
     // What names stand for is known only while the agent runs.
     let all_known = named.as_ref().is_some_and(Vec::is_empty);
     if let (Some(version), Some(endpoints), Some(client_ip), true) = (version, &endpoints, client_ip, all_known) {
-        let is_translated = version != BackendIpVersion::Affinity && client_ip == ClientIp::Hidden;
+        let is_translated = version != BackendIpVersion::Affinity && !client_ip.is_kept();
         every_family_served(table, version_value.as_ref(), is_translated, endpoints, around, cx);
     }
     Some(EndpointGroup {

@@ -98,8 +98,9 @@ pub(super) const LISTENER: Keys = Keys {
         "security_policy",
         "security_policy_id",
         "certificates",
+        "proxy_protocol",
     ],
-    later: &["x_forwarded_for_config", "rule_matching", "http_sniff", "proxy_protocol"],
+    later: &["x_forwarded_for_config", "rule_matching", "http_sniff"],
 };
 
 pub(super) const GROUP: Keys = Keys {
@@ -172,6 +173,8 @@ pub(super) const ACL_ENTRY: Keys = Keys { table: "an entry of a list", known: &[
 
 pub(super) const LISTENER_ACL: Keys =
     Keys { table: "the `acl` of a listener", known: &["mode", "lists", "kill_established"], later: &[] };
+
+pub(super) const PROXY_PROTOCOL: Keys = Keys { table: "`proxy_protocol`", known: &["from"], later: &[] };
 
 pub(super) const PORT_MAPPING: Keys = Keys { table: "a port mapping", known: &["listener", "endpoint"], later: &[] };
 
@@ -283,6 +286,7 @@ mod tests {
             ACL,
             ACL_ENTRY,
             LISTENER_ACL,
+            PROXY_PROTOCOL,
             CUSTOM_GROUP,
             CERTIFICATES,
             CERTIFICATE,

@@ -11,7 +11,7 @@ use super::{
     instance::Surroundings,
     ports::{self, PortList},
     problem::{Code, Fault, Kind},
-    rule, text, tls,
+    rule, tcp, text, tls,
     tree::{Table, Value, not_a_word, shorten},
 };
 use crate::model::{Affinity, AllUnhealthy, EndpointGroup, Listener, Name, Port, Protocol};
@@ -116,6 +116,7 @@ pub(super) fn read(
     };
     let port_items = ports.as_ref().map(PortList::items);
     let http = http::read(table, protocol, cx);
+    let proxy_from = tcp::proxy_from(table, protocol, cx);
     let tls = tls::read(table, protocol, cx);
     let acl = match table.optional("acl") {
         Some(value) => acl::of_listener(&value, port_items, &mut before.acl_entries, cx).map(Some),
@@ -132,7 +133,7 @@ pub(super) fn read(
     };
     let surroundings = rule::Around { protocol, ports: ports.as_ref().map(|list| &list.ports), groups: groups.as_deref() };
     let rules = rule::read_all(table, &surroundings, cx);
-    Some(Listener {
+    let listener = Listener {
         name: name?,
         description,
         protocol: protocol?,
@@ -144,12 +145,15 @@ pub(super) fn read(
         all_unhealthy: all_unhealthy?,
         failover_to_zero_ratio: failover_to_zero_ratio?,
         http: http.ok()?,
+        proxy_from: proxy_from?,
         tls: tls.ok()?,
         rules: rules?,
         groups: groups?,
         custom: Vec::new(),
         blocks: Vec::new(),
-    })
+    };
+    tcp::no_transparency(table, &listener, cx);
+    Some(listener)
 }
 
 /// A listener that names a server group sends all its traffic to that group's servers.

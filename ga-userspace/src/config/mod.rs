@@ -33,6 +33,7 @@ mod ports;
 mod rule;
 pub mod schema;
 mod syntax;
+mod tcp;
 mod text;
 mod tls;
 mod tree;

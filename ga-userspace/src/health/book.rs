@@ -271,6 +271,7 @@ mod tests {
             source: [203, 0, 113, 5].into(),
             target: ([10, 0, 0, last], 80).into(),
             how: how.clone(),
+            preface: None,
         };
         let endpoint = |last: u8| EndpointName {
             instance: name("shop"),

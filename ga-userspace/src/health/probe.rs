@@ -14,6 +14,7 @@ use std::{
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
+    io::AsyncWriteExt as _,
     net::TcpStream,
     time::{Instant, timeout},
 };
@@ -35,11 +36,16 @@ pub(super) async fn probe(check: &Check) -> Outcome {
 
 async fn ask(check: &Check) -> Outcome {
     let start = Instant::now();
-    let stream = match connect(check.source, check.target).await {
+    let mut stream = match connect(check.source, check.target).await {
         Ok(stream) => stream,
         Err(outcome) => return outcome,
     };
     let connected = start.elapsed();
+    if let Some(preface) = check.preface
+        && let Err(error) = stream.write_all(preface.bytes()).await
+    {
+        return Outcome::Failed(refused(&error));
+    }
     let answer = match check.how.protocol {
         HealthProtocol::Tcp => Ok(()),
         HealthProtocol::Http => http::ask(stream, &check.how).await,

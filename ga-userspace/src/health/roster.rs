@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::Orders;
+use super::{Orders, preface::Preface};
 use crate::model::{EndpointName, HealthCheck, HealthProtocol, Instance, Intent, Listener, Name};
 
 /// One check. The same one for several listeners is made once.
@@ -21,6 +21,8 @@ pub struct Check {
     pub target: SocketAddr,
     /// What they ask, how often, and how the answers are judged; `host` is known, `port` is part of the target.
     pub how: HealthCheck,
+    /// What they begin with.
+    pub preface: Option<Preface>,
 }
 
 /// All checks, and which endpoint is judged by which.
@@ -76,7 +78,8 @@ fn of_listener<'i>(instance: &'i Instance, listener: &'i Listener) -> impl Itera
             let source = egress.find(|address| address.is_ipv4() == target.is_ipv4())?;
             let host = how.host.clone().or_else(|| host(how.protocol, target));
             let how = HealthCheck { port: None, host, ..how.clone() };
-            let check = Check { instance: instance.id.clone(), source, target, how };
+            let preface = Preface::of(group.client_ip, how.protocol);
+            let check = Check { instance: instance.id.clone(), source, target, how, preface };
             Some((EndpointName::new(instance, listener, group, endpoint), Arc::new(check)))
         })
     })

@@ -162,6 +162,11 @@ impl ClientIp {
         matches!(self, Self::ProxyV1 | Self::ProxyV2)
     }
 
+    /// Whether endpoints get the client's packets: they are of the client's family then.
+    pub const fn is_kept(self) -> bool {
+        matches!(self, Self::L2 | Self::Ipip | Self::Gateway)
+    }
+
     /// Whether endpoints answer clients without this edge.
     pub const fn is_direct(self) -> bool {
         matches!(self, Self::L2 | Self::Ipip)

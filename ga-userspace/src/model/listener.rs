@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::{
     Action, Block, ClientIp, CustomGroup, EndpointGroup, GroupKind, Http, ListenerAcl, Name, PortMapping, Ports, Rule, Tls,
 };
@@ -99,6 +101,8 @@ pub struct Listener {
     pub http: Option<Http>,
     /// What HTTPS listeners show their clients; none of others.
     pub tls: Option<Tls>,
+    /// Networks whose connections begin with a header of the PROXY protocol, which says who the client is.
+    pub proxy_from: Vec<IpNet>,
     /// The forwarding rules, in the order in which they are tried. What no rule applies to goes to the default groups.
     pub rules: Vec<Rule>,
     /// The endpoint groups, at least one default one, in file order; each has a name of its own, and each default one is in a region
@@ -118,7 +122,7 @@ impl Listener {
 
     /// The kernel only lets its packets in: the agent serves it.
     pub fn is_proxied(&self) -> bool {
-        self.protocol.is_http() || !self.rules.is_empty() || self.client_ip().is_proxy()
+        self.protocol.is_http() || !self.rules.is_empty() || !self.proxy_from.is_empty() || self.client_ip().is_proxy()
     }
 
     /// Who new requests or connections go to: the default groups, and then the groups of each rule that forwards, in the order of

@@ -164,10 +164,10 @@ fn view(instance: &Instance, listener: &Listener, known: Known<'_>, numbers: &Nu
     view
 }
 
-/// The families whose clients an endpoint is for: its own with affinity and where it sees the client's address, else all that have a VIP.
+/// The families whose clients an endpoint is for: its own with affinity and where it gets the client's packets, else all that have a VIP.
 fn families(instance: &Instance, group: &EndpointGroup, address: IpAddr) -> BTreeSet<Family> {
     match group.backend_ip_version {
-        _ if group.client_ip != ClientIp::Hidden => [Family::of(address)].into(),
+        _ if group.client_ip.is_kept() => [Family::of(address)].into(),
         BackendIpVersion::Affinity => [Family::of(address)].into(),
         BackendIpVersion::Ipv4 | BackendIpVersion::Ipv6 => instance.vips.iter().map(|vip| Family::of(*vip)).collect(),
     }

@@ -43,13 +43,17 @@ pub enum Reason {
     BadAnswer,
     /// The endpoint's certificate is not good, or TLS failed with it.
     TlsVerify,
+    /// Nothing came from either side for the listener's idle timeout.
+    Idle,
+    /// A trusted proxy's connection did not begin with a header of the PROXY protocol.
+    ProxyHeader,
     /// The edge's own fault.
     Internal,
 }
 
 impl Reason {
     /// All of them, in their order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::ClientHeadTimeout,
         Self::ClientBodyTimeout,
@@ -69,6 +73,8 @@ impl Reason {
         Self::TimeoutBody,
         Self::BadAnswer,
         Self::TlsVerify,
+        Self::Idle,
+        Self::ProxyHeader,
         Self::Internal,
     ];
 
@@ -94,6 +100,8 @@ impl Reason {
             Self::TimeoutBody => "timeout_body",
             Self::BadAnswer => "bad_answer",
             Self::TlsVerify => "tls_verify",
+            Self::Idle => "idle",
+            Self::ProxyHeader => "proxy_header",
             Self::Internal => "internal",
         }
     }
@@ -117,6 +125,22 @@ impl Count {
     /// The number.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+
+    /// One more, for as long as what is returned is there.
+    pub fn lasting(&self) -> Lasting<'_> {
+        self.add(1);
+        Lasting(self)
+    }
+}
+
+/// One of what is counted while it lasts.
+#[derive(Debug)]
+pub struct Lasting<'c>(&'c Count);
+
+impl Drop for Lasting<'_> {
+    fn drop(&mut self) {
+        self.0.sub(1);
     }
 }
 

@@ -4,19 +4,32 @@ use std::{rc::Rc, sync::Arc};
 
 use tokio::net::TcpStream;
 
-use super::{Listener, Peer, Worker, counts::Reason, http, tls};
+use super::{Listener, Peer, Worker, counts::Reason, http, proxy_protocol, tcp, tls};
 use crate::model::Protocol;
 
 /// Serves a connection to its end.
-pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: TcpStream, peer: Peer) {
+pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut stream: TcpStream, mut peer: Peer) {
+    let counts = Arc::clone(&listener.counts);
+    counts.connections.add(1);
+    let _active = counts.active.lasting();
     // Small answers must not wait for acknowledgements.
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    match proxy_protocol::accept(&mut stream, &listener.file.proxy_from, peer.client).await {
+        Ok(client) => peer.client = client,
+        Err(fault) => {
+            tracing::debug!(listener = listener.path, proxy = %peer.client, "{fault}");
+            counts.reasons.add(Reason::ProxyHeader);
+            return;
+        }
+    }
     match listener.file.protocol {
         Protocol::Http => http::serve(worker, listener, stream, peer).await,
         Protocol::Https => https(worker, listener, stream, peer).await,
-        Protocol::Tcp | Protocol::Udp => drop((worker, listener, stream, peer)),
+        Protocol::Tcp => tcp::serve(worker, listener, stream, peer).await,
+        // Never asked for: the kernel serves it.
+        Protocol::Udp => {}
     }
 }
 

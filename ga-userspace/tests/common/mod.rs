@@ -1,5 +1,5 @@
 //! The proxy without the kernel's part: a file, planned as the agent plans it, served on this host's loopback addresses.
-#![allow(clippy::unwrap_used, dead_code, reason = "a test fails by panicking; not every test uses all of it")]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "a test fails by panicking; not every test uses all of it")]
 
 use ga::{
     config,

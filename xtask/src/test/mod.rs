@@ -22,6 +22,8 @@ pub(crate) enum Ring {
     Packet,
     /// Real clients and servers in network namespaces; root, one at a time.
     Netns,
+    /// Raw bytes to the proxy, and to nginx and HAProxy beside it.
+    Http,
     /// Every ring.
     All,
 }
@@ -33,6 +35,7 @@ impl Ring {
             Self::Unit => "unit",
             Self::Packet => "packet",
             Self::Netns => "netns",
+            Self::Http => "http",
             Self::All => "all",
         }
     }

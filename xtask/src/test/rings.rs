@@ -28,11 +28,11 @@ pub(super) fn unit(filter: Option<&str>) -> Result<RingReport> {
     Ok(report(Ring::Unit, tally, started, &[("cargo test".to_owned(), status)]))
 }
 
-/// The test programs that need root: `netns*` are ring netns, the others ring packet.
+/// The test programs that need root or others' servers: `netns*` are ring netns, `http*` ring http, the others ring packet.
 pub(super) fn privileged(wanted: Ring, root: Root, filter: Option<&str>) -> Result<Vec<RingReport>> {
     let names = Workspace::read()?.privileged_tests();
     let mut reports = Vec::new();
-    for ring in [Ring::Packet, Ring::Netns] {
+    for ring in [Ring::Packet, Ring::Netns, Ring::Http] {
         let mine: Vec<&str> = names.iter().map(String::as_str).filter(|name| ring_of(name) == ring).collect();
         if wanted.includes(ring) {
             reports.push(privileged_ring(ring, &mine, root, filter)?);
@@ -42,7 +42,11 @@ pub(super) fn privileged(wanted: Ring, root: Root, filter: Option<&str>) -> Resu
 }
 
 fn ring_of(test: &str) -> Ring {
-    if test.starts_with("netns") { Ring::Netns } else { Ring::Packet }
+    match test {
+        test if test.starts_with("netns") => Ring::Netns,
+        test if test.starts_with("http") => Ring::Http,
+        _ => Ring::Packet,
+    }
 }
 
 fn privileged_ring(ring: Ring, names: &[&str], root: Root, filter: Option<&str>) -> Result<RingReport> {
@@ -72,6 +76,10 @@ fn privileged_ring(ring: Ring, names: &[&str], root: Root, filter: Option<&str>)
         let mut command = as_root(root, program, &agent.path)?;
         if ring == Ring::Netns {
             command.arg("--test-threads=1");
+        }
+        if ring == Ring::Http {
+            // What others do is printed for the reader.
+            command.arg("--nocapture");
         }
         let (one, status) = watch(command.args(filter), Lines::All)?;
         tally += one;
@@ -185,6 +193,7 @@ mod tests {
     #[test]
     fn the_name_of_a_test_program_decides_its_ring() {
         assert_eq!(ring_of("netns_tcp"), Ring::Netns);
+        assert_eq!(ring_of("http_guard"), Ring::Http);
         assert_eq!(ring_of("kernel_corpus"), Ring::Packet);
     }
 }

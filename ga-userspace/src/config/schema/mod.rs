@@ -252,6 +252,18 @@ pub struct Listener {
     /// udp listeners. What no rule applies to goes to the default endpoint groups.
     #[schemars(default = "no_rules")]
     pub rule: Vec<Rule>,
+    /// Proxies in front of this edge whose connections begin with a header of the PROXY protocol, version 1 or 2. Not of `udp`.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "ProxyProtocol")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// Who sends headers of the PROXY protocol.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Networks: connections from them must begin with a header, which says who the client is. Bytes of others are theirs alone.
+    #[schemars(length(min = 1))]
+    pub from: Vec<String>,
 }
 
 /// Versions of HTTP.

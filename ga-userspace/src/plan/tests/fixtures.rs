@@ -92,6 +92,7 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         acl: None,
         all_unhealthy: AllUnhealthy::FailClosed,
         failover_to_zero_ratio: true,
+        proxy_from: Vec::new(),
         http: None,
         tls: None,
         rules: Vec::new(),

@@ -7,6 +7,7 @@ mod head;
 mod host;
 mod io;
 mod machine;
+mod message;
 mod path;
 mod refusal;
 mod trailers;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use io::{Begun, Guarded, Handle};
 pub use machine::{Fed, Machine};
+pub use message::judge;
 pub use path::{BadPath, normalise};
 pub use refusal::Refusal;
 pub use trailers::scrub as scrub_trailers;

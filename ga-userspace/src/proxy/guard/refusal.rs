@@ -25,8 +25,6 @@ pub enum Refusal {
     Trailer,
     /// `CONNECT` and `TRACE` are not for an edge.
     Method,
-    /// The client took too long for the head or paused in the body.
-    Slow,
     /// The target is longer than the listener allows.
     TargetTooLong,
     /// An expectation other than `100-continue` (RFC 9110 §10.1.1).
@@ -53,7 +51,6 @@ impl Refusal {
             | Self::Chunk
             | Self::Trailer => StatusCode::BAD_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -75,7 +72,6 @@ impl Refusal {
             Self::Chunk => "bad_chunk",
             Self::Trailer => "bad_trailer",
             Self::Method => "bad_method",
-            Self::Slow => "slow_request",
             Self::TargetTooLong => "target_too_long",
             Self::Expectation => "bad_expectation",
             Self::HeadTooLarge => "head_too_large",

@@ -21,7 +21,6 @@ impl Refused {
     pub(super) const fn by_guard(refusal: Refusal) -> Self {
         let reason = match refusal {
             Refusal::Method => Reason::Method,
-            Refusal::Slow => Reason::ClientHeadTimeout,
             Refusal::TargetTooLong | Refusal::HeadTooLarge => Reason::TooLarge,
             Refusal::RequestLine
             | Refusal::Target

@@ -19,7 +19,7 @@ use super::{
     super::{
         Listener,
         counts::Reason,
-        guard::{Begun, normalise},
+        guard::{self, Begun, normalise},
         rules::{self, Act, Changes},
         upstream::{Exchange, Head},
     },
@@ -28,7 +28,7 @@ use super::{
     client::Client,
     forwarded,
     multiplexed::{self, Unanswered},
-    open::{Asked, Way},
+    open::{Host, Way},
     served::{Noted, Served},
     timer::Wait,
     tunnel::Tunnel,
@@ -85,12 +85,12 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
 
     let (mut parts, incoming) = request.into_parts();
     served.noted = view.log.as_ref().map(|log| Noted::new(log, &parts));
-    check(&parts, &http.limits)?;
-    if let Some(tls) = &client.peer.tls
-        && !std::str::from_utf8(host(&parts)).is_ok_and(|host| tls.covers(host))
-    {
-        return Err(Refused::new(StatusCode::MISDIRECTED_REQUEST, Reason::Misdirected));
+    if client.is_h2 {
+        // Messages of HTTP/1 were judged as bytes.
+        guard::judge(&parts).map_err(Refused::by_guard)?;
     }
+    check(&parts, &http.limits)?;
+    belongs(&parts, &client)?;
     canonical(&mut parts)?;
     forwarded::sanitize(&mut parts.headers, http);
     let ruled = Arc::clone(&listener);
@@ -105,8 +105,9 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     match decision.act {
         Act::Forward { target, changes } => {
             changed(changes, &mut parts, &client)?;
-            let rewritten = changes.rewrites_host();
-            forward(Forward { client, listener, ap: &view.ap, target: *target, parts, rewritten }, incoming, served).await
+            let is_rewritten = changes.rewrites_host();
+            let request = Forward { client, listener, ap: &view.ap, target: *target, parts, is_rewritten };
+            forward(request, incoming, served).await
         }
         Act::Redirect(redirect) => Ok((redirect.response(&asked), Content::Whole(Bytes::new()))),
         Act::Fixed(fixed) => {
@@ -147,12 +148,6 @@ fn check(parts: &Parts, limits: &HttpLimits) -> Result<(), Refused> {
     if parts.headers.len() > limits.fields {
         return Err(Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Reason::TooLarge));
     }
-    let names = |authority: &http::uri::Authority| {
-        parts.headers.get(header::HOST).is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
-    };
-    if parts.uri.authority().is_some_and(|authority| authority.as_str().contains('@') || !names(authority)) {
-        return Err(Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest));
-    }
     if let Some(expect) = parts.headers.get(header::EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
@@ -162,6 +157,16 @@ fn check(parts: &Parts, limits: &HttpLimits) -> Result<(), Refused> {
         return Err(Refused::new(StatusCode::BAD_REQUEST, Reason::BadRequest));
     }
     Ok(())
+}
+
+/// A connection is for the hosts that its certificate is good for (RFC 9110 §15.5.20).
+fn belongs(parts: &Parts, client: &Client) -> Result<(), Refused> {
+    let host = host(parts);
+    let Some(tls) = client.peer.tls.as_ref().filter(|_| !host.is_empty()) else { return Ok(()) };
+    if std::str::from_utf8(host).is_ok_and(|host| tls.covers(host)) {
+        return Ok(());
+    }
+    Err(Refused::new(StatusCode::MISDIRECTED_REQUEST, Reason::Misdirected))
 }
 
 /// Whom the request is for: the target's authority goes before the field (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
@@ -191,18 +196,19 @@ struct Forward<'v> {
     target: usize,
     parts: Parts,
     /// A rule wrote the host.
-    rewritten: bool,
+    is_rewritten: bool,
 }
 
 impl Forward<'_> {
     /// The next to be asked: not who was, and rather not who failed lately.
-    fn choose(&self, number: u64, tried: &[usize]) -> Option<Way<'_>> {
+    fn choose(&self, number: u64, tried: &[usize]) -> Option<Way> {
         let (listener, port) = (&self.listener, self.client.peer.local.port());
+        let host = Host { name: host(&self.parts), is_rewritten: self.is_rewritten };
         let mut avoided = Vec::new();
         loop {
             let shunned: &[usize] = if avoided.is_empty() { tried } else { &avoided };
             let Some(place) = listener.choose(self.target, self.client.ip, number, shunned) else { break };
-            let way = Way::new(&self.client.worker, listener, place, port)?;
+            let way = Way::new(&self.client.worker, listener, place, port, host)?;
             if !way.slot.is_shunned() {
                 return Some(way);
             }
@@ -212,7 +218,7 @@ impl Forward<'_> {
             avoided.push(place);
         }
         let place = listener.choose(self.target, self.client.ip, number, tried)?;
-        Way::new(&self.client.worker, listener, place, port)
+        Way::new(&self.client.worker, listener, place, port, host)
     }
 
     /// Sending it twice does what sending it once does (RFC 9110 §9.2.2).
@@ -237,8 +243,7 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
     let (body, progress) = FromClient::new(incoming, Arc::clone(listener));
     let number = listener.number(client.ip, client.worker.random());
     let (mut body, mut tried, mut last) = (body, Vec::new(), None);
-    let asked = Asked { host: head.host, rewritten: request.rewritten };
-    let mut fresh: Option<Way<'_>> = None;
+    let mut fresh: Option<Way> = None;
     let mut retries = 0;
     client.worker.budget_in();
     loop {
@@ -246,8 +251,8 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         let Some(way) = fresh.take().or_else(|| request.choose(number, &tried)) else { break };
         let Some(endpoint) = listener.endpoints.get(way.place) else { break };
         served.given_to(&endpoint.counts);
-        if way.backend.http2 {
-            let unanswered = match way.share(client, listener, asked).await {
+        if way.is_http2 {
+            let unanswered = match way.share(client, listener).await {
                 Err(reason) => Unanswered { reason, body: Some(body) },
                 Ok((mut place, was_there)) => {
                     endpoint.counts.reused.add(u64::from(was_there));
@@ -278,17 +283,16 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
             tried.push(way.place);
             continue;
         }
-        let name = way.name(asked);
         let reused = match is_again {
             true => None,
-            false => poll_fn(|cx| Poll::Ready(Exchange::<FromClient>::reuse(&way.slot, name.as_deref(), cx))).await,
+            false => poll_fn(|cx| Poll::Ready(Exchange::<FromClient>::reuse(&way.slot, way.name(), cx))).await,
         };
         let link = match reused {
             Some(link) => {
                 endpoint.counts.reused.add(1);
                 link
             }
-            None => match way.open(client, listener, asked).await {
+            None => match way.open(client, listener).await {
                 Ok(link) => link,
                 Err(reason) => {
                     served.failed(reason);
@@ -338,7 +342,7 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
 }
 
 /// Notes for the log who was asked, and how.
-fn note(served: &mut Served, way: &Way<'_>, reused: bool, retries: u32, received: u64, answered: bool) {
+fn note(served: &mut Served, way: &Way, reused: bool, retries: u32, received: u64, answered: bool) {
     if let Some(noted) = &mut served.noted {
         noted.endpoint = Some((way.place, way.address));
         (noted.reused, noted.retries, noted.received) = (reused, retries, received);
@@ -368,7 +372,9 @@ fn status_of(reason: Reason) -> Refused {
         | Reason::Reset
         | Reason::TimeoutBody
         | Reason::BadAnswer
-        | Reason::TlsVerify => StatusCode::BAD_GATEWAY,
+        | Reason::TlsVerify
+        | Reason::Idle
+        | Reason::ProxyHeader => StatusCode::BAD_GATEWAY,
     };
     Refused::new(status, reason)
 }

@@ -1,0 +1,171 @@
+//! TCP listeners that the kernel cannot serve: those with forwarding rules on the server name of TLS, those whose endpoints get the
+//! PROXY protocol, and those whose clients send it (specification §1.9, §1.15.3).
+//!
+//! A connection is accepted before its endpoint is known. With rules the client's first bytes are looked at, and go to the endpoint as
+//! they came: nothing here takes part in TLS. What is not served ends with a reset, as where the kernel serves.
+
+mod hello;
+mod relay;
+
+use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use self::{
+    hello::{Hello, MAX_BYTES},
+    relay::{End, Side, relay},
+};
+use super::{
+    Listener, Peer, Worker,
+    counts::Reason,
+    proxy_protocol::{self, Version},
+    rules::Act,
+    upstream,
+};
+
+/// How long a client may take to say whom it wants to speak to. One that does not, because it waits for the server to speak first,
+/// goes to the default groups.
+pub const SNIFF_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long an endpoint may take to accept; then another is tried.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Bytes that are read at once of a client's first.
+const READ: usize = 2_048;
+
+/// Serves one connection of `peer` at `listener` to its end.
+pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut client: TcpStream, peer: Peer) {
+    // In a box: what is needed until there is an endpoint is not kept as long as the connection lasts.
+    let opened = Box::pin(open(&worker, &listener, &mut client, &peer)).await;
+    drop(worker);
+    let (listener, place, stream) = match opened {
+        Ok(opened) => opened,
+        Err(reason) => {
+            listener.counts.reasons.add(reason);
+            relay::reset(&client);
+            return;
+        }
+    };
+    let Some(endpoint) = listener.endpoints.get(place) else { return };
+    let (whole, own) = (&listener.counts, &endpoint.counts);
+    let _active = own.active.lasting();
+    let moved = |side: Side, bytes: usize| {
+        let bytes = bytes as u64;
+        match side {
+            Side::Client => (whole.bytes_in.add(bytes), own.bytes_in.add(bytes)),
+            Side::Endpoint => (whole.bytes_out.add(bytes), own.bytes_out.add(bytes)),
+        };
+    };
+    match relay(client, stream, listener.file.idle_timeout, moved).await {
+        End::Complete => {}
+        End::Broken(Side::Client) => whole.reasons.add(Reason::ClientClosed),
+        End::Broken(Side::Endpoint) => {
+            whole.reasons.add(Reason::Reset);
+            own.reasons.add(Reason::Reset);
+        }
+        End::Idle => whole.reasons.add(Reason::Idle),
+    }
+}
+
+/// A connection to the endpoint that the client's is for, which has got what the client said so far; the listener as it was when the
+/// endpoint was chosen, and the endpoint's place in it.
+async fn open(
+    worker: &Worker,
+    listener: &Arc<Listener>,
+    client: &mut TcpStream,
+    peer: &Peer,
+) -> Result<(Arc<Listener>, usize, TcpStream), Reason> {
+    let (hello, said) = if listener.file.rules.is_empty() {
+        (Hello::More, Vec::new())
+    } else {
+        sniff(client).await.map_err(|_broken| Reason::ClientClosed)?
+    };
+    // The plan may have changed while the client was silent.
+    let listener = worker.listener(&listener.path).unwrap_or_else(|| Arc::clone(listener));
+    let target = target(&listener, &hello)?;
+    let (place, mut stream) = connect(worker, &listener, target, peer).await?;
+    let endpoint = listener.endpoints.get(place).ok_or(Reason::Internal)?;
+    let version = listener.groups.get(endpoint.group).and_then(|group| Version::of(group.client_ip));
+    let mut first = version.map_or_else(Vec::new, |version| proxy_protocol::write(version, peer.client, peer.local));
+    first.extend_from_slice(&said);
+    if let Err(_broken) = timeout(CONNECT_TIMEOUT, stream.write_all(&first)).await.unwrap_or_else(|late| Err(late.into())) {
+        endpoint.counts.reasons.add(Reason::Reset);
+        return Err(Reason::Reset);
+    }
+    listener.counts.bytes_in.add(said.len() as u64);
+    endpoint.counts.bytes_in.add(said.len() as u64);
+    listener.counts.requests.add(1);
+    endpoint.counts.requests.add(1);
+    Ok((listener, place, stream))
+}
+
+/// The client's first bytes, until they say whom it wants to speak to or that they do not: within [`SNIFF_TIMEOUT`].
+async fn sniff(client: &mut TcpStream) -> io::Result<(Hello, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let hello = timeout(SNIFF_TIMEOUT, read_hello(client, &mut bytes)).await.unwrap_or(Ok(Hello::Foreign))?;
+    Ok((hello, bytes))
+}
+
+async fn read_hello(client: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<Hello> {
+    while bytes.len() < MAX_BYTES {
+        bytes.reserve(READ);
+        if client.read_buf(bytes).await? == 0 {
+            break;
+        }
+        match hello::read(bytes) {
+            Hello::More => {}
+            known @ (Hello::Named(_) | Hello::Unnamed | Hello::Foreign) => return Ok(known),
+        }
+    }
+    Ok(Hello::Foreign)
+}
+
+/// Whom the rules lead to.
+fn target(listener: &Listener, hello: &Hello) -> Result<usize, Reason> {
+    let name = match hello {
+        Hello::Named(name) => Some(name.as_str()),
+        Hello::More | Hello::Unnamed | Hello::Foreign => None,
+    };
+    let decision = listener.matcher.decide_name(name);
+    if let Some(rule) = decision.rule.and_then(|rule| listener.rules.get(rule)) {
+        rule.hits.add(1);
+    }
+    match decision.act {
+        Act::Forward { target, .. } => Ok(*target),
+        Act::Drop => Err(Reason::Dropped),
+        // Rules of TCP listeners do nothing else: the configuration refuses it.
+        Act::Redirect(_) | Act::Fixed(_) => Err(Reason::Internal),
+    }
+}
+
+/// Connects to the endpoint that is chosen, or, where one does not accept, to the others of the target: each once.
+async fn connect(worker: &Worker, listener: &Listener, target: usize, peer: &Peer) -> Result<(usize, TcpStream), Reason> {
+    let random = worker.random();
+    let number = listener.number(peer.client.ip(), random);
+    // A client behind a proxy may be of a family that the instance has no VIP of.
+    let family: IpAddr = peer.local.ip();
+    let (mut tried, mut why) = (Vec::new(), Reason::NoEndpoint);
+    while let Some(place) = listener.choose(target, family, number, &tried) {
+        let Some(endpoint) = listener.endpoints.get(place) else { break };
+        if !tried.is_empty() {
+            listener.counts.retries.add(1);
+        }
+        let address = listener.address(place, peer.local.port());
+        match upstream::connect(address, &listener.egress, random, CONNECT_TIMEOUT).await {
+            Ok(stream) => {
+                endpoint.counts.connections.add(1);
+                return Ok((place, stream));
+            }
+            Err(reason) => {
+                endpoint.counts.reasons.add(reason);
+                why = reason;
+                tried.push(place);
+            }
+        }
+    }
+    Err(why)
+}
