@@ -368,3 +368,69 @@ fn a_draining_edge_answers_and_closes() {
     let head = busy.head();
     assert!(head.starts_with("HTTP/1.1 200 ") && lab::field(&head, "connection").as_deref() == Some("close"), "{head}");
 }
+
+#[test]
+fn a_client_that_says_nothing_or_half_of_it_is_not_waited_for_long() {
+    let endpoint = Endpoint::new(2, |stream| answer(stream, |_| ("200 OK", "hello".to_owned())));
+    let lab = Lab::new(&endpoint, &[2], "timeouts = { first_byte = 1, head = 1, body = 1 }\n");
+    let mut silent = lab.client();
+    let (mut half, mut body) = (lab.client(), lab.client());
+    half.send("GET / HTTP/1.1\r\nHo");
+    body.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na");
+    assert_eq!(silent.stream.read(&mut [0; 1]).unwrap(), 0);
+    assert!(half.head().starts_with("HTTP/1.1 408 "));
+    assert!(body.head().starts_with("HTTP/1.1 408 "));
+    let reasons = &lab.listener().counts.reasons;
+    assert_eq!(reasons.get(ga::proxy::counts::Reason::ClientHeadTimeout), 1);
+}
+
+#[test]
+fn heads_that_are_too_large_are_refused() {
+    let endpoint = Endpoint::new(2, |stream| answer(stream, |_| ("200 OK", "hello".to_owned())));
+    let lab = Lab::new(
+        &endpoint,
+        &[2],
+        "http_limits = { head = \"8KiB\", target = \"1KiB\", fields = 10 }\n"
+            .replace("\"8KiB\"", "8192")
+            .replace("\"1KiB\"", "1024")
+            .as_str(),
+    );
+    let long = "x".repeat(9000);
+    let many: String = (0..20).map(|at| format!("X-{at}: 1\r\n")).collect();
+    for (request, status) in [
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &long[..2000]), "414"),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), "431"),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), "431"),
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &long[..1000]), "200"),
+    ] {
+        let (head, _) = lab.client().ask(&request);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {head}");
+    }
+}
+
+#[test]
+fn requests_are_written_to_the_log_when_they_have_ended() {
+    let endpoint = Endpoint::new(2, |stream| answer(stream, |_| ("200 OK", "hello".to_owned())));
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("access.log");
+    let lab = Lab::logged(&endpoint, &[2], &format!("access_log = {{ path = {:?} }}\n", path.display().to_string()));
+    let mut client = lab.client();
+    client.ask("POST /a?b HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\ntraceparent: 00-1-2-01\r\n\r\nabc");
+    client.ask("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut lines = Vec::new();
+    for _ in 0..100 {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect();
+        if !lines.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let line = &lines[0];
+    let expected = serde_json::json!({"listener": "lab/web", "method": "POST", "host": "shop.example", "target": "/a?b", "status": 200,
+        "bytes_in": 3, "bytes_out": 5, "group": "default", "traceparent": "00-1-2-01", "retries": 0, "reused": false});
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&line[key], value, "{key}: {line}");
+    }
+    assert!(line["total_ms"].as_f64() >= line["first_byte_ms"].as_f64() && line["endpoint"].is_string(), "{line}");
+}

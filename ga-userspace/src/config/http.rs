@@ -6,11 +6,12 @@ use ipnet::IpNet;
 
 use super::{
     document::Context,
+    http_waits,
     problem::{Fault, Kind},
     tls,
     tree::{Table, Value, not_a_word, shorten},
 };
-use crate::model::{Backend, ForwardedHeaders, Http, HttpLimits, HttpVersion, Protocol, Timeouts, Xff};
+use crate::model::{Backend, ForwardedHeaders, Http, HttpVersion, Protocol, Xff};
 
 /// Seconds from the end of a request to the first byte of its answer.
 pub(super) const REQUEST_TIMEOUT_S: RangeInclusive<u32> = 1..=180;
@@ -28,7 +29,16 @@ pub(super) const XFFS: [(&str, Xff); 2] = [("append", Xff::Append), ("replace", 
 const HEADERS: [&str; 5] = ["ga_id", "ga_ap", "proto", "port", "real_ip"];
 
 /// Keys that only HTTP and HTTPS listeners have.
-const ONLY_HTTP: [&str; 5] = ["request_timeout", "http_version", "forwarded_headers", "xff", "trusted_proxies"];
+const ONLY_HTTP: [&str; 8] = [
+    "request_timeout",
+    "http_version",
+    "forwarded_headers",
+    "xff",
+    "trusted_proxies",
+    "underscores_in_headers",
+    "timeouts",
+    "http_limits",
+];
 
 /// What the listener says of HTTP: nothing when it speaks something else; `Err` when that is a problem.
 pub(super) fn read(listener: &Table<'_>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Result<Option<Http>, ()> {
@@ -47,6 +57,13 @@ pub(super) fn read(listener: &Table<'_>, protocol: Option<Protocol>, cx: &mut Co
     let forwarded = listener.optional("forwarded_headers").map_or(Some(ForwardedHeaders::default()), |value| headers(&value, cx));
     let xff = listener.optional("xff").map_or(Some(Xff::Append), |value| xff(&value, cx));
     let trusted = listener.optional("trusted_proxies").map_or(Some(Vec::new()), |value| networks(&value, cx));
+    let before = cx.problems.count();
+    let underscores = listener.optional("underscores_in_headers").and_then(|value| value.boolean(&mut cx.problems));
+    let timeouts = http_waits::timeouts(listener.optional("timeouts"), cx);
+    let limits = http_waits::limits(listener.optional("http_limits"), cx);
+    if cx.problems.count() > before {
+        return Err(());
+    }
     let read = || {
         Some(Http {
             max_version: version?,
@@ -54,9 +71,9 @@ pub(super) fn read(listener: &Table<'_>, protocol: Option<Protocol>, cx: &mut Co
             forwarded: forwarded?,
             xff: xff?,
             trusted: trusted?,
-            underscores: false,
-            timeouts: Timeouts::default(),
-            limits: HttpLimits::default(),
+            underscores: underscores.unwrap_or(false),
+            timeouts,
+            limits,
         })
     };
     read().map(Some).ok_or(())

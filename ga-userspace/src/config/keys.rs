@@ -28,6 +28,7 @@ pub(super) const NODE: Keys = Keys {
         "metrics",
         "resolvers",
         "panic_threshold",
+        "access_log",
         "proxy_threads",
     ],
     later: &["private_snat_ips", "return"],
@@ -91,6 +92,9 @@ pub(super) const LISTENER: Keys = Keys {
         "forwarded_headers",
         "xff",
         "trusted_proxies",
+        "underscores_in_headers",
+        "timeouts",
+        "http_limits",
         "security_policy",
         "security_policy_id",
         "certificates",
@@ -173,6 +177,14 @@ pub(super) const LISTENER_ACL: Keys =
 pub(super) const PROXY_PROTOCOL: Keys = Keys { table: "`proxy_protocol`", known: &["from"], later: &[] };
 
 pub(super) const PORT_MAPPING: Keys = Keys { table: "a port mapping", known: &["listener", "endpoint"], later: &[] };
+
+pub(super) const ACCESS_LOG: Keys = Keys { table: "`access_log`", known: &["path", "format", "sample"], later: &[] };
+
+pub(super) const TIMEOUTS: Keys =
+    Keys { table: "`timeouts`", known: &["first_byte", "head", "body", "write", "connect", "stream", "tunnel"], later: &[] };
+
+pub(super) const HTTP_LIMITS: Keys =
+    Keys { table: "`http_limits`", known: &["head", "fields", "target", "streams", "resets"], later: &[] };
 
 pub(super) const HEALTH_CHECK: Keys = Keys {
     table: "`health_check`",
@@ -263,6 +275,9 @@ mod tests {
             LISTENER,
             GROUP,
             PORT_MAPPING,
+            ACCESS_LOG,
+            TIMEOUTS,
+            HTTP_LIMITS,
             HEALTH_CHECK,
             ENDPOINT,
             VSERVER_GROUP,

@@ -21,6 +21,7 @@ mod endpoint;
 mod group;
 mod health_check;
 mod http;
+mod http_waits;
 mod instance;
 mod inventory;
 mod keys;

@@ -8,11 +8,12 @@ use std::{
 
 use super::{
     document::Context,
+    keys,
     problem::{Fault, Kind},
     text,
     tree::{Table, Value, shorten},
 };
-use crate::model::{Node, Seed, XdpMode};
+use crate::model::{AccessLog, LogFormat, Node, Seed, XdpMode};
 
 /// Flows of one family: from a test's to what 64-byte slots make 4 GiB.
 pub(super) const FLOWS: RangeInclusive<u32> = 1_024..=16_777_216;
@@ -42,6 +43,12 @@ const MAX_RESOLVERS: usize = 8;
 pub(super) const XDP_MODES: [(&str, XdpMode); 3] =
     [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
 
+/// Words of `format` of `access_log`.
+pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] = [("json", LogFormat::Json), ("text", LogFormat::Text)];
+
+/// Per cent of requests.
+pub(super) const LOG_SAMPLE: RangeInclusive<u32> = 1..=100;
+
 pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
     let ap = match table.optional("ap") {
         Some(value) => text::label(&value, cx),
@@ -60,6 +67,10 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
         Some(value) => value.integer(PANIC_THRESHOLD, &mut cx.problems).and_then(|percent| u8::try_from(percent).ok()).map(Some),
         None => Some(None),
     };
+    let access_log = match table.optional("access_log") {
+        Some(value) => access_log(&value, cx).map(Some),
+        None => Some(None),
+    };
     let proxy_threads = match table.optional("proxy_threads") {
         Some(value) => value.integer(PROXY_THREADS, &mut cx.problems).and_then(|count| u16::try_from(count).ok()).map(Some),
         None => Some(None),
@@ -74,8 +85,27 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
         metrics: metrics?,
         resolvers: resolvers?,
         panic_threshold: panic_threshold?,
+        access_log: access_log?,
         proxy_threads: proxy_threads?,
     })
+}
+
+/// The table `access_log`.
+fn access_log(value: &Value<'_>, cx: &mut Context<'_>) -> Option<AccessLog> {
+    let table = value.table(&keys::ACCESS_LOG, &mut cx.problems)?;
+    let path = table.required("path", "say where: `access_log = { path = \"/var/log/ga/access.log\" }`", &mut cx.problems);
+    let path = path.and_then(|value| {
+        let text = value.string(&mut cx.problems)?;
+        if !text.starts_with('/') {
+            let draft = Fault::new(Kind::BadValue, format!("{:?} is not a full path", shorten(text)));
+            value.problem(draft.help("begin it with a slash: `/var/log/ga/access.log`"), &mut cx.problems);
+            return None;
+        }
+        Some(text.to_owned())
+    });
+    let format = table.optional("format").map_or(Some(LogFormat::Json), |value| value.word(&LOG_FORMATS, &mut cx.problems));
+    let sample = table.optional("sample").map_or(Some(100), |value| value.integer(LOG_SAMPLE, &mut cx.problems));
+    Some(AccessLog { path: path?, format: format?, sample: u8::try_from(sample?).ok()? })
 }
 
 fn interfaces(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Vec<String>> {

@@ -33,7 +33,7 @@ pub use inventory::{Hosts, Inventory};
 pub use limits::{Limits, NameRule, Profile};
 pub use listener::{Affinity, AllUnhealthy, Listener, Protocol};
 pub use name::{Name, NameError};
-pub use node::{Node, Seed, XdpMode};
+pub use node::{AccessLog, LogFormat, Node, Seed, XdpMode};
 pub use pool::{Pool, PoolWeight, Server, ServerPlace};
 pub use port::{Port, PortError, PortMapping, Ports};
 pub use rule::{Action, Condition, FixedResponse, HeaderValue, Modifier, Pattern, Redirect, Rule};

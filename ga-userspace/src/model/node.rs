@@ -31,6 +31,27 @@ impl XdpMode {
     }
 }
 
+/// `access_log` of `[node]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Full path of the file; it is made anew when it was moved away.
+    pub path: String,
+    /// What a line looks like.
+    pub format: LogFormat,
+    /// 1–100: so many of a hundred requests are written, and all that failed.
+    pub sample: u8,
+}
+
+/// What a line of the access log looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// An object of JSON.
+    #[default]
+    Json,
+    /// Words, much as HAProxy writes them.
+    Text,
+}
+
 /// `[node]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -53,6 +74,8 @@ pub struct Node {
     /// When more than this part of an instance's probed endpoints, in per cent, begin to fail at once, the fault is taken to be this
     /// host's: nobody is taken out. `None`: never.
     pub panic_threshold: Option<u8>,
+    /// Where requests of listeners that the agent serves are written to when they have ended; nowhere when absent.
+    pub access_log: Option<AccessLog>,
     /// Threads of the proxy; as many as the host has CPUs when absent.
     pub proxy_threads: Option<u16>,
 }

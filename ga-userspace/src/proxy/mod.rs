@@ -8,6 +8,7 @@ pub mod counts;
 mod dispatch;
 pub mod guard;
 pub mod http;
+pub mod log;
 pub mod proxy_protocol;
 pub mod rules;
 mod serve;
@@ -19,5 +20,5 @@ mod worker;
 
 pub use serve::{Proxy, Unbound};
 pub use tls::TlsInfo;
-pub use view::{Endpoint, Group, Listener, Target, View};
+pub use view::{Egress, Endpoint, Group, Listener, Target, View};
 pub use worker::{Peer, Shared, Worker};

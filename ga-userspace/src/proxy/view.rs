@@ -3,11 +3,13 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
 use super::{
     counts::{EndpointCounts, ListenerCounts, RuleCounts},
+    log::Log,
     rules::Matcher,
 };
 use crate::{
@@ -22,6 +24,8 @@ pub struct View {
     pub generation: u64,
     /// This edge's access point.
     pub ap: String,
+    /// Where requests are written to when they have ended.
+    pub log: Option<Arc<Log>>,
     /// By their paths.
     pub listeners: BTreeMap<String, Arc<Listener>>,
     by_address: BTreeMap<SocketAddr, Arc<Listener>>,
@@ -39,7 +43,7 @@ pub struct Listener {
     /// Where clients connect: every VIP at every port.
     pub addresses: Vec<SocketAddr>,
     /// Where connections to endpoints come from.
-    pub egress: Vec<IpAddr>,
+    pub egress: Egress,
     /// In file order.
     pub groups: Vec<Group>,
     /// Of all groups.
@@ -53,6 +57,15 @@ pub struct Listener {
     /// The same of each rule, in their order.
     pub rules: Vec<Arc<RuleCounts>>,
     seed: [u64; 2],
+}
+
+/// Where connections to endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// The instance's.
+    pub addresses: Vec<IpAddr>,
+    /// Ports that no flow has: what comes back to them is for this host.
+    pub ports: RangeInclusive<u16>,
 }
 
 /// An endpoint group.
@@ -95,10 +108,17 @@ impl View {
     /// the same are used again.
     pub fn new(plan: &Plan, intent: &Intent, before: &Self) -> Self {
         let served = intent.listeners().filter(|(_, listener)| listener.is_proxied());
+        let ports = intent.node.proxy_ports();
         let listener = |(instance, file): (&model::Instance, &model::Listener)| {
             let view = plan.listeners.iter().find(|view| view.instance == instance.id && view.name == file.name)?;
             let path = view.path();
-            let listener = Listener::new(plan.target.seed, instance, file, view, before.listeners.get(&path).map(Arc::as_ref));
+            let listener = Listener::new(
+                (plan.target.seed, ports.clone()),
+                instance,
+                file,
+                view,
+                before.listeners.get(&path).map(Arc::as_ref),
+            );
             Some((path, Arc::new(listener)))
         };
         let listeners: BTreeMap<String, Arc<Listener>> = served.filter_map(listener).collect();
@@ -106,7 +126,11 @@ impl View {
             listener.addresses.iter().map(|address| (*address, Arc::clone(listener))).collect::<Vec<_>>()
         };
         let by_address = listeners.values().flat_map(at).collect();
-        Self { generation: plan.generation.0, ap: intent.node.ap.clone(), listeners, by_address }
+        let log = intent.node.access_log.as_ref().map(|file| match &before.log {
+            Some(known) if known.file() == file => Arc::clone(known),
+            Some(_) | None => Arc::new(Log::open(file)),
+        });
+        Self { generation: plan.generation.0, ap: intent.node.ap.clone(), listeners, by_address, log }
     }
 }
 
@@ -124,7 +148,7 @@ impl View {
 
 impl Listener {
     fn new(
-        seed: [u64; 2],
+        (seed, ports): ([u64; 2], RangeInclusive<u16>),
         instance: &model::Instance,
         file: &model::Listener,
         view: &ListenerView,
@@ -162,7 +186,7 @@ impl Listener {
             instance: instance.id.clone(),
             file: file.clone(),
             addresses: instance.vips.iter().flat_map(|vip| file.ports.iter().map(|port| (*vip, port.get()).into())).collect(),
-            egress: instance.egress_ips.clone(),
+            egress: Egress { addresses: instance.egress_ips.clone(), ports },
             endpoints: view.endpoints.iter().map(endpoint).collect(),
             groups,
             targets: Vec::new(),

@@ -1,7 +1,7 @@
 //! What one thread of the proxy works with: nothing of it is shared with other threads but [`Shared`].
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     rc::Rc,
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     Listener, View,
+    log::{self, Line, Log},
     tls::{self, TlsInfo},
     upstream::Pools,
 };
@@ -32,6 +33,10 @@ pub struct Shared {
     pub tls: Arc<tls::Store>,
 }
 
+/// What is to be written to a log; none when nothing waits.
+#[derive(Debug, Default)]
+struct Lines(Option<(Arc<Log>, Vec<u8>)>);
+
 /// One thread: connections, pools and requests of a thread never leave it.
 #[derive(Debug)]
 pub struct Worker {
@@ -40,6 +45,8 @@ pub struct Worker {
     pools: Rc<Pools>,
     /// What repetitions may cost.
     budget: Cell<u32>,
+    /// Lines that wait for others, and the log that they are for.
+    lines: Rc<RefCell<Lines>>,
     drain: watch::Receiver<bool>,
 }
 
@@ -58,7 +65,7 @@ impl Worker {
     /// A thread that has no connections yet. It drains when `drain` says true.
     pub fn new(shared: Arc<Shared>, drain: watch::Receiver<bool>) -> Rc<Self> {
         let random = Cell::new(RandomState::new().hash_one(0_u8));
-        Rc::new(Self { shared, random, pools: Rc::default(), budget: Cell::new(BUDGET * COST), drain })
+        Rc::new(Self { shared, random, pools: Rc::default(), budget: Cell::new(BUDGET * COST), lines: Rc::default(), drain })
     }
 
     /// What all threads see.
@@ -103,6 +110,28 @@ impl Worker {
         left.is_some()
     }
 
+    /// Writes `line` to `log`, soon.
+    pub(super) fn log(&self, log: &Arc<Log>, line: &Line<'_>) {
+        let mut lines = self.lines.borrow_mut();
+        if lines.0.as_ref().is_some_and(|(other, _)| !Arc::ptr_eq(other, log)) {
+            lines.flush();
+        }
+        let (_, piece) = lines.0.get_or_insert_with(|| {
+            let lines = Rc::downgrade(&self.lines);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(log::PATIENCE).await;
+                if let Some(lines) = lines.upgrade() {
+                    lines.borrow_mut().flush();
+                }
+            });
+            (Arc::clone(log), Vec::with_capacity(log::PIECE + 1024))
+        });
+        log.add(piece, line);
+        if piece.len() >= log::PIECE {
+            lines.flush();
+        }
+    }
+
     /// Turns true when connections shall end.
     pub fn drain(&self) -> watch::Receiver<bool> {
         self.drain.clone()
@@ -111,6 +140,14 @@ impl Worker {
     /// Connections shall end.
     pub fn is_draining(&self) -> bool {
         *self.drain.borrow()
+    }
+}
+
+impl Lines {
+    fn flush(&mut self) {
+        if let Some((log, piece)) = self.0.take() {
+            log.send(piece);
+        }
     }
 }
 

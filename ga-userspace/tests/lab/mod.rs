@@ -12,6 +12,7 @@ use std::{
 use ga::{
     config,
     health::Beliefs,
+    model::Intent,
     plan::{self, Overrides, State},
     proxy::{Listener, Peer, Shared, TlsInfo, View, Worker, http},
 };
@@ -78,6 +79,23 @@ impl Lab {
         Self::start(&listener(endpoint.port, lasts, "", weight), None)
     }
 
+    /// The same with `keys` of the node.
+    pub fn logged(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
+        let text = listener(endpoint.port, lasts, "", 255);
+        Self::start(&text.replacen("[[instance]]", &format!("{keys}[[instance]]"), 1), None)
+    }
+
+    /// An HTTPS listener, to clients whose TLS is done with: its group has `keys`.
+    pub fn https(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("edge.pem");
+        let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
+        std::fs::write(&file, made.cert.pem() + &made.signing_key.serialize_pem()).unwrap();
+        let certificate = format!("certificates = {{ default = {:?} }}\n", file.display().to_string());
+        let text = listener(endpoint.port, lasts, &certificate, 255).replacen("\"http\"", "\"https\"", 1);
+        Self::start(&text.replacen("region", &format!("{keys}region"), 1), None)
+    }
+
     /// The same, to clients who agreed on HTTP/2.
     pub fn http2(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
         let mut tls = TlsInfo::default();
@@ -89,7 +107,9 @@ impl Lab {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = socket.local_addr().unwrap();
         let shared = Arc::<Shared>::default();
-        shared.view.store(Arc::new(view(text)));
+        let (intent, view) = view(text);
+        shared.tls.commit(shared.tls.prepare(&intent).unwrap_or_else(|troubles| panic!("{troubles:#?}")));
+        shared.view.store(Arc::new(view));
         let (drain, drained) = watch::channel(false);
         let seen = Arc::clone(&shared);
         thread::spawn(move || {
@@ -149,7 +169,7 @@ fn listener(port: u16, lasts: &[u8], keys: &str, weight: u8) -> String {
 }
 
 /// Planned as the agent does, with addresses of this host: endpoints cannot have those in a file.
-fn view(text: &str) -> View {
+fn view(text: &str) -> (Intent, View) {
     let mut intent = config::parse("test.toml", text).unwrap_or_else(|report| panic!("{:#?}", report.problems)).intent;
     for instance in &mut intent.instances {
         for address in instance.vips.iter_mut().chain(&mut instance.egress_ips) {
@@ -164,7 +184,8 @@ fn view(text: &str) -> View {
         }
     }
     let plan = plan::build(&intent, &Overrides::default(), &Beliefs::default(), &State::default(), [1, 2]).unwrap();
-    View::new(&plan, &intent, &View::default())
+    let view = View::new(&plan, &intent, &View::default());
+    (intent, view)
 }
 
 /// A client that knows of HTTP only what a test needs.

@@ -3,6 +3,8 @@
 
 mod custom;
 mod health_check;
+mod http;
+mod http_waits;
 mod limits;
 mod places;
 mod rule;
@@ -14,13 +16,14 @@ use serde::Serialize;
 use self::{
     custom::CustomGroup,
     health_check::HealthCheck,
+    http::{ForwardedHeader, HttpVersion, ProxyProtocol, Xff},
     limits::Limits,
     places::{Inventory, VserverGroup},
     rule::Rule,
     tls::{Certificates, SecurityPolicy},
 };
 pub use super::client_ip::{PreserveClientIp, Return};
-use super::{group, http, node};
+use super::{group, node};
 use crate::model;
 
 /// The schema of the document, draft-07: the newest that TOML editors agree on.
@@ -124,6 +127,9 @@ pub struct Node {
     /// host's: nobody is taken out, and an alarm is raised. Without the key any number may fail.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u8", range(min = 1, max = 99))]
     pub panic_threshold: Option<u8>,
+    /// Where requests of http and https listeners are written to when they have ended. Without the key: nowhere.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "http_waits::AccessLog")]
+    pub access_log: Option<http_waits::AccessLog>,
     /// Threads of the proxy for http and https listeners; without the key as many as the host has CPUs.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 1_024))]
     pub proxy_threads: Option<u16>,
@@ -226,6 +232,15 @@ pub struct Listener {
     /// `http` and `https`: networks of proxies in front of this edge, whose `X-Forwarded-For` is kept with `xff = "replace"` too.
     #[schemars(default = "no_networks")]
     pub trusted_proxies: Vec<String>,
+    /// `http` and `https`: header names with an underscore are forwarded. Servers may take `X_Real_IP` for `X-Real-IP`.
+    #[schemars(default)]
+    pub underscores_in_headers: bool,
+    /// `http` and `https`: how long clients and endpoints are waited for.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "http_waits::Timeouts")]
+    pub timeouts: Option<http_waits::Timeouts>,
+    /// `http` and `https`: how much clients may ask for.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "http_waits::HttpLimits")]
+    pub http_limits: Option<http_waits::HttpLimits>,
     /// `https`: versions of TLS and cipher suites; `tls_cipher_policy_1_2_strict_with_1_3` without it.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "SecurityPolicy")]
     pub security_policy: Option<SecurityPolicy>,
@@ -242,52 +257,6 @@ pub struct Listener {
     /// Proxies in front of this edge whose connections begin with a header of the PROXY protocol, version 1 or 2. Not of `udp`.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "ProxyProtocol")]
     pub proxy_protocol: Option<ProxyProtocol>,
-}
-
-/// Who sends headers of the PROXY protocol.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct ProxyProtocol {
-    /// Networks: connections from them must begin with a header, which says who the client is. Bytes of others are theirs alone.
-    #[schemars(length(min = 1))]
-    pub from: Vec<String>,
-}
-
-/// Versions of HTTP.
-#[derive(JsonSchema, Serialize)]
-pub enum HttpVersion {
-    /// HTTP/1.1.
-    #[serde(rename = "http1.1")]
-    Http1,
-    /// HTTP/2, or HTTP/1.1 with clients that do not speak it.
-    #[serde(rename = "http2")]
-    Http2,
-}
-
-/// A header for endpoints.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ForwardedHeader {
-    /// `GA-ID`: the instance.
-    GaId,
-    /// `GA-AP`: the access point, `node.ap`.
-    GaAp,
-    /// `GA-X-Forward-Proto`: `http` or `https`.
-    Proto,
-    /// `GA-X-Forward-Port`: the listener's port.
-    Port,
-    /// `X-Real-IP`: the client's address.
-    RealIp,
-}
-
-/// What becomes of an `X-Forwarded-For` that clients send.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Xff {
-    /// The client's address is added to it.
-    Append,
-    /// The client's address replaces it.
-    Replace,
 }
 
 /// Who may open flows of a listener.
@@ -506,7 +475,7 @@ pub enum EndpointType {
 }
 
 fn request_timeout() -> u32 {
-    http::DEFAULT_REQUEST_TIMEOUT_S
+    super::http::DEFAULT_REQUEST_TIMEOUT_S
 }
 
 fn no_headers() -> Vec<ForwardedHeader> {
@@ -668,6 +637,9 @@ mod tests {
             ("AclDescribed", &keys::ACL_ENTRY),
             ("ListenerAcl", &keys::LISTENER_ACL),
             ("PortMapping", &keys::PORT_MAPPING),
+            ("AccessLog", &keys::ACCESS_LOG),
+            ("Timeouts", &keys::TIMEOUTS),
+            ("HttpLimits", &keys::HTTP_LIMITS),
             ("HealthCheck", &keys::HEALTH_CHECK),
             ("Endpoint", &keys::ENDPOINT),
             ("Inventory", &keys::INVENTORY),
@@ -705,7 +677,7 @@ mod tests {
 
     #[test]
     fn ranges_and_words_of_the_schema_are_the_parsers() {
-        use super::super::{acl, custom, endpoint, health_check, limits, listener};
+        use super::super::{acl, custom, endpoint, health_check, http_waits as http_waits_of, limits, listener};
         let schema = serde_json::to_value(generate()).unwrap();
         let range = |table: &str, key: &str| {
             let property = &schema["definitions"][table]["properties"][key];
@@ -741,6 +713,17 @@ mod tests {
             ("hold_down", health_check::LONG),
         ] {
             assert_eq!(range("HealthCheck", key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
+        }
+        for (table, key, expected) in [
+            ("AccessLog", "sample", node::LOG_SAMPLE),
+            ("Timeouts", "first_byte", http_waits_of::WAIT_S),
+            ("Timeouts", "tunnel", http_waits_of::TUNNEL_S),
+            ("HttpLimits", "head", http_waits_of::HEAD),
+            ("HttpLimits", "target", http_waits_of::TARGET),
+            ("HttpLimits", "fields", http_waits_of::FIELDS),
+            ("HttpLimits", "streams", http_waits_of::STREAMS),
+        ] {
+            assert_eq!(range(table, key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }
         assert_eq!(range("Node", "panic_threshold"), (1, 99));
         assert_eq!(range("Node", "proxy_threads"), (1, 1_024));

@@ -43,6 +43,7 @@ pub(super) fn intent(instances: Vec<Instance>) -> Intent {
         metrics: None,
         resolvers: Vec::new(),
         panic_threshold: None,
+        access_log: None,
         proxy_threads: None,
     };
     Intent { node, limits: Limits::default(), inventory: Inventory::default(), pools: Vec::new(), instances }

@@ -17,7 +17,7 @@ use super::{
         Listener,
         counts::{EndpointCounts, Reason},
         guard::scrub_trailers,
-        upstream::Exchange,
+        upstream::{Exchange, Place},
     },
     served::Served,
     timer::Wait,
@@ -30,13 +30,17 @@ pub(super) struct Progress {
     pub(super) received: Cell<u64>,
     /// Nothing more can be sent before the client sends more.
     pub(super) waits: Cell<bool>,
+    /// All of it was taken from the client.
+    pub(super) ended: Cell<bool>,
+    /// It ended too early.
+    pub(super) failed: Cell<bool>,
     /// Of [`Self::received`], what whoever times it has seen.
     pub(super) seen: Cell<u64>,
 }
 
 /// A client's body on its way to an endpoint.
 #[derive(Debug)]
-pub(super) struct FromClient {
+pub(in crate::proxy) struct FromClient {
     incoming: Incoming,
     progress: Rc<Progress>,
     listener: Arc<Listener>,
@@ -45,6 +49,7 @@ pub(super) struct FromClient {
 impl FromClient {
     pub(super) fn new(incoming: Incoming, listener: Arc<Listener>) -> (Self, Rc<Progress>) {
         let progress = Rc::<Progress>::default();
+        progress.ended.set(incoming.is_end_stream());
         (Self { incoming, progress: Rc::clone(&progress), listener }, progress)
     }
 }
@@ -56,6 +61,10 @@ impl Body for FromClient {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx).map_ok(scrubbed);
         self.progress.waits.set(polled.is_pending());
+        if matches!(polled, Poll::Ready(None)) || self.incoming.is_end_stream() {
+            self.progress.ended.set(true);
+        }
+        self.progress.failed.set(matches!(polled, Poll::Ready(Some(Err(_)))));
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
@@ -104,6 +113,8 @@ pub(super) enum Content {
     Whole(Bytes),
     /// An endpoint's connection.
     Http1(Box<Exchange<FromClient>>),
+    /// A stream of an endpoint's connection, of which it holds the place.
+    Http2(Incoming, #[expect(dead_code, reason = "it is held until the answer has ended")] Place),
 }
 
 impl Answer {
@@ -111,6 +122,7 @@ impl Answer {
         served.complete = match &content {
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Http1(exchange) => exchange.is_done(),
+            Content::Http2(incoming, _) => incoming.is_end_stream(),
         };
         Self { content, served }
     }
@@ -137,6 +149,7 @@ impl Body for Answer {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Content::Http1(exchange) => exchange.poll_body(cx).map_ok(scrubbed),
+            Content::Http2(incoming, _) => Pin::new(incoming).poll_frame(cx).map_ok(scrubbed).map_err(|_| Reason::Reset),
         };
         match polled {
             Poll::Pending => {
@@ -168,6 +181,7 @@ impl Body for Answer {
         match &self.content {
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Http1(exchange) => exchange.is_done(),
+            Content::Http2(incoming, _) => incoming.is_end_stream(),
         }
     }
 
@@ -175,6 +189,7 @@ impl Body for Answer {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Http1(exchange) => exchange.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Content::Http2(incoming, _) => incoming.size_hint(),
         }
     }
 }

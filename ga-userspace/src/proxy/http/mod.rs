@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod client;
 mod forwarded;
+mod multiplexed;
 mod open;
 mod request;
 mod serve;
@@ -12,4 +13,5 @@ mod timer;
 mod tunnel;
 mod watched;
 
+pub(super) use body::FromClient;
 pub use serve::serve;

@@ -1,6 +1,6 @@
 //! A connection to an endpoint, for a request.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{net::SocketAddr, rc::Rc};
 
 use rustls::pki_types::ServerName;
 use tokio::{net::TcpStream, time::timeout};
@@ -10,7 +10,7 @@ use super::{
         Listener, Worker,
         counts::Reason,
         tls,
-        upstream::{self, Link, Slot, Stream},
+        upstream::{self, Link, Place, Slot, Stream},
     },
     client::Client,
 };
@@ -22,6 +22,8 @@ pub(super) struct Way {
     pub(super) place: usize,
     pub(super) address: SocketAddr,
     pub(super) slot: Rc<Slot>,
+    /// It is spoken to with HTTP/2.
+    pub(super) is_http2: bool,
     /// Who the endpoint must be, and the same as text, where it is spoken to with TLS.
     name: Option<(ServerName<'static>, String)>,
 }
@@ -48,7 +50,7 @@ impl Way {
             let text = name.to_str().into_owned();
             (name, text)
         });
-        Some(Self { place, address, slot, name })
+        Some(Self { place, address, slot, is_http2: backend.http2, name })
     }
 
     /// What connections to reuse were opened for.
@@ -56,22 +58,38 @@ impl Way {
         self.name.as_ref().map(|(_, text)| text.as_str())
     }
 
-    /// A fresh connection.
-    pub(super) async fn open(&self, client: &Client, listener: &Arc<Listener>) -> Result<Box<Link>, Reason> {
+    /// A fresh connection that carries one request after the other.
+    pub(super) async fn open(&self, client: &Client, listener: &Listener) -> Result<Box<Link>, Reason> {
+        let stream = self.connect(client, listener).await?;
+        Ok(Link::new(stream, self.name().map(str::to_owned)))
+    }
+
+    /// A place on a connection of HTTP/2, and whether the connection was there.
+    pub(super) async fn share(&self, client: &Client, listener: &Listener) -> Result<(Place, bool), Reason> {
+        let name = self.name().unwrap_or_default();
+        if let Some(place) = self.slot.shared.place(name) {
+            return Ok((place, true));
+        }
+        let stream = self.connect(client, listener).await?;
+        Ok((self.slot.shared.add(stream, name).await?, false))
+    }
+
+    async fn connect(&self, client: &Client, listener: &Listener) -> Result<Stream, Reason> {
         let patience = client.timeouts.get().connect;
         let opened = upstream::connect(self.address, &listener.egress, client.worker.random(), patience).await;
-        match opened {
+        let secured = match opened {
             Ok(stream) => {
                 self.slot.counts.connections.add(1);
-                let stream = self.secured(stream, client, listener).await.inspect_err(|_| self.slot.failed())?;
-                self.slot.succeeded();
-                Ok(Link::new(stream, self.name().map(str::to_owned)))
+                self.secured(stream, client, listener).await
             }
-            Err(reason) => {
-                self.slot.failed();
-                Err(reason)
-            }
+            Err(reason) => Err(reason),
+        };
+        if secured.is_ok() {
+            self.slot.succeeded()
+        } else {
+            self.slot.failed()
         }
+        secured
     }
 
     /// The connection as the endpoint's group says: over TLS, or as it is.

@@ -27,8 +27,9 @@ use super::{
     body::{Answer, Content, FromClient, Progress, count_sent},
     client::Client,
     forwarded,
+    multiplexed::{self, Unanswered},
     open::{Host, Way},
-    served::Served,
+    served::{Noted, Served},
     timer::Wait,
     tunnel::Tunnel,
 };
@@ -83,6 +84,7 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     client.timeouts.set(http.timeouts);
 
     let (mut parts, incoming) = request.into_parts();
+    served.noted = view.log.as_ref().map(|log| Noted::new(log, &parts));
     if client.is_h2 {
         // Messages of HTTP/1 were judged as bytes.
         guard::judge(&parts).map_err(Refused::by_guard)?;
@@ -94,6 +96,9 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     let ruled = Arc::clone(&listener);
     let asked = rules::Request::new(&parts, client.ip, client.peer.local, client.peer.tls.is_some());
     let decision = ruled.matcher.decide(&asked);
+    if let Some(noted) = &mut served.noted {
+        noted.rule = decision.rule;
+    }
     if let Some(rule) = decision.rule.and_then(|rule| listener.rules.get(rule)) {
         rule.hits.add(1);
     }
@@ -239,12 +244,45 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
     let number = listener.number(client.ip, client.worker.random());
     let (mut body, mut tried, mut last) = (body, Vec::new(), None);
     let mut fresh: Option<Way> = None;
+    let mut retries = 0;
     client.worker.budget_in();
     loop {
         let is_again = fresh.is_some();
         let Some(way) = fresh.take().or_else(|| request.choose(number, &tried)) else { break };
         let Some(endpoint) = listener.endpoints.get(way.place) else { break };
         served.given_to(&endpoint.counts);
+        if way.is_http2 {
+            let unanswered = match way.share(client, listener).await {
+                Err(reason) => Unanswered { reason, body: Some(body) },
+                Ok((mut place, was_there)) => {
+                    endpoint.counts.reused.add(u64::from(was_there));
+                    let answered = multiplexed::ask(&mut place, head, body, &progress, served).await;
+                    served.timer().disarm();
+                    count_sent(&progress, &endpoint.counts);
+                    note(served, &way, was_there, retries, progress.received.get(), answered.is_ok());
+                    match answered {
+                        Ok(response) => {
+                            let (parts, incoming) = response.into_parts();
+                            return Ok((Response::from_parts(parts, ()), Content::Http2(incoming, place)));
+                        }
+                        Err(unanswered) => unanswered,
+                    }
+                }
+            };
+            let Unanswered { reason, body: whole } = unanswered;
+            if matches!(reason, Reason::ClientClosed | Reason::ClientBodyTimeout | Reason::BadRequest) {
+                return Err(status_of(reason));
+            }
+            served.failed(reason);
+            last = Some(reason);
+            // What comes back did not leave.
+            let Some(whole) = whole.filter(|_| client.worker.budget_out()) else { break };
+            listener.counts.retries.add(1);
+            retries += 1;
+            body = whole;
+            tried.push(way.place);
+            continue;
+        }
         let reused = match is_again {
             true => None,
             false => poll_fn(|cx| Poll::Ready(Exchange::<FromClient>::reuse(&way.slot, way.name(), cx))).await,
@@ -264,14 +302,17 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
                         break;
                     }
                     listener.counts.retries.add(1);
+                    retries += 1;
                     continue;
                 }
             },
         };
+        let carried = link.is_used();
         let mut exchange = Exchange::new(link, Rc::clone(&way.slot), head, body);
         let answered = poll_fn(|cx| poll_answer(&mut exchange, &progress, served, cx)).await;
         served.timer().disarm();
         count_sent(&progress, &endpoint.counts);
+        note(served, &way, carried, retries, progress.received.get(), answered.is_ok());
         let reason = match answered {
             Ok(response) => return Ok(answered_by(response, exchange, served)),
             Err(reason) => reason,
@@ -289,6 +330,7 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         let is_worth = reason == Reason::Reset && !failure.is_heard;
         let Some(whole) = failure.body.filter(|_| is_safe && is_worth && client.worker.budget_out()) else { break };
         listener.counts.retries.add(1);
+        retries += 1;
         body = whole;
         if failure.is_stale {
             fresh = Some(way);
@@ -297,6 +339,17 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         }
     }
     Err(last.map_or(Refused::new(StatusCode::SERVICE_UNAVAILABLE, Reason::NoEndpoint), status_of))
+}
+
+/// Notes for the log who was asked, and how.
+fn note(served: &mut Served, way: &Way, reused: bool, retries: u32, received: u64, answered: bool) {
+    if let Some(noted) = &mut served.noted {
+        noted.endpoint = Some((way.place, way.address));
+        (noted.reused, noted.retries, noted.received) = (reused, retries, received);
+        if answered {
+            noted.answered();
+        }
+    }
 }
 
 /// The status that a client is told for what an endpoint, or it itself, failed with.

@@ -1,13 +1,15 @@
 //! What is to be said of a request when it has ended, however it does.
 
-use std::{rc::Rc, sync::Arc};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::StatusCode;
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header, request::Parts};
+use tokio::time::Instant;
 
 use super::{
     super::{
         Listener,
         counts::{Count, EndpointCounts, Reason},
+        log::{Line, Log},
     },
     client::Client,
     timer::Timer,
@@ -24,8 +26,93 @@ pub(super) struct Served {
     pub(super) bytes_out: u64,
     /// Nothing of the answer is to come.
     pub(super) complete: bool,
+    /// What is written of it, if anything is.
+    pub(super) noted: Option<Box<Noted>>,
     /// Of a stream of HTTP/2: the connection's own is for all of them.
     own: Timer,
+}
+
+/// What the access log says of a request, kept until it ends.
+#[derive(Debug)]
+pub(super) struct Noted {
+    log: Arc<Log>,
+    begun: Instant,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    agent: Option<HeaderValue>,
+    trace: Option<HeaderValue>,
+    pub(super) rule: Option<usize>,
+    /// Bytes of its body.
+    pub(super) received: u64,
+    pub(super) retries: u32,
+    pub(super) reused: bool,
+    /// The endpoint's place and address.
+    pub(super) endpoint: Option<(usize, SocketAddr)>,
+    /// Until the answer's head came.
+    pub(super) first: Option<Duration>,
+}
+
+impl Noted {
+    pub(super) fn new(log: &Arc<Log>, parts: &Parts) -> Box<Self> {
+        Box::new(Self {
+            log: Arc::clone(log),
+            begun: Instant::now(),
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
+            host: parts.headers.get(header::HOST).cloned(),
+            agent: parts.headers.get(header::USER_AGENT).cloned(),
+            trace: parts.headers.get("traceparent").cloned(),
+            rule: None,
+            received: 0,
+            retries: 0,
+            reused: false,
+            endpoint: None,
+            first: None,
+        })
+    }
+
+    /// The answer's head is there.
+    pub(super) fn answered(&mut self) {
+        self.first = Some(self.begun.elapsed());
+    }
+
+    fn write(&self, served: &Served) {
+        let random = served.client.worker.random();
+        let Some(listener) = served.listener.as_ref() else { return };
+        if !self.log.takes(random, served.status.as_u16(), served.reason.is_some()) {
+            return;
+        }
+        fn text(value: Option<&HeaderValue>) -> &[u8] {
+            value.map_or(&b""[..], HeaderValue::as_bytes)
+        }
+        let endpoint = self.endpoint.and_then(|(place, _)| listener.endpoints.get(place));
+        let line = Line {
+            listener: &listener.path,
+            id: random,
+            client: served.client.peer.client,
+            method: self.method.as_str(),
+            host: self.uri.authority().map_or(text(self.host.as_ref()), |authority| authority.as_str().as_bytes()),
+            target: self.uri.path_and_query().map_or("", |target| target.as_str()),
+            version: if self.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" },
+            agent: text(self.agent.as_ref()),
+            trace: text(self.trace.as_ref()),
+            status: served.status.as_u16(),
+            bytes_in: self.received,
+            bytes_out: served.bytes_out,
+            rule: self.rule.and_then(|rule| listener.file.rules.get(rule)).map(|rule| rule.name.as_str()),
+            group: endpoint.and_then(|endpoint| listener.groups.get(endpoint.group)).map(|group| group.name.as_str()),
+            endpoint: self.endpoint.map(|(_, address)| address),
+            reused: self.reused,
+            retries: self.retries,
+            first: self.first,
+            total: self.begun.elapsed(),
+            reason: served.reason.map(Reason::word),
+        };
+        served.client.worker.log(&self.log, &line);
+    }
 }
 
 impl Served {
@@ -39,6 +126,7 @@ impl Served {
             reason: None,
             bytes_out: 0,
             complete: false,
+            noted: None,
             own: Timer::default(),
         })
     }
@@ -85,6 +173,9 @@ impl Drop for Served {
         if let Some(endpoint) = &self.endpoint {
             one(&endpoint.statuses);
             endpoint.bytes_out.add(self.bytes_out);
+        }
+        if let Some(noted) = self.noted.take() {
+            noted.write(self);
         }
         let mut idle = self.client.timeouts.get().first_byte;
         if let Some(listener) = &self.listener {

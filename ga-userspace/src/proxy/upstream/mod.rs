@@ -3,10 +3,14 @@
 mod chunked;
 mod connect;
 mod h1;
+mod h2;
+mod head;
 mod pool;
 mod stream;
 
 pub(super) use connect::connect;
 pub(super) use h1::{Exchange, Head, Link};
+pub(super) use h2::Place;
+pub(super) use head::strip;
 pub(super) use pool::{Pools, Slot};
 pub(super) use stream::Stream;

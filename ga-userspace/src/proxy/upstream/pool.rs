@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{super::counts::EndpointCounts, h1::Link};
+use super::{super::counts::EndpointCounts, h1::Link, h2::Shared};
 use crate::model::Backend;
 
 /// The most connections that wait for the next request to one endpoint.
@@ -41,6 +41,8 @@ pub(in crate::proxy) struct Pools {
 pub(in crate::proxy) struct Slot {
     #[expect(clippy::vec_box, reason = "a connection moves between requests and here, and is large")]
     idle: RefCell<Vec<Box<Link>>>,
+    /// Those of HTTP/2.
+    pub(in crate::proxy) shared: Shared,
     backend: Backend,
     failures: Cell<u32>,
     /// The first of them.
@@ -67,6 +69,7 @@ impl Pools {
         }
         let slot = Rc::new(Slot {
             idle: RefCell::default(),
+            shared: Shared::default(),
             backend: backend.clone(),
             failures: Cell::new(0),
             failed: Cell::new(None),
@@ -133,7 +136,8 @@ async fn sweep(pools: Weak<Pools>) {
         let now = Instant::now();
         pools.slots.borrow_mut().retain(|_, slot| {
             slot.idle.borrow_mut().retain_mut(|link| now - link.since() < IDLE_FOR && link.is_open());
-            let empty = slot.idle.borrow().is_empty() && slot.failures.get() == 0;
+            slot.shared.sweep();
+            let empty = slot.idle.borrow().is_empty() && slot.shared.is_empty() && slot.failures.get() == 0;
             !(empty && Rc::strong_count(slot) == 1)
         });
     }
