@@ -46,10 +46,16 @@ impl Agent {
             instances: self.instances(&live)?,
             drops: self.drops()?,
             passes: self.data_path.counters().passes()?.iter().map(|count| PassCount::of(count.reason, count.packets)).collect(),
-            warnings: self.plan.notes.iter().map(ToString::to_string).chain(self.health.warnings()).collect(),
+            warnings: self.warnings(),
         };
         status.attribute_drops();
         Ok(status)
+    }
+
+    /// In sentences.
+    fn warnings(&self) -> Vec<String> {
+        let of_plan = self.plan.notes.iter().map(ToString::to_string);
+        of_plan.chain(self.health.warnings()).chain(self.certificate_warnings()).collect()
     }
 
     fn repairs(&self) -> Repairs {
