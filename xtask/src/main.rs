@@ -145,6 +145,8 @@ enum Bench {
     Health,
     /// What the death of an endpoint does to clients, beside HAProxy (three minutes)
     Failover,
+    /// What a request costs the proxy, beside nginx and HAProxy (three minutes)
+    Proxy,
 }
 
 /// A failure whose reason has been printed already.
@@ -211,6 +213,7 @@ fn run(chore: Chore) -> Result<()> {
                 Bench::Path => "path",
                 Bench::Health => "health",
                 Bench::Failover => "failover",
+                Bench::Proxy => "proxy",
             });
             programs::run("bench", &flags(what.as_slice(), &[("--json", json)]))
         }

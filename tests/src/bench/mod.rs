@@ -14,6 +14,7 @@ pub mod packet;
 pub mod path;
 pub mod plan;
 pub mod program;
+pub mod proxy;
 mod reload;
 mod report;
 mod stats;

@@ -1,22 +1,23 @@
-//! `bench [packet|path|plan|program|health|failover] [--json]`: what a packet, a path, a change of the plan, the program and
+//! `bench [packet|path|plan|program|health|failover|proxy] [--json]`: what a packet, a path, a change of the plan, the program and
 //! probes cost, and what the death of an endpoint does; all of them without a name. Run it through `cargo xtask bench`.
 
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use ga_tests::bench::{Report, failover, health, packet, path, plan, program};
+use ga_tests::bench::{Report, failover, health, packet, path, plan, program, proxy};
 use serde_json::{Map, Value};
 
 type Bench = fn() -> Result<Report>;
 
 /// In the order in which they run.
-const BENCHES: [(&str, Bench); 6] = [
+const BENCHES: [(&str, Bench); 7] = [
     ("program", program::run),
     ("plan", plan::run),
     ("packet", packet::run),
     ("path", path::run),
     ("health", health::run),
     ("failover", failover::run),
+    ("proxy", proxy::run),
 ];
 
 fn main() -> ExitCode {

@@ -8,7 +8,7 @@ use super::{apt, have};
 use crate::shell::{Root, Step, cargo, find_program, read, show};
 
 /// A Debian package and the program by which its presence is seen, so that other distributions can bring their own.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("iproute2", "ip"),
     ("ethtool", "ethtool"),
     ("nftables", "nft"),
@@ -23,6 +23,7 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("procps", "sysctl"),
     ("iputils-ping", "ping"),
     ("wrk", "wrk"),
+    ("nghttp2-client", "h2load"),
     ("knot", "knotd"),
 ];
 

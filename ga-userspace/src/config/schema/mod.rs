@@ -4,6 +4,7 @@
 mod acl;
 mod custom;
 mod health_check;
+mod http;
 mod limits;
 mod places;
 mod rule;
@@ -16,13 +17,14 @@ use self::{
     acl::{Acl, ListenerAcl},
     custom::CustomGroup,
     health_check::HealthCheck,
+    http::{ForwardedHeader, HttpVersion, ProxyProtocol, Xff},
     limits::Limits,
     places::{Inventory, VserverGroup},
     rule::Rule,
     tls::{Certificates, SecurityPolicy},
 };
 pub use super::client_ip::{PreserveClientIp, Return};
-use super::{group, http, node};
+use super::{group, node};
 use crate::model;
 
 /// The schema of the document, draft-07: the newest that TOML editors agree on.
@@ -211,52 +213,6 @@ pub struct Listener {
     /// Proxies in front of this edge whose connections begin with a header of the PROXY protocol, version 1 or 2. Not of `udp`.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "ProxyProtocol")]
     pub proxy_protocol: Option<ProxyProtocol>,
-}
-
-/// Who sends headers of the PROXY protocol.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct ProxyProtocol {
-    /// Networks: connections from them must begin with a header, which says who the client is. Bytes of others are theirs alone.
-    #[schemars(length(min = 1))]
-    pub from: Vec<String>,
-}
-
-/// Versions of HTTP.
-#[derive(JsonSchema, Serialize)]
-pub enum HttpVersion {
-    /// HTTP/1.1.
-    #[serde(rename = "http1.1")]
-    Http1,
-    /// HTTP/2, or HTTP/1.1 with clients that do not speak it.
-    #[serde(rename = "http2")]
-    Http2,
-}
-
-/// A header for endpoints.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ForwardedHeader {
-    /// `GA-ID`: the instance.
-    GaId,
-    /// `GA-AP`: the access point, `node.ap`.
-    GaAp,
-    /// `GA-X-Forward-Proto`: `http` or `https`.
-    Proto,
-    /// `GA-X-Forward-Port`: the listener's port.
-    Port,
-    /// `X-Real-IP`: the client's address.
-    RealIp,
-}
-
-/// What becomes of an `X-Forwarded-For` that clients send.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Xff {
-    /// The client's address is added to it.
-    Append,
-    /// The client's address replaces it.
-    Replace,
 }
 
 /// Type of a listener.
@@ -451,7 +407,7 @@ pub enum EndpointType {
 }
 
 fn request_timeout() -> u32 {
-    http::DEFAULT_REQUEST_TIMEOUT_S
+    super::http::DEFAULT_REQUEST_TIMEOUT_S
 }
 
 fn no_headers() -> Vec<ForwardedHeader> {
