@@ -1,6 +1,7 @@
 //! The keys of the document as JSON Schema, for editors. The types here are documentation: nothing is read into them, the rules
 //! between keys are [`parse`](super::parse)'s, and a test holds both to the same keys.
 
+mod acl;
 mod custom;
 mod health_check;
 mod http;
@@ -14,6 +15,7 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
 
 use self::{
+    acl::{Acl, ListenerAcl},
     custom::CustomGroup,
     health_check::HealthCheck,
     http::{ForwardedHeader, HttpVersion, ProxyProtocol, Xff},
@@ -60,39 +62,6 @@ pub struct Document {
     /// Access lists that listeners name.
     #[schemars(default = "no_acls")]
     pub acl: Vec<Acl>,
-}
-
-/// A named set of addresses of one IP version.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct Acl {
-    /// Its name, unique in the file.
-    #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9._-]{0,127}$"))]
-    pub name: String,
-    /// Addresses and networks, all IPv4 or all IPv6, each once. A list without entries keeps nobody out, in either mode.
-    #[schemars(length(max = 16_383))]
-    pub entries: Vec<AclEntry>,
-}
-
-/// One line of an access list: an address or network, alone or with a description.
-#[derive(JsonSchema, Serialize)]
-#[serde(untagged)]
-pub enum AclEntry {
-    /// `192.0.2.7` or `192.0.2.0/24`.
-    Plain(String),
-    /// The same with a description.
-    Described(AclDescribed),
-}
-
-/// An address or network with a description.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct AclDescribed {
-    /// `192.0.2.7` or `192.0.2.0/24`.
-    pub address: String,
-    /// Free text.
-    #[schemars(default, skip_serializing_if = "Option::is_none", with = "String", length(min = 1, max = 256))]
-    pub description: Option<String>,
 }
 
 /// This host.
@@ -257,30 +226,6 @@ pub struct Listener {
     /// Proxies in front of this edge whose connections begin with a header of the PROXY protocol, version 1 or 2. Not of `udp`.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "ProxyProtocol")]
     pub proxy_protocol: Option<ProxyProtocol>,
-}
-
-/// Who may open flows of a listener.
-#[derive(JsonSchema, Serialize)]
-#[schemars(deny_unknown_fields)]
-pub struct ListenerAcl {
-    /// What being listed means.
-    pub mode: AclMode,
-    /// Names of access lists: at most one IPv4 and one IPv6.
-    #[schemars(length(min = 1, max = 2))]
-    pub lists: Vec<String>,
-    /// Established flows of sources that are not let in any more are ended; without it they go on.
-    #[schemars(default)]
-    pub kill_established: bool,
-}
-
-/// What being listed means.
-#[derive(JsonSchema, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AclMode {
-    /// Only who is listed may open flows. A family without a list is kept out when the other one has one.
-    White,
-    /// Who is listed may not.
-    Black,
 }
 
 /// Type of a listener.
