@@ -208,7 +208,7 @@ fn cost(lab: &Lab, pid: u32, product: Product, load: Load) -> Result<f64> {
         Client::Kept => [&wrk[..], &[&url]].concat(),
         Client::Fresh => [&wrk[..], &["-H", "Connection: close", &url]].concat(),
         Client::Http2 => {
-            vec!["taskset", "-c", "1", "h2load", "-t1", "-c4", "-m32", "-n", &count, "-H", "host: site.example", &url]
+            vec!["taskset", "-c", "1", "h2load", "-t1", "-c4", "-m32", "-n", &count, "-H", ":authority: site.example", &url]
         }
     };
     let before = cpu_ns(pid)?;
@@ -317,6 +317,8 @@ fn certificate(lab: &Lab) -> Result<()> {
         "/CN=site.example",
         "-addext",
         "subjectAltName=DNS:site.example",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
         "-keyout",
         &key,
         "-out",
@@ -366,7 +368,7 @@ fn start_nginx(lab: &Lab, cpu: &str, dir: &Path, server: &str) -> Result<Program
     let temporary: String =
         ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|what| format!("{what}_temp_path {at}/{what};\n")).concat();
     let conf = format!(
-        "daemon off;\nmaster_process off;\npid {at}/pid;\nworker_rlimit_nofile 65536;\nevents {{ worker_connections 16384; }}\n\
+        "daemon off;\nmaster_process off;\npid {at}/pid;\nworker_rlimit_nofile 20000;\nevents {{ worker_connections 8192; }}\n\
          http {{\naccess_log off;\nkeepalive_requests 100000000;\nkeepalive_timeout 300s;\nsendfile on;\n{temporary}{server}\n}}\n"
     );
     let path = dir.join("nginx.conf");
@@ -376,7 +378,7 @@ fn start_nginx(lab: &Lab, cpu: &str, dir: &Path, server: &str) -> Result<Program
 
 fn haproxy(lab: &Lab) -> Result<Program> {
     let conf = format!(
-        "global\n  nbthread 1\n  maxconn 16384\n  tune.ssl.default-dh-param 2048\ndefaults\n  mode http\n  timeout client 300s\n  timeout server 60s\n  \
+        "global\n  nbthread 1\n  maxconn 8192\n  tune.ssl.default-dh-param 2048\ndefaults\n  mode http\n  timeout client 300s\n  timeout server 60s\n  \
          timeout connect 4s\n  timeout http-keep-alive 300s\n  option forwardfor\n  http-reuse always\nfrontend plain\n  bind 127.0.0.1:9180 backlog 4096\n  \
          bind 127.0.0.1:9543 ssl crt {}/both.pem alpn h2,http/1.1 ssl-min-ver TLSv1.3 backlog 4096\n  default_backend endpoint\nbackend endpoint\n  \
          server one {ENDPOINT}:{ENDPOINT_PORT} pool-max-conn 128\n",
