@@ -102,6 +102,7 @@ fn cases() -> Vec<(&'static str, usize, String)> {
     ]
 }
 
+// proves: L04
 #[test]
 fn every_limit_counts_and_can_be_raised() {
     let parse = |limits: &str, rest: &str| config::parse("test.toml", &format!("{HEAD}[limits]\n{limits}\n{rest}"));

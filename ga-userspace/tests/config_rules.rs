@@ -62,6 +62,11 @@ impl File {
         self
     }
 
+    fn limits(mut self, text: &str) -> Self {
+        self.limits = text.to_owned();
+        self
+    }
+
     fn ports(self, ports: &str) -> Self {
         self.listener(&format!("name = \"web\"\nports = \"{ports}\""))
     }
@@ -941,4 +946,37 @@ fn endpoints_are_verified_unless_the_file_says_no_which_is_pointed_out() {
     assert_eq!(backend(&ca), (Some(BackendTls { verify: true, ca: Some("/etc/ca.pem".to_owned()) }), vec![]));
     assert_eq!(backend(&format!("{over}\nverify = false")), (Some(BackendTls { verify: false, ca: None }), vec!["unsafe"]));
     assert_eq!(backend(&format!("{ca}\nverify = false")).1, ["no_effect", "unsafe"]);
+}
+
+fn http(port: &str, more: &str) -> File {
+    file().listener(&format!("name = \"web\"\nprotocol = \"http\"\nports = \"{port}\"\n{more}"))
+}
+
+// proves: A09
+#[test]
+fn http_and_https_listeners_have_one_port() {
+    assert_eq!(ports(&http("80", "").first()), [80]);
+    http("80,81", "").refused("PortRangeIllegal.Listener");
+    let https = |ports: &str| {
+        format!("name = \"web\"\nprotocol = \"https\"\nports = \"{ports}\"\ncertificates = {{ default = \"a.pem\" }}")
+    };
+    assert_eq!(ports(&file().listener(&https("443")).first()), [443]);
+    file().listener(&https("443~444")).refused("PortRangeIllegal.Listener");
+}
+
+// proves: D07
+#[test]
+fn endpoints_of_http_listeners_are_spoken_to_by_http() {
+    let group = |text: &str| http("80", "").group(&format!("region = \"eu\"\n{text}"));
+    assert_eq!(group("").first().groups[0].backend.tls, None);
+    assert_eq!(group("backend_protocol = \"HTTP\"").first().groups[0].backend.tls, None);
+    group("backend_protocol = \"https\"").refused("not_allowed");
+}
+
+#[test]
+fn the_longest_idle_timeout_of_http_is_a_limit() {
+    http("80", "idle_timeout = 61").refused("out_of_range");
+    let raised = |seconds: u32| http("80", &format!("idle_timeout = {seconds}")).limits("http_idle_timeout_max = 100");
+    assert_eq!(raised(100).first().idle_timeout.as_secs(), 100);
+    raised(101).refused("out_of_range");
 }

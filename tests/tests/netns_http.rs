@@ -14,6 +14,7 @@ use ga_tests::{
     lab::{Agent, Lab, VIP4, VIP6, client4, client6, server4},
     traffic::{Stop, Task, until},
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -72,8 +73,24 @@ impl Client {
 
     /// Status and body.
     fn get(&mut self, path: &str, headers: &str) -> Result<(u16, String)> {
+        self.ask(path, headers)?;
+        self.answer()
+    }
+
+    fn ask(&mut self, path: &str, headers: &str) -> Result<()> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: site.example\r\n{headers}\r\n");
-        self.stream.get_mut().write_all(request.as_bytes())?;
+        Ok(self.stream.get_mut().write_all(request.as_bytes())?)
+    }
+
+    fn answer(&mut self) -> Result<(u16, String)> {
+        let (status, length) = self.head()?;
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        Ok((status, String::from_utf8(body)?))
+    }
+
+    /// Status and length.
+    fn head(&mut self) -> Result<(u16, usize)> {
         let (mut line, mut length, mut status) = (String::new(), 0, 0);
         loop {
             line.clear();
@@ -90,9 +107,7 @@ impl Client {
                 length = value.trim().parse()?;
             }
         }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body)?;
-        Ok((status, String::from_utf8(body)?))
+        Ok((status, length))
     }
 }
 
@@ -227,5 +242,164 @@ fn reloads_lose_no_request() -> Result<()> {
         println!("{} requests during the reloads", task.finish()?);
     }
     ensure!(kept.get("/", "")?.0 == 200, "a connection from before is served on");
+    Ok(())
+}
+
+/// Takes a body of whole pieces and says how many were right, or gives as many bytes as it is asked for.
+fn bulk_server(lab: &Lab) -> Result<Task<()>> {
+    Task::start(&lab.servers[0], |mut stop: Stop| async move {
+        let socket = tokio::net::TcpListener::bind("0.0.0.0:80").await?;
+        let serve = async {
+            loop {
+                let (stream, _) = socket.accept().await?;
+                tokio::spawn(bulk(stream));
+            }
+        };
+        tokio::select! {
+            ended = serve => ended,
+            () = stop.wait() => Ok(()),
+        }
+    })
+}
+
+async fn bulk(mut stream: tokio::net::TcpStream) -> Result<()> {
+    let (piece, mut read) = (piece(), Vec::new());
+    loop {
+        let end = loop {
+            if let Some(at) = read.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if stream.read_buf(&mut read).await? == 0 {
+                return Ok(());
+            }
+        };
+        let head = String::from_utf8(read.drain(..end).collect())?.to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<u64>().ok()).unwrap_or(0);
+        let mut right = 0;
+        for _ in 0..length / piece.len() as u64 {
+            let held = read.len();
+            read.resize(piece.len().max(held), 0);
+            if let Some(rest) = read.get_mut(held..) {
+                stream.read_exact(rest).await?;
+            }
+            right += u64::from(read == piece);
+            read.clear();
+        }
+        match head.strip_prefix("get /bytes/") {
+            Some(rest) => {
+                let count: u64 = rest.split(' ').next().context("a number")?.parse()?;
+                stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {count}\r\n\r\n").as_bytes()).await?;
+                for _ in 0..count / piece.len() as u64 {
+                    stream.write_all(&piece).await?;
+                }
+            }
+            None => {
+                let body = format!("{right} of {}", length / piece.len() as u64);
+                stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await?;
+            }
+        }
+    }
+}
+
+/// A mebibyte in which no two neighbours are alike.
+fn piece() -> Vec<u8> {
+    (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+// proves: A03
+#[test]
+fn a_gibibyte_passes_both_ways_unchanged() -> Result<()> {
+    const PIECES: u64 = 1 << 10;
+    let lab = Lab::new(1)?;
+    let _server = bulk_server(&lab)?;
+    lab.configure(&(lab.head() + &site(80, "", "", &[255])))?;
+    let _agent = Agent::start(&lab)?;
+    lab.clients[0].within(|| {
+        let mut client = Client::open(of4(80))?;
+        let (piece, length) = (piece(), PIECES << 20);
+        let stream = client.stream.get_mut();
+        stream.write_all(format!("POST / HTTP/1.1\r\nHost: site.example\r\nContent-Length: {length}\r\n\r\n").as_bytes())?;
+        for _ in 0..PIECES {
+            stream.write_all(&piece)?;
+        }
+        let answer = client.answer()?;
+        ensure!(answer == (200, format!("{PIECES} of {PIECES}")), "what the endpoint got is not what was sent: {answer:?}");
+        client.ask(&format!("/bytes/{length}"), "")?;
+        let (status, length) = client.head()?;
+        ensure!(status == 200 && length as u64 == PIECES << 20, "{status}, {length} bytes");
+        let mut got = vec![0; piece.len()];
+        for number in 0..PIECES {
+            client.stream.read_exact(&mut got)?;
+            ensure!(got == piece, "piece {number} is not what the endpoint sent");
+        }
+        ensure!(client.get("/", "")?.0 == 200, "the connection is good for more");
+        Ok(())
+    })?
+}
+
+// proves: F02, B04
+#[test]
+fn https_reaches_groups_by_rule_and_tells_them_the_client() -> Result<()> {
+    let lab = Lab::new(2)?;
+    let _servers: Vec<_> = (1..=2).map(|number| Nginx::start(&lab, number, 8080)).collect::<Result<_>>()?;
+    let at = |name: &str| lab.dir.join(name).display().to_string();
+    let names = "subjectAltName=DNS:site.example,DNS:api.example";
+    let request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"];
+    let more = ["-subj", "/CN=site.example", "-addext", names, "-keyout", &at("key.pem"), "-out", &at("cert.pem")];
+    lab.edge.run(&[&request[..], &more[..]].concat())?;
+    fs::write(lab.dir.join("both.pem"), fs::read_to_string(at("cert.pem"))? + &fs::read_to_string(at("key.pem"))?)?;
+    let group = |name: &str, kind: &str, server: usize| {
+        format!(
+            "[[instance.listener.endpoint_group]]\nname = \"{name}\"\nkind = \"{kind}\"\nregion = \"{name}\"\n\
+             port_mapping = [{{ listener = 443, endpoint = 8080 }}]\n[[instance.listener.endpoint_group.endpoint]]\n\
+             type = \"private_ip\"\naddress = \"{}\"\n",
+            server4(server)
+        )
+    };
+    let rule =
+        "[[instance.listener.rule]]\nname = \"api\"\nwhen = [{ host = [\"api.example\"] }]\ndo = [{ forward = \"api\" }]\n";
+    lab.configure(&format!(
+        "{}\n[[instance.listener]]\nname = \"secure\"\nprotocol = \"https\"\nports = \"443\"\n\
+         certificates = {{ default = \"{}\" }}\nforwarded_headers = [\"proto\"]\n{}{}{rule}",
+        lab.head(),
+        at("both.pem"),
+        group("near", "default", 1),
+        group("api", "virtual", 2)
+    ))?;
+    let _agent = Agent::start(&lab)?;
+    let curl = |host: &str, path: &str, version: &str| {
+        let resolve = format!("{host}:443:{VIP4}");
+        let url = format!("https://{host}{path}");
+        lab.clients[0].read(&["curl", "-sS", "--fail", version, "--cacert", &at("cert.pem"), "--resolve", &resolve, &url])
+    };
+    for version in ["--http1.1", "--http2"] {
+        ensure!(curl("site.example", "/", version)? == "1", "no rule applies: the default group");
+        ensure!(curl("api.example", "/", version)? == "2", "the rule's group");
+    }
+    let seen = curl("site.example", "/seen", "--http2")?;
+    let wanted = format!("{}|{}|site.example|||https||", ga_tests::lab::EGRESS4, client4(1));
+    ensure!(seen == wanted, "{seen} instead of {wanted}");
+    Ok(())
+}
+
+#[test]
+fn xdp_and_the_proxy_live_on_one_address_and_both_obey_access_lists() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let _servers = [Nginx::start(&lab, 1, 80)?, Nginx::start(&lab, 1, 81)?, Nginx::start(&lab, 1, 82)?];
+    let acl = "acl = { mode = \"black\", lists = [\"first\"] }";
+    let list = format!("\n[[acl]]\nname = \"first\"\nentries = [\"{}/32\"]\n", client4(1));
+    let forwarded = Lab::listener("forwarded", "tcp", "81", &[255], "");
+    lab.configure(&(lab.head() + &site(80, "", "", &[255]) + &forwarded + &site(82, acl, "", &[255]) + &list))?;
+    let agent = Agent::start(&lab)?;
+    let status = |client: usize, port: u16| {
+        lab.clients[client].within(move || Client::open(of4(port)).and_then(|mut client| Ok(client.get("/", "")?.0)))
+    };
+    for client in [0, 1] {
+        ensure!(status(client, 80)?? == 200 && status(client, 81)?? == 200, "both paths serve client {client}");
+    }
+    ensure!(status(1, 82)?? == 200, "who is not listed is served");
+    ensure!(status(0, 82)?.is_err(), "who is listed is not");
+    let denied = agent.drops("site82")?;
+    ensure!(denied.get("acl").is_some_and(|packets| *packets > 0), "{denied:?}");
     Ok(())
 }

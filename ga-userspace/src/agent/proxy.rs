@@ -14,8 +14,9 @@ use crate::{
     proxy::{
         Proxy, View,
         counts::{Count, Reason, Reasons},
+        tls,
     },
-    status::{Proxied, ProxiedEndpoint, RuleHits},
+    status::{Certificate, Proxied, ProxiedEndpoint, RuleHits},
 };
 
 /// How long connections may take to end when the agent stops.
@@ -55,6 +56,18 @@ impl Agent {
         for unbound in &self.unbound {
             tracing::error!("{unbound}");
         }
+    }
+
+    /// Certificates of HTTPS listeners.
+    pub(super) fn certificates(&self) -> Vec<Certificate> {
+        let of_store = |report: tls::Report| Certificate {
+            listener: report.listener,
+            name: report.name,
+            not_after: report.not_after,
+            failure: report.failure,
+            failures: report.failures,
+        };
+        self.proxy.shared().tls.report().into_iter().map(of_store).collect()
     }
 
     /// What was done for the listener of that path, if the proxy serves it.

@@ -46,6 +46,7 @@ impl Agent {
             instances: self.instances(&live)?,
             drops: self.drops()?,
             passes: self.data_path.counters().passes()?.iter().map(|count| PassCount::of(count.reason, count.packets)).collect(),
+            certificates: self.certificates(),
             warnings: self.warnings(),
         };
         status.attribute_drops();

@@ -4,8 +4,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use super::series::{Family, Process, Series, Source};
 use crate::status::{
-    self, AttachMode, Counters, Endpoint, Group, Health, Instance, Listener, Name, NextHop, Proxied, ProxiedEndpoint, RuleHits,
-    Status,
+    self, AttachMode, Certificate, Counters, Endpoint, Group, Health, Instance, Listener, Name, NextHop, Proxied,
+    ProxiedEndpoint, RuleHits, Status,
 };
 
 /// In the order of the output.
@@ -96,6 +96,16 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "listener_in_transition",
         help: "Whether the listener's table changed lately, so that older flows are remembered to go where they began; only of listeners whose endpoints answer clients themselves.",
         source: Source::Gauge(|status| listeners(status, |listener| flag(listener.in_transition))),
+    },
+    Family {
+        name: "certificate_not_after_timestamp_seconds",
+        help: "When the certificate of an HTTPS listener is not good any more.",
+        source: Source::Gauge(|status| certificates(status, |certificate| certificate.not_after as f64)),
+    },
+    Family {
+        name: "certificate_failures",
+        help: "Times the files of a certificate could not be used when they were read again; the one before stayed in use.",
+        source: Source::Counter(|status| certificates(status, |certificate| certificate.failures)),
     },
     Family {
         name: "proxy_connections",
@@ -348,6 +358,11 @@ fn families(ipv4: u64, ipv6: u64) -> Vec<Series<'static, f64>> {
 fn listeners<V>(status: &Status, value: impl Fn(&Listener) -> V) -> Vec<Series<'_, V>> {
     let line = status.listeners();
     line.map(|(i, l)| Series::new([("instance", i.id.as_str()), ("listener", l.name.as_str())], value(l))).collect()
+}
+
+fn certificates<V>(status: &Status, value: impl Fn(&Certificate) -> V) -> Vec<Series<'_, V>> {
+    let all = status.certificates.iter();
+    all.map(|one| Series::new([("listener", one.listener.as_str()), ("name", one.name.as_str())], value(one))).collect()
 }
 
 fn proxied<V>(status: &Status, value: impl Fn(&Proxied) -> V) -> Vec<Series<'_, V>> {

@@ -86,7 +86,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::status::{Proxied, ProxiedEndpoint, RuleHits, example::example};
+    use crate::status::{Certificate, Proxied, ProxiedEndpoint, RuleHits, example::example};
 
     /// A strict little reader of OpenMetrics: family to type, and every series once. Panics on what it does not know.
     fn read(text: &str) -> (BTreeMap<String, String>, BTreeMap<String, f64>) {
@@ -123,6 +123,12 @@ mod tests {
     /// The example, its first listener served by the agent.
     fn with_proxy() -> Status {
         let mut status = example();
+        status.certificates = vec![Certificate {
+            listener: "ga-demo/game".to_owned(),
+            name: "default".to_owned(),
+            not_after: 1_800_000_000,
+            ..Certificate::default()
+        }];
         let listener = &mut status.instances[0].listeners[0];
         listener.proxied = Some(Proxied {
             requests: 12,
@@ -153,6 +159,7 @@ mod tests {
             ("ga_pins_restored_total", 1.0),
             (r#"ga_map_repairs_total{map="hops"}"#, 3.0),
             ("ga_next_hop_changes_total", 12.0),
+            (r#"ga_certificate_not_after_timestamp_seconds{listener="ga-demo/game",name="default"}"#, 1_800_000_000.0),
             (r#"ga_proxy_responses_total{instance="ga-demo",listener="game",code="2xx"}"#, 11.0),
             (r#"ga_proxy_failures_total{instance="ga-demo",listener="game",reason="refused"}"#, 1.0),
             (r#"ga_proxy_rule_hits_total{instance="ga-demo",listener="game",rule="api"}"#, 5.0),

@@ -39,6 +39,22 @@ pub struct RuleHits {
     pub hits: u64,
 }
 
+/// A certificate of an HTTPS listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// `instance/listener`.
+    pub listener: String,
+    /// The domain; `default` for the default one.
+    pub name: String,
+    /// When it is not good any more, in Unix seconds.
+    pub not_after: i64,
+    /// Why its files as they are now cannot be used; the one before is in use then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// How often its files could not be used since the agent started.
+    pub failures: u64,
+}
+
 /// Of an endpoint of such a listener, since the agent began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxiedEndpoint {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Name, Origin, Proxied, ProxiedEndpoint};
+use super::{Certificate, Name, Origin, Proxied, ProxiedEndpoint};
 
 /// Version of every view, in its field `schema_version`.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -58,6 +58,9 @@ pub struct Status {
     pub drops: Vec<DropCount>,
     /// Packets given to the host untouched.
     pub passes: Vec<PassCount>,
+    /// Certificates of HTTPS listeners.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<Certificate>,
     /// What an operator should know, in sentences.
     #[serde(default)]
     pub warnings: Vec<String>,
