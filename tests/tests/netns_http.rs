@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use ga_tests::{
     lab::{Agent, Lab, Nginx, VIP4, VIP6, client4, client6, self_signed, server4},
-    traffic::{Stop, Task, until},
+    traffic::{Stop, Task},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
