@@ -138,7 +138,7 @@ fn one_100_is_sent_and_other_expectations_fail() {
 fn hints_reach_clients_that_know_them_before_the_answer_does() {
     let (told, tells) = std::sync::mpsc::channel();
     let told = std::sync::Mutex::new(told);
-    let tells = std::sync::Arc::new(std::sync::Mutex::new(tells));
+    let tells = std::sync::Mutex::new(tells);
     let endpoint = Endpoint::new(2, move |mut stream| {
         while read_head(&mut stream).is_some() {
             stream
