@@ -246,11 +246,11 @@ impl Here {
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: Peer) {
         let Some(listener) = self.worker.view().at(peer.local) else { return };
         let open = Open::new(Arc::clone(&self.open), self.index);
-        let worker = Rc::clone(&self.worker);
+        let served = dispatch::serve(Rc::clone(&self.worker), listener, stream, peer);
         tokio::task::spawn_local(async move {
             // Counted until it ends, also when it ends by a panic.
             let _open = open;
-            dispatch::serve(worker, listener, stream, peer).await;
+            served.await;
         });
     }
 }
