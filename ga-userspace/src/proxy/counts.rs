@@ -25,8 +25,10 @@ pub enum Reason {
     TlsHandshake,
     /// Nobody may be chosen.
     NoEndpoint,
-    /// The listener, group or endpoint has as many as it may.
+    /// The listener, or the edge, has as many connections as it may.
     Limit,
+    /// The endpoint group has as many connections or requests as it may.
+    Circuit,
     /// A rule said so.
     Dropped,
     /// The endpoint refused the connection, or it cannot be reached.
@@ -53,7 +55,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in their order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::ClientHeadTimeout,
         Self::ClientBodyTimeout,
@@ -65,6 +67,7 @@ impl Reason {
         Self::TlsHandshake,
         Self::NoEndpoint,
         Self::Limit,
+        Self::Circuit,
         Self::Dropped,
         Self::Refused,
         Self::TimeoutConnect,
@@ -92,6 +95,7 @@ impl Reason {
             Self::TlsHandshake => "tls_handshake",
             Self::NoEndpoint => "no_endpoint",
             Self::Limit => "limit",
+            Self::Circuit => "circuit",
             Self::Dropped => "dropped",
             Self::Refused => "refused",
             Self::TimeoutConnect => "timeout_connect",

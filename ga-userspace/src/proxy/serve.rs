@@ -25,7 +25,12 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Peer, Shared, View, Worker, dispatch};
+use super::{
+    Peer, Shared, View, Worker,
+    counts::{ListenerCounts, Reason},
+    dispatch,
+    full::{self, Full},
+};
 
 /// Connections that may wait to be accepted, of each socket.
 const BACKLOG: i32 = 4096;
@@ -81,6 +86,7 @@ impl Proxy {
     pub fn start(threads: usize) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let (drain, drained) = watch::channel(false);
+        let files = full::connections();
         let open = Arc::new(Loads((0..threads).map(|_| AtomicUsize::new(0)).collect()));
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         let spawn = |(index, (orders, receiver))| {
@@ -88,7 +94,7 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let run = move || {
                 let (shared, drained, open, others) = cx;
-                let thread = Rc::new(Here { worker: Worker::new(shared, drained), index, open, others });
+                let thread = Rc::new(Here { worker: Worker::new(shared, drained), index, open, others, files, full: Full::default() });
                 LocalSet::new().block_on(&runtime, thread.run(receiver));
             };
             Ok(Thread { orders, handle: thread::Builder::new().name(format!("ga-proxy-{index}")).spawn(run)? })
@@ -137,7 +143,7 @@ impl Proxy {
 
     /// Connections that are open.
     pub fn connections(&self) -> usize {
-        self.open.0.iter().map(|load| load.load(Relaxed)).sum()
+        self.open.all()
     }
 
     /// Accepts nothing any more, lets what is open end, and cuts what has not ended after `patience`. Says how many those were.
@@ -178,6 +184,9 @@ struct Here {
     index: usize,
     open: Arc<Loads>,
     others: Vec<mpsc::UnboundedSender<Order>>,
+    /// Connections that there are files for.
+    files: usize,
+    full: Full,
 }
 
 impl Here {
@@ -244,8 +253,17 @@ impl Here {
     }
 
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: Peer) {
-        let Some(listener) = self.worker.view().at(peer.local) else { return };
-        let open = Open::new(Arc::clone(&self.open), self.index);
+        let view = self.worker.view();
+        let Some(listener) = view.at(peer.local) else { return };
+        listener.counts.connections.add(1);
+        // Counted before it is judged: of threads that accept at once, none lets in one too many.
+        let open = Open::new(Arc::clone(&self.open), self.index, Arc::clone(&listener.counts));
+        let is_full = self.open.all() > view.connections.min(self.files)
+            || listener.counts.active.get() > u64::from(listener.file.max_connections);
+        if is_full {
+            listener.counts.reasons.add(Reason::Limit);
+            return self.full.refuse(stream, listener.file.protocol);
+        }
         let worker = Rc::clone(&self.worker);
         tokio::task::spawn_local(async move {
             // Counted until it ends, also when it ends by a panic.
@@ -256,6 +274,11 @@ impl Here {
 }
 
 impl Loads {
+    /// Connections of all threads.
+    fn all(&self) -> usize {
+        self.0.iter().map(|load| load.load(Relaxed)).sum()
+    }
+
     /// A thread that has far fewer connections than `index`.
     fn less_busy(&self, index: usize) -> Option<usize> {
         let load = |load: &AtomicUsize| load.load(Relaxed);
@@ -266,14 +289,15 @@ impl Loads {
 }
 
 /// A connection that is counted while it lasts.
-struct Open(Arc<Loads>, usize);
+struct Open(Arc<Loads>, usize, Arc<ListenerCounts>);
 
 impl Open {
-    fn new(loads: Arc<Loads>, index: usize) -> Self {
+    fn new(loads: Arc<Loads>, index: usize, counts: Arc<ListenerCounts>) -> Self {
+        counts.active.add(1);
         if let Some(load) = loads.0.get(index) {
             load.fetch_add(1, Relaxed);
         }
-        Self(loads, index)
+        Self(loads, index, counts)
     }
 }
 
@@ -282,5 +306,6 @@ impl Drop for Open {
         if let Some(load) = self.0.0.get(self.1) {
             load.fetch_sub(1, Relaxed);
         }
+        self.2.active.sub(1);
     }
 }
