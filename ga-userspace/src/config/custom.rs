@@ -22,8 +22,8 @@ use super::{
     tree::{Table, Value, not_a_word, shorten},
 };
 use crate::model::{
-    Affinity, AllUnhealthy, Allowed, CustomGroup, Destination, Listener, MAX_CONNECTIONS, Name, Policy, Port, Protocol, Protocols, Subnet,
-    addresses, unusable, usable,
+    Affinity, AllUnhealthy, Allowed, CustomGroup, Destination, Listener, MAX_CONNECTIONS, Name, Policy, Port, Protocol,
+    Protocols, Subnet, addresses, unusable, usable,
 };
 
 /// Prefix lengths that a subnet may have.

@@ -135,12 +135,7 @@ mod tests {
             statuses: [("2xx".to_owned(), 11)].into(),
             failures: [("refused".to_owned(), 1)].into(),
             max_connections: 100,
-            circuits: vec![Circuit {
-                group: "near".to_owned(),
-                connections: [0, 1024],
-                requests: [3, 1024],
-                refused: 7,
-            }],
+            circuits: vec![Circuit { group: "near".to_owned(), connections: [0, 1024], requests: [3, 1024], refused: 7 }],
             rules: vec![RuleHits { rule: "api".to_owned(), hits: 5 }],
             ..Proxied::default()
         });

@@ -94,7 +94,8 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let run = move || {
                 let (shared, drained, open, others) = cx;
-                let thread = Rc::new(Here { worker: Worker::new(shared, drained), index, open, others, files, full: Full::default() });
+                let thread =
+                    Rc::new(Here { worker: Worker::new(shared, drained), index, open, others, files, full: Full::default() });
                 LocalSet::new().block_on(&runtime, thread.run(receiver));
             };
             Ok(Thread { orders, handle: thread::Builder::new().name(format!("ga-proxy-{index}")).spawn(run)? })

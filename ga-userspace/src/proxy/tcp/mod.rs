@@ -90,12 +90,7 @@ struct Opened {
     held: Held,
 }
 
-async fn open(
-    worker: &Worker,
-    listener: &Arc<Listener>,
-    client: &mut TcpStream,
-    peer: &Peer,
-) -> Result<Opened, Reason> {
+async fn open(worker: &Worker, listener: &Arc<Listener>, client: &mut TcpStream, peer: &Peer) -> Result<Opened, Reason> {
     let (hello, said) = if listener.file.rules.is_empty() {
         (Hello::More, Vec::new())
     } else {
@@ -168,12 +163,7 @@ fn target(listener: &Listener, hello: &Hello) -> Result<usize, Reason> {
 
 /// Connects to the endpoint that is chosen, or, where one does not accept, to the others of the target: each once, and all of them
 /// within [`CONNECT_ALL`].
-async fn connect(
-    worker: &Worker,
-    listener: &Listener,
-    target: usize,
-    peer: &Peer,
-) -> Result<(usize, TcpStream, Held), Reason> {
+async fn connect(worker: &Worker, listener: &Listener, target: usize, peer: &Peer) -> Result<(usize, TcpStream, Held), Reason> {
     let random = worker.random();
     let number = listener.number(peer.client.ip(), random);
     let until = Instant::now() + CONNECT_ALL;
