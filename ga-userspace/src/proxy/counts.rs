@@ -13,6 +13,8 @@ pub enum Reason {
     ClientBodyTimeout,
     /// The client took too long to read its answer.
     ClientWriteTimeout,
+    /// The client of HTTP/2 sent frames that carry nothing by the thousand.
+    Flood,
     /// The client left before the answer's end.
     ClientClosed,
     /// The head is larger than the listener allows.
@@ -55,11 +57,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in their order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BadRequest,
         Self::ClientHeadTimeout,
         Self::ClientBodyTimeout,
         Self::ClientWriteTimeout,
+        Self::Flood,
         Self::ClientClosed,
         Self::TooLarge,
         Self::Method,
@@ -88,6 +91,7 @@ impl Reason {
             Self::ClientHeadTimeout => "client_head_timeout",
             Self::ClientBodyTimeout => "client_body_timeout",
             Self::ClientWriteTimeout => "client_write_timeout",
+            Self::Flood => "flood",
             Self::ClientClosed => "client_closed",
             Self::TooLarge => "too_large",
             Self::Method => "method",

@@ -5,9 +5,9 @@ use std::{sync::LazyLock, time::Duration};
 use crate::{
     health::Beliefs,
     model::{
-        Affinity, AllUnhealthy, Backend, BackendIpVersion, Circuit, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind, Instance,
-        Intent, Inventory, Limits, Listener, Name, NameRule, Node, Part, PortMapping, Ports, Protocol, TrafficRatio, Weight,
-        XdpMode,
+        Affinity, AllUnhealthy, Backend, BackendIpVersion, Circuit, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind,
+        Instance, Intent, Inventory, Limits, Listener, Name, NameRule, Node, Part, PortMapping, Ports, Protocol, TrafficRatio,
+        Weight, XdpMode,
     },
     plan::{Overrides, build::Known},
 };

@@ -20,6 +20,7 @@ use super::{
         upstream::{Exchange, Place},
     },
     served::Served,
+    streams::Turn,
     timer::Wait,
 };
 
@@ -159,6 +160,7 @@ impl Answer {
             Content::Http1(exchange) => exchange.is_done(),
             Content::Http2(incoming, _) => incoming.is_end_stream(),
         };
+        served.client.turn.set(Turn::Client);
         Self { content, served }
     }
 
@@ -188,6 +190,7 @@ impl Body for Answer {
         };
         match polled {
             Poll::Pending => {
+                this.served.client.turn.set(Turn::Endpoint);
                 let timer = this.served.timer();
                 if timer.waits_for().is_none() {
                     timer.arm(Wait::Rest, this.served.client.timeouts.get().stream);
@@ -198,6 +201,7 @@ impl Body for Answer {
                 }
             }
             Poll::Ready(Some(Ok(frame))) => {
+                this.served.client.turn.set(Turn::Client);
                 this.served.timer().disarm();
                 this.count(&frame);
                 this.served.complete = this.is_end_stream();

@@ -365,6 +365,7 @@ fn status_of(reason: Reason) -> Refused {
         Reason::NoEndpoint | Reason::Limit | Reason::Circuit => StatusCode::SERVICE_UNAVAILABLE,
         Reason::ClientHeadTimeout
         | Reason::ClientWriteTimeout
+        | Reason::Flood
         | Reason::TooLarge
         | Reason::Method
         | Reason::Misdirected

@@ -179,7 +179,7 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         if !self.complete && self.reason.is_none() {
-            self.reason = Some(Reason::ClientClosed);
+            self.reason = Some(if self.client.is_late.get() { Reason::ClientWriteTimeout } else { Reason::ClientClosed });
         }
         let class = usize::from(self.status.as_u16() / 100).saturating_sub(1);
         let one = |statuses: &[Count; 5]| {
