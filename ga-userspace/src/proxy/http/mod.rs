@@ -7,6 +7,7 @@ mod forwarded;
 mod frames;
 mod multiplexed;
 mod open;
+mod plain;
 mod request;
 mod serve;
 mod served;
@@ -14,6 +15,7 @@ mod streams;
 mod timer;
 mod tunnel;
 mod watched;
+mod wire;
 
 pub(super) use body::FromClient;
 pub use serve::serve;
