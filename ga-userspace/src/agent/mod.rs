@@ -7,6 +7,7 @@ mod data_path;
 mod error;
 mod flows;
 mod gate;
+mod handover;
 mod health;
 mod mappings;
 mod names;
@@ -29,9 +30,11 @@ use std::{
 };
 
 use aya::Ebpf;
+use futures_util::FutureExt as _;
 use rustix::rand::{GetRandomFlags, getrandom};
+use socket2::SockRef;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     select,
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, mpsc, watch as stopping},
@@ -44,6 +47,7 @@ pub use trace_http::explain;
 
 use self::{
     data_path::DataPath,
+    handover::Predecessor,
     health::{Begun, Health},
     overrides::OverrideFile,
     passive::{Failures, LOOK},
@@ -54,6 +58,7 @@ use self::{
 };
 use crate::{
     admin, config,
+    handover::{self as manager, Kept, Sockets},
     health::Beliefs,
     metrics,
     model::{EndpointName, Intent},
@@ -76,6 +81,8 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// Where what operators set by hand is kept.
     pub state_dir: PathBuf,
+    /// Take over from the agent that runs, if one does.
+    pub take_over: bool,
 }
 
 /// How often flow memory is swept, and interfaces, pins and next hops are looked at even when netlink says nothing.
@@ -113,6 +120,10 @@ struct Agent {
     plan: Plan,
     data_path: DataPath,
     proxy: Proxy,
+    /// What the service manager keeps of its sockets.
+    kept: Kept,
+    /// What is scraped at, once more: for the agent that takes over.
+    metrics: Option<std::net::TcpListener>,
     /// Where the proxy should listen and cannot.
     unbound: Vec<Unbound>,
     net: Net,
@@ -140,31 +151,58 @@ enum Notice {
     WatchEnded(Ending),
 }
 
-/// Runs until SIGTERM or SIGINT. The data path stays as it is: it outlives the agent.
-pub async fn run(options: Options) -> Result<(), Error> {
+/// Why an agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It was told to.
+    Told,
+    /// Another one serves in its place.
+    Replaced,
+}
+
+/// Runs until SIGTERM or SIGINT, or until another agent has taken over. The data path stays as it is: it outlives the agent.
+/// `sockets` are those that somebody kept for it.
+pub async fn run(options: Options, mut sockets: Sockets) -> Result<(), Error> {
     let system = |what| move |source| Error::System { what, source };
     let mut hangup = signal(SignalKind::hangup()).map_err(system("signal handler"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("signal handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signal handler"))?;
 
     let (notify, mut notices) = mpsc::channel(NOTICES);
-    let mut agent = Agent::start(options, notify).await?;
+    let kept = Kept::of(&sockets);
+    let (mut agent, predecessor) = Agent::start(options, notify, &mut sockets, kept).await?;
     let (handle, mut requests) = status::channel();
     let (stop, stopped) = stopping::channel(false);
     let until_stopped = |mut stopped: stopping::Receiver<bool>| async move {
         // The sender going away is a stop too.
         drop(stopped.wait_for(|&stop| stop).await);
     };
-    let bound = bind(&agent).await;
+    let bound = bind(&mut agent, sockets).await;
     let (socket, listener) = agent.data_path.keep_or_undo(bound)?;
-    let admin = tokio::spawn(admin::serve(socket, handle.clone(), until_stopped(stopped.clone())));
-    let metrics = listener.map(|listener| tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped))));
+    let serve_admin = |socket| admin::serve(socket, handle.clone(), until_stopped(stopped.clone())).map(drop);
+    let mut servers = JoinSet::new();
+    servers.spawn(serve_admin(socket));
+    if let Some(listener) = listener {
+        servers.spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped.clone())));
+    }
     tracing::info!(generation = agent.plan.generation.0, socket = %agent.options.admin_socket.display(), "ready");
+    if let Some(predecessor) = predecessor {
+        predecessor.dismiss().await;
+    }
+    manager::ready(agent.plan.generation.0);
 
     let [mut sweep, mut ask, mut repair, mut look, mut hosts] = [SWEEP, ASK, REPAIR, LOOK, HOSTS].map(every);
-    loop {
+    let why = loop {
         select! {
-            Some(request) = requests.recv() => agent.answer(request).await,
+            Some(request) = requests.recv() => match request {
+                Request::TakeOver(stream) => match agent.hand_over(stream, &mut requests).await {
+                    Ok(true) => break Why::Replaced,
+                    // The other one may have taken the socket's name.
+                    Ok(false) => drop(servers.spawn(serve_admin(admin::rebind(&agent.options.admin_socket)?))),
+                    Err(error) => return Err(error),
+                },
+                request => agent.answer(request).await,
+            },
             Some(notice) = notices.recv() => agent.notice(notice),
             Some(_ended) = agent.tasks.join_next() => {}
             () = agent.resolver.changed() => agent.follow_names().await,
@@ -186,20 +224,23 @@ pub async fn run(options: Options) -> Result<(), Error> {
                     tracing::error!("reload: {error}");
                 }
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        }
-    }
-    agent.stop_watching();
-    tracing::info!("stopping; the data path goes on without the agent");
-    stop.send_replace(true);
-    proxy::stop(agent.proxy).await;
-    let tasks = async {
-        drop(admin.await);
-        if let Some(metrics) = metrics {
-            drop(metrics.await);
+            _ = terminate.recv() => break Why::Told,
+            _ = interrupt.recv() => break Why::Told,
         }
     };
+    stop.send_replace(true);
+    match why {
+        Why::Told => {
+            agent.stop_watching();
+            tracing::info!("stopping; the data path goes on without the agent");
+            manager::stopping();
+        }
+        Why::Replaced => tracing::info!("another agent has taken over; the connections of this one end"),
+    }
+    // Whatever else it does ends now: probes, names, the watching of files.
+    let proxy = agent.into_proxy();
+    proxy::stop(proxy).await;
+    let tasks = async { while servers.join_next().await.is_some() {} };
     if timeout(Duration::from_secs(2), tasks).await.is_err() {
         tracing::warn!("open admin or metrics connections were cut");
     }
@@ -214,11 +255,20 @@ fn every(period: Duration) -> Interval {
 }
 
 /// Everything that others ask us through.
-async fn bind(agent: &Agent) -> Result<(UnixListener, Option<TcpListener>), Error> {
-    let socket = admin::bind(&agent.options.admin_socket).await?;
-    let Some(address) = agent.intent.node.metrics else { return Ok((socket, None)) };
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Metrics { address, source })?;
-    Ok((socket, Some(listener)))
+async fn bind(agent: &mut Agent, mut sockets: Sockets) -> Result<(admin::Bound, Option<TcpListener>), Error> {
+    let listener = match agent.intent.node.metrics {
+        Some(address) => {
+            let error = |source| Error::Metrics { address, source };
+            let listener = handover::listen(address, &mut sockets).await.map_err(error)?;
+            agent.metrics = Some(SockRef::from(&listener).try_clone().map_err(error)?.into());
+            Some(listener)
+        }
+        None => None,
+    };
+    let options = &agent.options;
+    let socket =
+        if options.take_over { admin::rebind(&options.admin_socket)? } else { admin::bind(&options.admin_socket).await? };
+    Ok((socket, listener))
 }
 
 /// A file that was read and found right.
@@ -242,13 +292,20 @@ fn parse(file: &str, text: String) -> Result<Read, Error> {
 }
 
 impl Agent {
-    async fn start(options: Options, notify: mpsc::Sender<Notice>) -> Result<Self, Error> {
+    /// Starts; what the proxy takes of `sockets` is taken out.
+    async fn start(
+        options: Options,
+        notify: mpsc::Sender<Notice>,
+        sockets: &mut Sockets,
+        kept: Kept,
+    ) -> Result<(Self, Option<Predecessor>), Error> {
         program::check_capabilities()?;
         let Read { mut loaded, hash, text } = read(&options.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{}: {}", options.config.display(), warning.message);
         }
         certificates::check(&Store::default(), &loaded, &text)?;
+        let predecessor = handover::take_over(&options, sockets).await?;
         let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
@@ -276,7 +333,11 @@ impl Agent {
         let health = data_path.keep_or_undo(begun.start(&mut net, proxy::addresses(&intent)).await)?;
         let failures = data_path.keep_or_undo(Failures::new(data_path.counters(), &plan))?;
 
-        let proxy = data_path.keep_or_undo(proxy::start(&intent.node))?;
+        let mut proxy = data_path.keep_or_undo(proxy::start(&intent.node))?;
+        // What it does not listen at is closed, but for the one of the metrics.
+        let metrics = intent.node.metrics.and_then(|address| sockets.remove_entry(&address));
+        proxy.inherit(std::mem::take(sockets));
+        sockets.extend(metrics);
         let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
         let mut agent = Self {
             options,
@@ -295,6 +356,8 @@ impl Agent {
             plan,
             data_path,
             proxy,
+            kept,
+            metrics: None,
             unbound: Vec::new(),
             net,
             resets,
@@ -308,7 +371,12 @@ impl Agent {
         };
         agent.serve();
         agent.watch_certificates();
-        Ok(agent)
+        Ok((agent, predecessor))
+    }
+
+    /// Ends everything but what it serves.
+    fn into_proxy(self) -> Proxy {
+        self.proxy
     }
 
     async fn answer(&mut self, request: Request) {
@@ -328,6 +396,8 @@ impl Agent {
             Request::Trace { order, reply } => self.order_trace(order, reply),
             Request::TraceHttp { order, reply } => reply.send(self.trace_http(&order)),
             Request::Watch { order, reply } => self.order_watch(order, reply),
+            // Asked for where it can end the agent.
+            Request::TakeOver(_) => {}
         }
     }
 
@@ -576,7 +646,7 @@ fn refusal(error: &Error) -> Refusal {
     let code = match error {
         Error::Config { .. } | Error::Plan(_) | Error::NeedsRestart { .. } | Error::Read { .. } => Code::Invalid,
         Error::Program(_) | Error::Maps(_) | Error::Net(_) => Code::Kernel,
-        Error::Admin(_) | Error::Metrics { .. } => Code::Conflict,
+        Error::Admin(_) | Error::Metrics { .. } | Error::TakeOver(_) => Code::Conflict,
         Error::State { .. } | Error::System { .. } => Code::Internal,
     };
     let refusal = Refusal::new(code, error.to_string());
