@@ -38,30 +38,65 @@ pub(super) struct Progress {
     pub(super) seen: Cell<u64>,
 }
 
+/// A client's body, as the protocol gives it that the client speaks.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// HTTP/1.1 or HTTP/2.
+    Hyper(Incoming),
+}
+
+/// A client's body ended too early, or is none.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("the request ended too early")]
+pub(in crate::proxy) struct Broken;
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(|_| Broken),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Hyper(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Hyper(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
 /// A client's body on its way to an endpoint.
 #[derive(Debug)]
 pub(in crate::proxy) struct FromClient {
-    incoming: Incoming,
+    source: Source,
     progress: Rc<Progress>,
     listener: Arc<Listener>,
 }
 
 impl FromClient {
-    pub(super) fn new(incoming: Incoming, listener: Arc<Listener>) -> (Self, Rc<Progress>) {
+    pub(super) fn new(source: Source, listener: Arc<Listener>) -> (Self, Rc<Progress>) {
         let progress = Rc::<Progress>::default();
-        progress.ended.set(incoming.is_end_stream());
-        (Self { incoming, progress: Rc::clone(&progress), listener }, progress)
+        progress.ended.set(source.is_end_stream());
+        (Self { source, progress: Rc::clone(&progress), listener }, progress)
     }
 }
 
 impl Body for FromClient {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx).map_ok(scrubbed);
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let polled = Pin::new(&mut self.source).poll_frame(cx).map_ok(scrubbed);
         self.progress.waits.set(polled.is_pending());
-        if matches!(polled, Poll::Ready(None)) || self.incoming.is_end_stream() {
+        if matches!(polled, Poll::Ready(None)) || self.source.is_end_stream() {
             self.progress.ended.set(true);
         }
         self.progress.failed.set(matches!(polled, Poll::Ready(Some(Err(_)))));
@@ -75,11 +110,11 @@ impl Body for FromClient {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.source.size_hint()
     }
 }
 

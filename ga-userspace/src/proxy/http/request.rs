@@ -12,7 +12,6 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts, uri::PathAndQuery};
-use hyper::body::Incoming;
 use thiserror::Error;
 
 use super::{
@@ -24,7 +23,7 @@ use super::{
         upstream::{Exchange, Head},
     },
     answer::Refused,
-    body::{Answer, Content, FromClient, Progress, count_sent},
+    body::{Answer, Content, FromClient, Progress, Source, count_sent},
     client::Client,
     forwarded,
     multiplexed::{self, Unanswered},
@@ -41,7 +40,7 @@ use crate::model::HttpLimits;
 pub(super) struct Dropped;
 
 /// What a connection gets for a request. A panic on the way is the end of this request alone.
-pub(super) async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Answer>, Dropped> {
+pub(super) async fn serve(client: Rc<Client>, request: Request<Source>) -> Result<Response<Answer>, Dropped> {
     let mut served = Served::new(client);
     let begun = served.client.guard.get().map(|guard| guard.begin());
     if let Some(Begun::Refused(refusal)) = begun {
@@ -74,7 +73,7 @@ fn refuse(refused: Refused, served: &mut Served) -> (Response<()>, Content) {
     (response, Content::Whole(text))
 }
 
-async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Response<()>, Content), Refused> {
+async fn answer(request: Request<Source>, served: &mut Served) -> Result<(Response<()>, Content), Refused> {
     let client = Rc::clone(&served.client);
     let view = Arc::clone(&client.worker.view());
     let gone = Refused::new(StatusCode::SERVICE_UNAVAILABLE, Reason::NoEndpoint);
@@ -83,7 +82,7 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
     let http = listener.file.http.as_ref().ok_or(gone)?;
     client.timeouts.set(http.timeouts);
 
-    let (mut parts, incoming) = request.into_parts();
+    let (mut parts, source) = request.into_parts();
     served.noted = view.log.as_ref().map(|log| Noted::new(log, &parts));
     if client.is_h2 {
         // Messages of HTTP/1 were judged as bytes.
@@ -107,7 +106,7 @@ async fn answer(request: Request<Incoming>, served: &mut Served) -> Result<(Resp
             changed(changes, &mut parts, &client)?;
             let is_rewritten = changes.rewrites_host();
             let request = Forward { client, listener, ap: &view.ap, target: *target, parts, is_rewritten };
-            forward(request, incoming, served).await
+            forward(request, source, served).await
         }
         Act::Redirect(redirect) => Ok((redirect.response(&asked), Content::Whole(Bytes::new()))),
         Act::Fixed(fixed) => {
@@ -227,7 +226,7 @@ impl Forward<'_> {
     }
 }
 
-async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) -> Result<(Response<()>, Content), Refused> {
+async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> Result<(Response<()>, Content), Refused> {
     let Forward { client, listener, .. } = &request;
     let fields = forwarded::fields(client, listener, request.ap, &request.parts.headers);
     let upgrade = if client.is_h2 { None } else { upgrade(&request.parts) };
@@ -240,7 +239,7 @@ async fn forward(request: Forward<'_>, incoming: Incoming, served: &mut Served) 
         forwarded: &fields,
         upgrade: upgrade.as_ref(),
     };
-    let (body, progress) = FromClient::new(incoming, Arc::clone(listener));
+    let (body, progress) = FromClient::new(source, Arc::clone(listener));
     let number = listener.number(client.ip, client.worker.random());
     let (mut body, mut tried, mut last) = (body, Vec::new(), None);
     let mut fresh: Option<Way> = None;

@@ -10,6 +10,8 @@ use std::{
 };
 
 use hyper::{
+    Request,
+    body::Incoming,
     rt::Executor,
     server::conn::{http1, http2},
     service::service_fn,
@@ -27,6 +29,7 @@ use super::{
         guard::{self, Guarded},
     },
     answer::HEAD_TIMEOUT,
+    body::Source,
     client::Client,
     request,
     timer::Wait,
@@ -71,7 +74,7 @@ enum End {
 }
 
 async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Client>, io: Watched<S>, limits: HttpLimits) {
-    let service = service_fn(|request| request::serve(Rc::clone(&client), request));
+    let service = service_fn(|request: Request<Incoming>| request::serve(Rc::clone(&client), request.map(Source::Hyper)));
     let HttpLimits { head, target, fields, .. } = limits;
     let (io, handle) = Guarded::new(io, guard::Limits { head, target, fields });
     // It is new: nobody has set it.
@@ -138,7 +141,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
 }
 
 async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Client>, io: Watched<S>, limits: HttpLimits) {
-    let service = service_fn(|request| request::serve(Rc::clone(&client), request));
+    let service = service_fn(|request: Request<Incoming>| request::serve(Rc::clone(&client), request.map(Source::Hyper)));
     let list = u32::try_from(limits.head).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(Local)
         .max_concurrent_streams(limits.streams)
