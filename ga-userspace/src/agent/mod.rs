@@ -18,6 +18,7 @@ mod ports;
 mod proxy;
 mod report;
 mod reset;
+mod run;
 mod trace;
 mod trace_http;
 mod watch;
@@ -30,19 +31,15 @@ use std::{
 };
 
 use aya::Ebpf;
-use futures_util::FutureExt as _;
 use rustix::rand::{GetRandomFlags, getrandom};
-use socket2::SockRef;
 use tokio::{
-    net::TcpListener,
-    select,
-    signal::unix::{SignalKind, signal},
-    sync::{Semaphore, mpsc, watch as stopping},
+    net::UnixStream,
+    sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::{Interval, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
 pub use error::Error;
+pub use run::run;
 pub use trace_http::explain;
 
 use self::{
@@ -50,17 +47,16 @@ use self::{
     handover::Predecessor,
     health::{Begun, Health},
     overrides::OverrideFile,
-    passive::{Failures, LOOK},
+    passive::Failures,
     ports::Ports,
     reset::Resets,
     trace::{Asked, Tracer},
     watch::{Ending, Order, Watching},
 };
 use crate::{
-    admin, config,
-    handover::{self as manager, Kept, Sockets},
+    config,
+    handover::{Kept, Sockets},
     health::Beliefs,
-    metrics,
     model::{EndpointName, Intent},
     net::Net,
     plan::{self, Changes, Overrides, Plan, State},
@@ -85,21 +81,8 @@ pub struct Options {
     pub take_over: bool,
 }
 
-/// How often flow memory is swept, and interfaces, pins and next hops are looked at even when netlink says nothing.
-const SWEEP: Duration = Duration::from_secs(1);
-/// How often some of the neighbours in use are asked whether they are still there. Two rounds find one that is not.
-const ASK: Duration = Duration::from_millis(400);
-/// How often it is looked whether packets wait for hosts behind custom routing.
-const HOSTS: Duration = Duration::from_millis(50);
-/// How often the maps are compared with what they should hold, and everything that netlink reported with how it is.
-const REPAIR: Duration = Duration::from_secs(10);
 /// How long the start waits for neighbours to be resolved.
 const RESOLVE: Duration = Duration::from_secs(1);
-/// Notices that may wait for the agent.
-const NOTICES: usize = 8;
-/// Changes that netlink reports within this time are looked at together.
-const SETTLE: Duration = Duration::from_millis(20);
-
 /// Everything that the agent knows.
 struct Agent {
     options: Options,
@@ -139,6 +122,8 @@ struct Agent {
     /// The plan is new: flows that it does not let in are looked for once more.
     is_gate_new: bool,
     tracer: Option<Tracer>,
+    /// Who asked to take over.
+    successor: Option<UnixStream>,
 }
 
 /// What work aside has to say to the task that owns all state.
@@ -149,126 +134,6 @@ enum Notice {
     TraceLoaded(Box<Result<Ebpf, Refusal>>, Asked),
     /// Enough was watched.
     WatchEnded(Ending),
-}
-
-/// Why an agent ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
-    /// It was told to.
-    Told,
-    /// Another one serves in its place.
-    Replaced,
-}
-
-/// Runs until SIGTERM or SIGINT, or until another agent has taken over. The data path stays as it is: it outlives the agent.
-/// `sockets` are those that somebody kept for it.
-pub async fn run(options: Options, mut sockets: Sockets) -> Result<(), Error> {
-    let system = |what| move |source| Error::System { what, source };
-    let mut hangup = signal(SignalKind::hangup()).map_err(system("signal handler"))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("signal handler"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signal handler"))?;
-
-    let (notify, mut notices) = mpsc::channel(NOTICES);
-    let kept = Kept::of(&sockets);
-    let (mut agent, predecessor) = Agent::start(options, notify, &mut sockets, kept).await?;
-    let (handle, mut requests) = status::channel();
-    let (stop, stopped) = stopping::channel(false);
-    let until_stopped = |mut stopped: stopping::Receiver<bool>| async move {
-        // The sender going away is a stop too.
-        drop(stopped.wait_for(|&stop| stop).await);
-    };
-    let bound = bind(&mut agent, sockets).await;
-    let (socket, listener) = agent.data_path.keep_or_undo(bound)?;
-    let serve_admin = |socket| admin::serve(socket, handle.clone(), until_stopped(stopped.clone())).map(drop);
-    let mut servers = JoinSet::new();
-    servers.spawn(serve_admin(socket));
-    if let Some(listener) = listener {
-        servers.spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped.clone())));
-    }
-    tracing::info!(generation = agent.plan.generation.0, socket = %agent.options.admin_socket.display(), "ready");
-    if let Some(predecessor) = predecessor {
-        predecessor.dismiss().await;
-    }
-    manager::ready(agent.plan.generation.0);
-
-    let [mut sweep, mut ask, mut repair, mut look, mut hosts] = [SWEEP, ASK, REPAIR, LOOK, HOSTS].map(every);
-    let why = loop {
-        select! {
-            Some(request) = requests.recv() => match request {
-                Request::TakeOver(stream) => match agent.hand_over(stream, &mut requests).await {
-                    Ok(true) => break Why::Replaced,
-                    // The other one may have taken the socket's name.
-                    Ok(false) => drop(servers.spawn(serve_admin(admin::rebind(&agent.options.admin_socket)?))),
-                    Err(error) => return Err(error),
-                },
-                request => agent.answer(request).await,
-            },
-            Some(notice) = notices.recv() => agent.notice(notice),
-            Some(_ended) = agent.tasks.join_next() => {}
-            () = agent.resolver.changed() => agent.follow_names().await,
-            report = agent.health.changed() => agent.judge(report).await,
-            _ = hosts.tick(), if agent.is_custom() => agent.look_for_hosts().await,
-            () = agent.net.changed() => {
-                sleep(SETTLE).await;
-                agent.heal().await;
-            }
-            _ = sweep.tick() => {
-                agent.sweep();
-                agent.heal().await;
-            }
-            _ = ask.tick() => agent.net.ask_neighbours().await,
-            _ = repair.tick() => agent.repair().await,
-            _ = look.tick() => agent.look().await,
-            _ = hangup.recv() => {
-                if let Err(error) = agent.reload().await {
-                    tracing::error!("reload: {error}");
-                }
-            }
-            _ = terminate.recv() => break Why::Told,
-            _ = interrupt.recv() => break Why::Told,
-        }
-    };
-    stop.send_replace(true);
-    match why {
-        Why::Told => {
-            agent.stop_watching();
-            tracing::info!("stopping; the data path goes on without the agent");
-            manager::stopping();
-        }
-        Why::Replaced => tracing::info!("another agent has taken over; the connections of this one end"),
-    }
-    // Whatever else it does ends now: probes, names, the watching of files.
-    let proxy = agent.into_proxy();
-    proxy::stop(proxy).await;
-    let tasks = async { while servers.join_next().await.is_some() {} };
-    if timeout(Duration::from_secs(2), tasks).await.is_err() {
-        tracing::warn!("open admin or metrics connections were cut");
-    }
-    Ok(())
-}
-
-fn every(period: Duration) -> Interval {
-    // What a start has just looked at need not be looked at at once.
-    let mut interval = interval_at(tokio::time::Instant::now() + period, period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
-}
-
-/// Everything that others ask us through.
-async fn bind(agent: &mut Agent, mut sockets: Sockets) -> Result<(admin::Bound, Option<TcpListener>), Error> {
-    let listener = match agent.intent.node.metrics {
-        Some(address) => {
-            let error = |source| Error::Metrics { address, source };
-            let listener = handover::listen(address, &mut sockets).await.map_err(error)?;
-            agent.metrics = Some(SockRef::from(&listener).try_clone().map_err(error)?.into());
-            Some(listener)
-        }
-        None => None,
-    };
-    let options = &agent.options;
-    let socket =
-        if options.take_over { admin::rebind(&options.admin_socket)? } else { admin::bind(&options.admin_socket).await? };
-    Ok((socket, listener))
 }
 
 /// A file that was read and found right.
@@ -368,6 +233,7 @@ impl Agent {
             watching: None,
             is_gate_new: true,
             tracer: None,
+            successor: None,
         };
         agent.serve();
         agent.watch_certificates();
@@ -396,8 +262,7 @@ impl Agent {
             Request::Trace { order, reply } => self.order_trace(order, reply),
             Request::TraceHttp { order, reply } => reply.send(self.trace_http(&order)),
             Request::Watch { order, reply } => self.order_watch(order, reply),
-            // Asked for where it can end the agent.
-            Request::TakeOver(_) => {}
+            Request::TakeOver(stream) => self.successor = Some(stream),
         }
     }
 
