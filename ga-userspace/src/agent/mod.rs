@@ -204,7 +204,7 @@ impl Agent {
         proxy.inherit(std::mem::take(sockets));
         sockets.extend(metrics);
         let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
-        let mut agent = Self {
+        let agent = Self {
             options,
             started: Instant::now(),
             started_at: clock::unix(),
@@ -235,8 +235,6 @@ impl Agent {
             tracer: None,
             successor: None,
         };
-        agent.serve();
-        agent.watch_certificates();
         Ok((agent, predecessor))
     }
 
@@ -356,7 +354,7 @@ impl Agent {
             self.data_path.set_nat_ports(&self.intent.node)?;
             return Err(error);
         }
-        let changes = plan::compare(Some(&self.plan), &plan);
+        let changes = plan::compare(Some(&self.plan), &plan).with_served(&self.intent, &intent);
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
         (self.intent, self.overrides, self.addresses) = (intent, overrides, addresses);
         (self.beliefs, self.plan) = (beliefs, plan);
@@ -374,7 +372,7 @@ impl Agent {
         let known = self.resolver.known();
         let beliefs = self.believed(&names::roster(&loaded.intent, &known.addresses));
         let plan = names::plan(&loaded.intent, &self.overrides, &known.addresses, &beliefs, self.data_path.running())?;
-        let changes = plan::compare(Some(&self.plan), &plan);
+        let changes = plan::compare(Some(&self.plan), &plan).with_served(&self.intent, &loaded.intent);
         Ok(Planned {
             schema_version: status::SCHEMA_VERSION,
             changes: !changes.noop,

@@ -61,6 +61,9 @@ pub async fn run(options: Options, mut sockets: Sockets) -> Result<(), Error> {
     };
     let bound = bind(&mut agent, sockets).await;
     let (socket, listener) = agent.data_path.keep_or_undo(bound)?;
+    // Last of all: a start that fails has taken no connection.
+    agent.serve();
+    agent.watch_certificates();
     let serve_admin = |socket| admin::serve(socket, handle.clone(), until_stopped(stopped.clone())).map(drop);
     let mut servers = JoinSet::new();
     servers.spawn(serve_admin(socket));
