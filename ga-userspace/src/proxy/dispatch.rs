@@ -12,11 +12,8 @@ type Served = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Serves a connection to its end. What is needed only until that is known is gone then: most connections live long.
 pub(super) fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: TcpStream, peer: Peer) -> impl Future<Output = ()> {
-    let counts = Arc::clone(&listener.counts);
     let begun = Box::pin(begin(worker, listener, stream, peer));
     async move {
-        counts.connections.add(1);
-        let _active = counts.active.lasting();
         let served = begun.await;
         if let Some(served) = served {
             served.await;
