@@ -1,5 +1,5 @@
-//! What stands between clients and hyper, whose HTTP/1 is more lenient than an edge may be: messages that two servers could read
-//! differently are refused here, before anything of them is routed.
+//! What stands before everything that a client says: messages that two servers could read differently are refused here, before
+//! anything of them is routed.
 
 mod bytes;
 mod chunks;

@@ -441,8 +441,11 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
                 }
             };
             let (count, piece) = if link.read.is_empty() {
-                let room = scratch.len().min(most);
+                // Room for a byte more than there may be: a read that fills its room is followed by one that finds nothing.
+                let room = scratch.len().min(most.saturating_add(1));
                 let count = ready!(link.poll_read_into(cx, scratch.get_mut(..room).unwrap_or_default()))?;
+                self.keep &= count <= most;
+                let count = count.min(most);
                 (count, Piece::Scratch(count))
             } else {
                 let count = most.min(link.read.len());
