@@ -10,6 +10,8 @@ pub mod guard;
 pub mod http;
 pub mod log;
 pub mod proxy_protocol;
+#[cfg(feature = "http3")]
+mod quic;
 pub mod rules;
 mod serve;
 pub mod tcp;

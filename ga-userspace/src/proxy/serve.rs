@@ -25,6 +25,8 @@ use tokio::{
     time::sleep,
 };
 
+#[cfg(feature = "http3")]
+use super::quic;
 use super::{Peer, Shared, View, Worker, dispatch};
 
 /// Connections that may wait to be accepted, of each socket.
@@ -42,6 +44,8 @@ pub struct Proxy {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
     bound: BTreeSet<SocketAddr>,
+    #[cfg(feature = "http3")]
+    quic: quic::Bound,
     drain: watch::Sender<bool>,
     open: Arc<Loads>,
 }
@@ -60,6 +64,9 @@ enum Order {
     Close(SocketAddr),
     /// Serve a connection that another thread accepted.
     Serve(std::net::TcpStream, Peer),
+    /// The same by UDP, with QUIC.
+    #[cfg(feature = "http3")]
+    Quic(quic::Order),
 }
 
 /// How many connections each thread has.
@@ -94,7 +101,15 @@ impl Proxy {
             Ok(Thread { orders, handle: thread::Builder::new().name(format!("ga-proxy-{index}")).spawn(run)? })
         };
         let threads = senders.clone().into_iter().zip(receivers).enumerate().map(spawn).collect::<io::Result<_>>()?;
-        Ok(Self { shared, threads, bound: BTreeSet::new(), drain, open })
+        Ok(Self {
+            shared,
+            threads,
+            bound: BTreeSet::new(),
+            #[cfg(feature = "http3")]
+            quic: quic::Bound::default(),
+            drain,
+            open,
+        })
     }
 
     /// What all threads see.
@@ -106,6 +121,8 @@ impl Proxy {
     /// listened on no more are refused. Says which addresses cannot be listened on; they are tried again with the next view.
     pub fn apply(&mut self, view: View) -> Vec<Unbound> {
         let wanted: BTreeSet<SocketAddr> = view.addresses().collect();
+        #[cfg(feature = "http3")]
+        let quic: BTreeSet<SocketAddr> = view.quic_addresses().collect();
         // What is new is served from the moment when it is listened on, what is gone until then.
         self.shared.view.store(Arc::new(view));
         for address in self.bound.difference(&wanted) {
@@ -123,6 +140,16 @@ impl Proxy {
                 Ok(()) => drop(self.bound.insert(address)),
                 Err(source) => unbound.push(Unbound { address, source }),
             }
+        }
+        #[cfg(feature = "http3")]
+        {
+            let threads = &self.threads;
+            let order = |thread: usize, order| {
+                if let Some(thread) = threads.get(thread % threads.len().max(1)) {
+                    drop(thread.orders.send(Order::Quic(order)));
+                }
+            };
+            unbound.extend(self.quic.apply(quic, order).into_iter().map(|(address, source)| Unbound { address, source }));
         }
         unbound
     }
@@ -173,8 +200,8 @@ fn socket(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// One thread, seen from inside.
-struct Here {
-    worker: Rc<Worker>,
+pub(super) struct Here {
+    pub(super) worker: Rc<Worker>,
     index: usize,
     open: Arc<Loads>,
     others: Vec<mpsc::UnboundedSender<Order>>,
@@ -184,6 +211,8 @@ impl Here {
     async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut drain = self.worker.drain();
         let mut sockets: BTreeMap<SocketAddr, tokio::task::JoinHandle<()>> = BTreeMap::new();
+        #[cfg(feature = "http3")]
+        let mut quic = quic::Doors::default();
         loop {
             let order = select! {
                 order = orders.recv() => order,
@@ -208,9 +237,13 @@ impl Here {
                     Ok(stream) => self.serve(stream, peer),
                     Err(error) => tracing::debug!("a connection was lost between threads: {error}"),
                 },
+                #[cfg(feature = "http3")]
+                Some(Order::Quic(order)) => quic.obey(&self, order),
                 None => break,
             }
         }
+        #[cfg(feature = "http3")]
+        quic.close();
         sockets.into_values().for_each(|task| task.abort());
         // Connections end by themselves, or with the process.
         while self.open.0.get(self.index).is_some_and(|load| load.load(Relaxed) > 0) {
@@ -241,6 +274,20 @@ impl Here {
                 }
             }
         }
+    }
+
+    /// A connection that is counted as this thread's while it lasts.
+    #[cfg(feature = "http3")]
+    pub(super) fn opened(&self) -> impl Sized + use<> {
+        Open::new(Arc::clone(&self.open), self.index)
+    }
+
+    /// Gives `order` to a thread that has far fewer connections, or back.
+    #[cfg(feature = "http3")]
+    pub(super) fn give(&self, order: quic::Order) -> Option<quic::Order> {
+        let Some(other) = self.open.less_busy(self.index).and_then(|other| self.others.get(other)) else { return Some(order) };
+        drop(other.send(Order::Quic(order)));
+        None
     }
 
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: Peer) {

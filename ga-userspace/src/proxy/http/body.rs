@@ -43,6 +43,9 @@ pub(super) struct Progress {
 pub(super) enum Source {
     /// HTTP/1.1 or HTTP/2.
     Hyper(Incoming),
+    /// HTTP/3.
+    #[cfg(feature = "http3")]
+    Http3(Box<super::http3::Body>),
 }
 
 /// A client's body ended too early, or is none.
@@ -57,18 +60,24 @@ impl Body for Source {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(|_| Broken),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => Pin::new(body.as_mut()).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Hyper(incoming) => incoming.is_end_stream(),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Hyper(incoming) => incoming.size_hint(),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.size_hint(),
         }
     }
 }

@@ -4,6 +4,8 @@ mod answer;
 mod body;
 mod client;
 mod forwarded;
+#[cfg(feature = "http3")]
+pub(super) mod http3;
 mod multiplexed;
 mod open;
 mod request;

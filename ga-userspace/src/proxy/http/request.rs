@@ -49,13 +49,16 @@ pub(super) async fn serve(client: Rc<Client>, request: Request<Source>) -> Resul
         served.status = response.status();
         return Ok(response.map(|()| Answer::new(content, served)));
     }
-    let (response, content) = match AssertUnwindSafe(answer(request, &mut served)).catch_unwind().await {
+    let (mut response, content) = match AssertUnwindSafe(answer(request, &mut served)).catch_unwind().await {
         Ok(Ok(answered)) => answered,
         Ok(Err(refused)) => refuse(refused, &mut served),
         Err(_) => refuse(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal), &mut served),
     };
     if served.reason == Some(Reason::Dropped) {
         return Err(Dropped);
+    }
+    if let Some(alternative) = served.listener.as_ref().and_then(|listener| listener.alternative.as_ref()) {
+        response.headers_mut().insert(header::ALT_SVC, alternative.clone());
     }
     served.status = response.status();
     Ok(response.map(|()| Answer::new(content, served)))
