@@ -79,7 +79,7 @@ struct Door {
 pub(super) struct Arrival {
     incoming: Incoming,
     config: ServerConfig,
-    handshakes: Arc<AtomicUsize>,
+    busy: Busy,
     local: SocketAddr,
 }
 
@@ -224,8 +224,8 @@ impl Door {
                 // It is the client's to come again.
                 drop(incoming.retry());
             } else {
-                let handshakes = Arc::clone(&self.handshakes);
-                return Some(Arrival { incoming, config: self.config.clone(), handshakes, local });
+                let busy = Busy::new(Arc::clone(&self.handshakes));
+                return Some(Arrival { incoming, config: self.config.clone(), busy, local });
             }
         }
     }
@@ -241,13 +241,13 @@ impl Drop for Door {
 impl Arrival {
     /// Shakes hands for `listener`.
     async fn connect(self, listener: &Listener, server: &tls::Server) -> Result<(quinn::Connection, Peer), Failure> {
-        let Self { incoming, mut config, handshakes, local } = self;
+        // Counted until there is a connection, or none.
+        let Self { incoming, mut config, busy: _busy, local } = self;
         let client = incoming.remote_address();
         let Some(crypto) = server.quic() else {
             incoming.refuse();
             return Err(Failure::Gone);
         };
-        let _busy = Busy::new(handshakes);
         config.crypto = Arc::new(QuicServerConfig::try_from(Arc::clone(crypto))?);
         let limits = listener.file.http.as_ref().map(|http| http.limits).unwrap_or_default();
         config.transport_config(Arc::new(transport(limits)));
@@ -276,6 +276,7 @@ fn transport(limits: HttpLimits) -> TransportConfig {
 }
 
 /// A handshake that is counted while it lasts.
+#[derive(Debug)]
 struct Busy(Arc<AtomicUsize>);
 
 impl Busy {
