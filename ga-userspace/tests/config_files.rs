@@ -25,7 +25,7 @@ fn example(name: &str) -> String {
 // proves: L01
 #[test]
 fn every_example_checks_clean_and_names_the_schema() {
-    for name in ["minimal.toml", "demo.toml", "reference.toml"] {
+    for name in ["minimal.toml", "demo.toml", "https.toml", "tcp-names.toml", "reference.toml"] {
         let text = example(name);
         let loaded = config::parse(name, &text).unwrap_or_else(|report| panic!("{name}: {report:#?}"));
         assert_eq!(loaded.warnings, [], "{name}");

@@ -414,6 +414,17 @@ fn headers_of_the_proxy_protocol_are_read_from_named_networks_only() {
     from("{ from = [\"10.0.0.0/8\"] }").group(kept).refused("conflict");
 }
 
+#[test]
+fn hosts_of_plain_http_are_looked_for_only_where_rules_ask_for_names() {
+    let rule = "[[instance.listener.rule]]\nname = \"api\"\nwhen = [{ host = \"api.example\" }]\ndo = [{ drop = true }]";
+    let listener = |text: &str| file().listener(&format!("name = \"web\"\nports = \"80\"\n{text}\n{rule}"));
+    assert!(listener("http_sniff = true").first().http_sniff);
+    assert!(!listener("http_sniff = false").first().http_sniff && !listener("").first().http_sniff);
+    listener("http_sniff = 1").refused("wrong_type");
+    listener("protocol = \"http\"\nhttp_sniff = true").refused("not_allowed");
+    file().listener("name = \"web\"\nports = \"80\"\nhttp_sniff = true").refused("not_allowed");
+}
+
 // proves: B09, D05
 #[test]
 fn a_virtual_group_of_tcp_is_where_a_default_one_is_and_maps_no_port() {

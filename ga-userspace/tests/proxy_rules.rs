@@ -205,6 +205,17 @@ fn endpoints_see_what_a_rule_makes_of_a_request() {
     assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
 }
 
+#[test]
+fn what_the_listener_says_of_clients_goes_before_what_a_rule_says() {
+    let endpoint = Endpoint::new(2, |stream| answer(stream, |head| ("200 OK", head.to_owned())));
+    let keys = "forwarded_headers = [\"real_ip\"]\n[[instance.listener.rule]]\nname = \"all\"\nwhen = [{ path = \"/*\" }]\n\
+                do = [{ add_header = { name = \"X-Real-IP\", value = \"192.0.2.9\" } }, { forward = \"default\" }]\n";
+    let lab = Lab::new(&endpoint, &[2], keys);
+    let (_, head) = lab.client().ask("GET / HTTP/1.1\r\nHost: x\r\nX-Real-IP: 6.6.6.6\r\n\r\n");
+    let fields: Vec<&str> = head.lines().filter(|line| line.to_ascii_lowercase().starts_with("x-real-ip:")).collect();
+    assert_eq!(fields, ["x-real-ip: 127.0.0.1"], "{head}");
+}
+
 // proves: G14
 #[test]
 fn a_dropped_request_gets_no_byte_and_is_counted() {

@@ -193,6 +193,43 @@ fn what_says_no_name_goes_to_the_default_groups() {
 }
 
 #[test]
+fn the_host_of_plain_http_is_a_name_where_the_file_says_so() {
+    run(async {
+        let ask = |host: &str| format!("GET / HTTP/1.1\r\nX: y\r\nHost: {host}\r\n\r\n").into_bytes();
+        let site = Site::new(42, &format!("http_sniff = true\n{}", with_rules(&[11])));
+        site.echo(11).await;
+        site.echo(12).await;
+        for (host, last) in [("v1.API.example:8080", 12), ("www.example", 11), ("192.0.2.1", 11)] {
+            let (asked, expected) = (ask(host), format!("{last}:"));
+            assert_eq!(site.talk(&asked).await.unwrap(), [expected.as_bytes(), &asked].concat(), "{host}");
+        }
+        is_reset(site.talk(&ask("closed.example")).await);
+        // A head in pieces is waited for; what is no request, and what two servers could read differently, names nobody.
+        let mut slow = TcpStream::connect(site.edge).await.unwrap();
+        for piece in ask("v1.api.example").chunks(9) {
+            slow.write_all(piece).await.unwrap();
+            slow.flush().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        slow.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        timeout(PATIENCE, slow.read_to_end(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with(b"12:GET"), "{answer:?}");
+        for odd in [&b"SSH-2.0-client\r\n"[..], b"GET / HTTP/1.1\r\nHost: v1.api.example\r\nHost: x\r\n\r\n", &[b'A'; 40_000]] {
+            assert!(site.talk(odd).await.unwrap().starts_with(b"11:"));
+        }
+        // TLS is read as ever.
+        let api = site.secured(13, "unused").await;
+        assert!(site.name("closed.example", api).await.is_err());
+        assert_eq!(site.reasons(Reason::Dropped), 2);
+        // Without the key HTTP has no name.
+        let site = Site::new(43, &with_rules(&[11]));
+        site.echo(11).await;
+        assert!(site.talk(&ask("v1.api.example")).await.unwrap().starts_with(b"11:"));
+    });
+}
+
+#[test]
 fn a_server_that_speaks_first_is_reached_when_the_client_has_been_silent_long_enough() {
     run(async {
         let site = Site::new(33, &with_rules(&[11]));

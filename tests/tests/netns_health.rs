@@ -2,8 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    process::Child,
+    net::{IpAddr, SocketAddr, UdpSocket},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -11,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ga::status::{EndpointState, Health};
 use ga_tests::{
-    lab::{Agent, EGRESS4, EGRESS6, Lab, VIP4, VIP6, client4, client6, server4, server6},
+    lab::{Agent, EGRESS4, EGRESS6, Lab, Nginx, VIP4, VIP6, client4, client6, server4, server6},
     traffic::{Flows, Server, ask_many, spread, until},
 };
 
@@ -142,68 +141,23 @@ fn a_black_hole_is_unhealthy_after_thirteen_seconds() -> Result<()> {
     Ok(())
 }
 
-/// nginx in a namespace; ended when dropped.
-struct Nginx(Child);
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// nginx on port 80 and, with a certificate of its own making, on 443; `/flip` has this status.
+/// nginx on port 80 and, with a certificate of its own making, on 443.
 fn nginx(lab: &Lab, number: usize) -> Result<Nginx> {
-    let dir = lab.dir.join(format!("nginx{number}"));
-    fs::create_dir_all(&dir)?;
-    let path = |name: &str| dir.join(name).display().to_string();
-    let namespace = &lab.servers[number - 1];
-    namespace.run(&[
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=health.example",
-        "-keyout",
-        &path("key.pem"),
-        "-out",
-        &path("cert.pem"),
-    ])?;
     let locations = "location = /ok { return 204; } location = /moved { return 301 http://127.0.0.1:1/; } \
                      location = /broken { return 500; } location = /missing { return 404; } \
                      location = /text { return 200 \"all is well\"; }";
-    let text = format!(
-        "daemon off; pid {}; error_log {};\nevents {{}}\nhttp {{ access_log {}; default_type text/plain;\n\
-         server {{ listen [::]:80 ipv6only=off; {locations} }}\n\
-         server {{ listen [::]:443 ipv6only=off ssl; ssl_certificate {}; ssl_certificate_key {}; {locations} }} }}\n",
-        path("pid"),
-        path("error.log"),
-        path("access.log"),
-        path("cert.pem"),
-        path("key.pem"),
+    let servers = format!(
+        "server {{ listen [::]:80 ipv6only=off; {locations} }} server {{ listen [::]:443 ipv6only=off ssl; \
+         ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; {locations} }}"
     );
-    fs::write(dir.join("nginx.conf"), text)?;
-    let child = namespace.spawn(&["nginx", "-c", &path("nginx.conf"), "-p", &dir.display().to_string()])?;
-    let nginx = Nginx(child);
-    until("nginx on both ports", PATIENCE, || {
-        let open = namespace.within(|| [80, 443].map(|port| TcpStream::connect(("127.0.0.1", port)).is_ok()))?;
-        Ok((open == [true; 2]).then_some(()))
-    })?;
-    Ok(nginx)
+    Nginx::start(lab, number, &servers, &[80, 443], &["health.example"])
 }
 
 // proves: E02, E03
 #[test]
 fn the_answer_to_a_get_decides_plain_and_in_tls() -> Result<()> {
     let lab = Lab::new(1)?;
-    let _nginx = nginx(&lab, 1)?;
+    let nginx = nginx(&lab, 1)?;
     let cases = [
         ("ok", "path = \"/ok\"", None),
         ("moved", "path = \"/moved\"", None),
@@ -247,10 +201,11 @@ fn the_answer_to_a_get_decides_plain_and_in_tls() -> Result<()> {
     }
     let (_, seen) = wait_for(&agent, "verified", server4(1).into(), false)?;
     ensure!(seen.failure.as_deref().is_some_and(|why| why.starts_with("tls: ")), "{seen:?}");
-    let log = fs::read_to_string(lab.dir.join("nginx1/access.log"))?;
-    let ours = [format!("::ffff:{EGRESS4} "), format!("{EGRESS6} ")];
-    ensure!(ours.iter().all(|address| log.lines().any(|line| line.starts_with(address))), "both families are probed:\n{log}");
-    let asked = |line: &str| ours.iter().any(|address| line.starts_with(address)) && line.contains("\"GET /");
+    let log = nginx.log("access.log");
+    let ours = [format!("::ffff:{EGRESS4}"), EGRESS6.to_string()];
+    let from = |line: &str| line.split(' ').nth(4).map(str::to_owned);
+    ensure!(ours.iter().all(|own| log.lines().any(|line| from(line).as_ref() == Some(own))), "both families are probed:\n{log}");
+    let asked = |line: &str| from(line).is_some_and(|address| ours.contains(&address)) && line.contains(" /");
     ensure!(log.lines().all(asked), "probes leave with the egress addresses:\n{log}");
     ensure!(agent.status()?.probes.results["unable"] == 0, "every probe could be made");
     Ok(())

@@ -2,59 +2,28 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
-    process::{Child, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ga_tests::{
-    lab::{Agent, Lab, VIP4, VIP6, client4, client6, server4},
-    traffic::{Stop, Task, until},
+    lab::{Agent, Lab, Nginx, VIP4, VIP6, client4, client6, self_signed, server4},
+    traffic::{Stop, Task},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// nginx on a server: `/` says the server's number, `/seen` what it was asked and by whom.
-struct Nginx(Child);
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-impl Nginx {
-    fn start(lab: &Lab, number: usize, port: u16) -> Result<Self> {
-        let dir = lab.dir.join(format!("nginx-{number}-{port}"));
-        fs::create_dir_all(&dir)?;
-        let at = dir.display();
-        let temporary: String =
-            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|what| format!("{what}_temp_path {at}/{what};\n")).concat();
-        let conf = format!(
-            "daemon off;\nmaster_process off;\npid {at}/pid;\nevents {{ worker_connections 4096; }}\nhttp {{\naccess_log off;\n\
-             default_type text/plain;\nkeepalive_requests 1000000;\n{temporary}server {{\nlisten {port};\nlisten [::]:{port} ipv6only=on;\n\
-             location / {{ return 200 \"{number}\"; }}\nlocation = /seen {{ return 200 \"$remote_addr|$http_x_forwarded_for|$http_host|\
-             $http_ga_id|$http_ga_ap|$http_ga_x_forward_proto|$http_ga_x_forward_port|$http_x_real_ip\"; }}\n}}\n}}\n"
-        );
-        let path = dir.join("nginx.conf");
-        fs::write(&path, conf)?;
-        let server = lab.servers.get(number - 1).context("no such server")?;
-        let (log, path) = (dir.join("log").display().to_string(), path.display().to_string());
-        let mut command = server.command(&["nginx", "-e", &log, "-c", &path]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("nginx")?;
-        let nginx = Self(child);
-        let listens = || {
-            let sockets = server.read(&["ss", "-Hltn", &format!("sport = :{port}")])?;
-            Ok((sockets.lines().count() >= 2).then_some(()))
-        };
-        until(&format!("nginx of server {number}"), PATIENCE, listens)?;
-        Ok(nginx)
-    }
+fn nginx(lab: &Lab, number: usize, port: u16) -> Result<Nginx> {
+    let servers = format!(
+        "server {{ listen {port}; listen [::]:{port} ipv6only=on; location / {{ return 200 \"{number}\"; }} location = /seen {{ \
+         return 200 \"$remote_addr|$http_x_forwarded_for|$http_host|$http_ga_id|$http_ga_ap|$http_ga_x_forward_proto|\
+         $http_ga_x_forward_port|$http_x_real_ip\"; }} }}"
+    );
+    Nginx::start(lab, number, &servers, &[port], &[])
 }
 
 /// A client with a connection on which one request follows the other.
@@ -151,7 +120,7 @@ fn site(port: u16, keys: &str, group: &str, weights: &[u8]) -> String {
 #[test]
 fn requests_reach_endpoints_that_are_told_the_client() -> Result<()> {
     let lab = Lab::new(1)?;
-    let _nginx = Nginx::start(&lab, 1, 8080)?;
+    let _nginx = nginx(&lab, 1, 8080)?;
     let mapped = |port| format!("port_mapping = [{{ listener = {port}, endpoint = 8080 }}]");
     let all = "forwarded_headers = [\"ga_id\", \"ga_ap\", \"proto\", \"port\", \"real_ip\"]";
     lab.configure(&(lab.head() + &site(80, "", &mapped(80), &[255]) + &site(81, all, &mapped(81), &[255])))?;
@@ -171,8 +140,8 @@ fn requests_reach_endpoints_that_are_told_the_client() -> Result<()> {
 #[test]
 fn each_request_is_a_choice_by_weight_or_by_the_clients_address() -> Result<()> {
     let lab = Lab::new(3)?;
-    let mut servers: Vec<_> = (1..=3).map(|number| Nginx::start(&lab, number, 80)).collect::<Result<_>>()?;
-    servers.extend((1..=3).map(|number| Nginx::start(&lab, number, 81)).collect::<Result<Vec<_>>>()?);
+    let mut servers: Vec<_> = (1..=3).map(|number| nginx(&lab, number, 80)).collect::<Result<_>>()?;
+    servers.extend((1..=3).map(|number| nginx(&lab, number, 81)).collect::<Result<Vec<_>>>()?);
     let sticky = "client_affinity = \"source_ip\"";
     lab.configure(&(lab.head() + &site(80, "", "", &[200, 100, 50]) + &site(81, sticky, "", &[255, 255, 255])))?;
     let agent = Agent::start(&lab)?;
@@ -224,7 +193,7 @@ fn asking(lab: &Lab, to: SocketAddr) -> Result<Task<usize>> {
 #[test]
 fn reloads_lose_no_request() -> Result<()> {
     let lab = Lab::new(2)?;
-    let _servers: Vec<_> = (1..=2).map(|number| Nginx::start(&lab, number, 80)).collect::<Result<_>>()?;
+    let _servers: Vec<_> = (1..=2).map(|number| nginx(&lab, number, 80)).collect::<Result<_>>()?;
     let file = |weights: &[u8], other: bool| {
         let other = if other { site(82, "", "", &[255]) } else { String::new() };
         lab.head() + &site(80, "idle_timeout = 60", "", weights) + &other
@@ -341,13 +310,9 @@ fn a_gibibyte_passes_both_ways_unchanged() -> Result<()> {
 #[test]
 fn https_reaches_groups_by_rule_and_tells_them_the_client() -> Result<()> {
     let lab = Lab::new(2)?;
-    let _servers: Vec<_> = (1..=2).map(|number| Nginx::start(&lab, number, 8080)).collect::<Result<_>>()?;
+    let _servers: Vec<_> = (1..=2).map(|number| nginx(&lab, number, 8080)).collect::<Result<_>>()?;
     let at = |name: &str| lab.dir.join(name).display().to_string();
-    let names = "subjectAltName=DNS:site.example,DNS:api.example";
-    let request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"];
-    let more = ["-subj", "/CN=site.example", "-addext", names, "-keyout", &at("key.pem"), "-out", &at("cert.pem")];
-    lab.edge.run(&[&request[..], &more[..]].concat())?;
-    fs::write(lab.dir.join("both.pem"), fs::read_to_string(at("cert.pem"))? + &fs::read_to_string(at("key.pem"))?)?;
+    self_signed(&lab.dir, &["site.example", "api.example"])?;
     let group = |name: &str, kind: &str, server: usize| {
         format!(
             "[[instance.listener.endpoint_group]]\nname = \"{name}\"\nkind = \"{kind}\"\nregion = \"{name}\"\n\
@@ -385,7 +350,7 @@ fn https_reaches_groups_by_rule_and_tells_them_the_client() -> Result<()> {
 #[test]
 fn xdp_and_the_proxy_live_on_one_address_and_both_obey_access_lists() -> Result<()> {
     let lab = Lab::new(1)?;
-    let _servers = [Nginx::start(&lab, 1, 80)?, Nginx::start(&lab, 1, 81)?, Nginx::start(&lab, 1, 82)?];
+    let _servers = [nginx(&lab, 1, 80)?, nginx(&lab, 1, 81)?, nginx(&lab, 1, 82)?];
     let acl = "acl = { mode = \"black\", lists = [\"first\"] }";
     let list = format!("\n[[acl]]\nname = \"first\"\nentries = [\"{}/32\"]\n", client4(1));
     let forwarded = Lab::listener("forwarded", "tcp", "81", &[255], "");

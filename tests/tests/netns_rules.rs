@@ -1,52 +1,13 @@
 //! Forwarding rules with real clients (curl) and nginx behind the edge, and `ga trace http` of the agent that serves them.
 
-use std::{
-    fs,
-    process::{Child, Stdio},
-    time::Duration,
-};
-
 use anyhow::{Context as _, Result, ensure};
-use ga_tests::{
-    lab::{Agent, Lab, VIP4, client4, server4},
-    traffic::until,
-};
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use ga_tests::lab::{Agent, Lab, Nginx, VIP4, client4, server4};
 
 /// nginx on a server: it says the server's number and what it was asked.
-struct Nginx(Child);
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-impl Nginx {
-    fn start(lab: &Lab, number: usize) -> Result<Self> {
-        let dir = lab.dir.join(format!("nginx-{number}"));
-        fs::create_dir_all(&dir)?;
-        let at = dir.display();
-        let temporary: String =
-            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|what| format!("{what}_temp_path {at}/{what};\n")).concat();
-        let conf = format!(
-            "daemon off;\nmaster_process off;\npid {at}/pid;\nevents {{ worker_connections 256; }}\nhttp {{\naccess_log off;\n\
-             default_type text/plain;\n{temporary}server {{\nlisten 80;\n\
-             location / {{ return 200 \"{number} $http_host $request_uri $http_x_src\"; }}\n}}\n}}\n"
-        );
-        let path = dir.join("nginx.conf");
-        fs::write(&path, conf)?;
-        let server = lab.servers.get(number - 1).context("no such server")?;
-        let (log, path) = (dir.join("log").display().to_string(), path.display().to_string());
-        let mut command = server.command(&["nginx", "-e", &log, "-c", &path]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("nginx")?;
-        let nginx = Self(child);
-        let listens = || Ok((!server.read(&["ss", "-Hltn", "sport = :80"])?.is_empty()).then_some(()));
-        until(&format!("nginx of server {number}"), PATIENCE, listens)?;
-        Ok(nginx)
-    }
+fn nginx(lab: &Lab, number: usize) -> Result<Nginx> {
+    let servers =
+        format!("server {{ listen 80; location / {{ return 200 \"{number} $http_host $request_uri $http_x_src\"; }} }}");
+    Nginx::start(lab, number, &servers, &[80], &[])
 }
 
 fn group(name: &str, kind: &str, number: usize) -> String {
@@ -90,7 +51,7 @@ do = [{ drop = true }]
 #[test]
 fn curl_gets_what_the_rules_say_and_the_trace_says_the_same() -> Result<()> {
     let lab = Lab::new(3)?;
-    let _servers: Vec<_> = (1..=3).map(|number| Nginx::start(&lab, number)).collect::<Result<_>>()?;
+    let _servers: Vec<_> = (1..=3).map(|number| nginx(&lab, number)).collect::<Result<_>>()?;
     let listener = "\n[[instance.listener]]\nname = \"site\"\nprotocol = \"http\"\nports = \"80\"\n";
     let groups = group("first", "default", 1) + &group("second", "virtual", 2) + &group("third", "virtual", 3);
     lab.configure(&(lab.head() + listener + &groups + RULES))?;

@@ -1,72 +1,14 @@
 //! TCP listeners that the agent serves: nginx is told of clients by the PROXY protocol, and names in TLS lead to servers.
 
-use std::{
-    fs,
-    net::{IpAddr, TcpStream},
-    path::PathBuf,
-    process::Child,
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use ga_tests::{
-    lab::{Agent, EGRESS4, EGRESS6, Lab, VIP4, VIP6, client4, client6, server4, server6},
+    lab::{Agent, EGRESS4, EGRESS6, Lab, Nginx, VIP4, VIP6, client4, client6, curl, server4, server6},
     traffic::until,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// nginx in a server's namespace; ended when dropped.
-struct Nginx {
-    child: Child,
-    dir: PathBuf,
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-impl Nginx {
-    /// `servers` are its `server` blocks, in which `DIR` stands for its folder; ready when all of `ports` accept.
-    fn start(lab: &Lab, number: usize, servers: &str, ports: &[u16]) -> Result<Self> {
-        let dir = lab.dir.join(format!("nginx{number}"));
-        fs::create_dir_all(&dir)?;
-        let here = dir.display().to_string();
-        let namespace = &lab.servers[number - 1];
-        let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=lab.example";
-        let (key, cert) = (format!("{here}/key.pem"), format!("{here}/cert.pem"));
-        let mut make: Vec<&str> = ["openssl"].into_iter().chain(words.split(' ')).collect();
-        make.extend(["-keyout", &key, "-out", &cert]);
-        namespace.run(&make)?;
-        let text = format!(
-            "daemon off; pid DIR/pid; error_log DIR/error.log;\nevents {{}}\nhttp {{ default_type text/plain; log_format seen \
-             '$server_port $proxy_protocol_addr $proxy_protocol_server_addr $proxy_protocol_server_port $remote_addr $status $request_uri';\n\
-             access_log DIR/access.log seen;\n{servers} }}\n"
-        );
-        fs::write(dir.join("nginx.conf"), text.replace("DIR", &here))?;
-        let child = namespace.spawn(&["nginx", "-e", "/dev/null", "-c", &format!("{here}/nginx.conf"), "-p", &here])?;
-        let nginx = Self { child, dir };
-        until("nginx on its ports", PATIENCE, || {
-            let ports = ports.to_vec();
-            let open = namespace.within(move || ports.iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok()))?;
-            Ok(open.then_some(()))
-        })?;
-        Ok(nginx)
-    }
-
-    fn log(&self, name: &str) -> String {
-        fs::read_to_string(self.dir.join(name)).unwrap_or_default()
-    }
-}
-
-/// What curl gets for `url` at the first client.
-fn curl(lab: &Lab, more: &[&str], url: &str) -> Result<String> {
-    let words = [&["curl", "-sS", "-g", "--max-time", "15"], more, &[url]].concat();
-    lab.clients[0].read(&words)
-}
 
 /// One server of `kind`, of both families, that is told by `preserve` and probed over HTTP.
 fn told(name: &str, port: &str, kind: &str, preserve: &str) -> String {
@@ -86,7 +28,7 @@ fn nginx_is_told_who_the_client_is_by_both_versions_and_probes_are_understood() 
     let server = |port: u16| {
         format!("server {{ listen {port} proxy_protocol; listen [::]:{port} proxy_protocol; location / {{ return 200 seen; }} }}")
     };
-    let nginx = Nginx::start(&lab, 1, &(server(81) + &server(82)), &[81, 82])?;
+    let nginx = Nginx::start(&lab, 1, &(server(81) + &server(82)), &[81, 82], &[])?;
     lab.configure(&(lab.head() + &told("one", "81", "nlb", "proxy_v1") + &told("two", "82", "ip", "proxy_v2")))?;
     let agent = Agent::start(&lab)?;
     // Nobody is healthy before probes are answered, which they are only with a header.
@@ -103,7 +45,7 @@ fn nginx_is_told_who_the_client_is_by_both_versions_and_probes_are_understood() 
             (VIP6.into(), client6(1).into(), EGRESS6.into()),
         ] {
             let host = if vip.is_ipv6() { format!("[{vip}]") } else { vip.to_string() };
-            until("a healthy endpoint", PATIENCE, || Ok(curl(&lab, &[], &format!("http://{host}:{port}/hi")).ok()))?;
+            until("a healthy endpoint", PATIENCE, || Ok(curl(&lab.clients[0], &[], &format!("http://{host}:{port}/hi")).ok()))?;
             let line = format!("{port} {client} {vip} {port} {egress} 200 /hi\n");
             until("the line in the log", PATIENCE, || Ok(nginx.log("access.log").contains(&line).then_some(())))
                 .with_context(|| format!("no {line:?} in {}", nginx.log("access.log")))?;
@@ -124,7 +66,7 @@ fn names_in_tls_lead_clients_to_servers_that_end_it() -> Result<()> {
             "server {{ listen 443 ssl; listen [::]:443 ssl; ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; \
              location / {{ return 200 \"server {number}\"; }} }}"
         );
-        Nginx::start(&lab, number, &text, &[443])
+        Nginx::start(&lab, number, &text, &[443], &["lab.example"])
     };
     let (_first, _second) = (start(1)?, start(2)?);
     let endpoint = |address: IpAddr| {
@@ -148,7 +90,7 @@ fn names_in_tls_lead_clients_to_servers_that_end_it() -> Result<()> {
     let agent = Agent::start(&lab)?;
     let ask = |vip: IpAddr, name: &str| {
         let at = if vip.is_ipv6() { format!("[{vip}]") } else { vip.to_string() };
-        curl(&lab, &["-k", "--resolve", &format!("{name}:443:{at}")], &format!("https://{name}/"))
+        curl(&lab.clients[0], &["-k", "--resolve", &format!("{name}:443:{at}")], &format!("https://{name}/"))
     };
     for vip in [VIP4.into(), VIP6.into()] {
         for (name, server) in [("v1.api.example", "server 2"), ("api.example", "server 1"), ("www.example", "server 1")] {

@@ -42,7 +42,7 @@ pub(super) enum Word {
 }
 
 /// Keys that say how traffic is balanced or guarded, which custom routing does not.
-const NOT_HERE: [(&str, &str); 8] = [
+const NOT_HERE: [(&str, &str); 11] = [
     ("protocol", "the destinations of a group say which protocols are forwarded"),
     ("client_affinity", "every port leads to one host anyway"),
     ("idle_timeout", "TCP flows are remembered for 900 s without packets, UDP flows for 20 s"),
@@ -50,6 +50,9 @@ const NOT_HERE: [(&str, &str); 8] = [
     ("all_unhealthy", "hosts are not probed: every port leads to its host, whatever its health"),
     ("failover_to_zero_ratio", "nothing is balanced"),
     ("rule", "the port alone says where packets go"),
+    ("http_sniff", "the port alone says where packets go"),
+    ("proxy_protocol", "the agent serves no connection of such a listener"),
+    ("vserver_group", "the port alone says where packets go"),
     ("endpoint_group", "add `[[instance.listener.custom_group]]` with the subnets"),
 ];
 
@@ -89,6 +92,7 @@ pub(super) fn read(
         all_unhealthy: AllUnhealthy::FailClosed,
         failover_to_zero_ratio: true,
         proxy_from: Vec::new(),
+        http_sniff: false,
         http: None,
         tls: None,
         rules: Vec::new(),

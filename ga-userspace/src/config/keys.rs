@@ -99,8 +99,9 @@ pub(super) const LISTENER: Keys = Keys {
         "security_policy_id",
         "certificates",
         "proxy_protocol",
+        "http_sniff",
     ],
-    later: &["x_forwarded_for_config", "rule_matching", "http_sniff"],
+    later: &["x_forwarded_for_config", "rule_matching"],
 };
 
 pub(super) const GROUP: Keys = Keys {

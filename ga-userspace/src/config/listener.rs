@@ -141,6 +141,7 @@ pub(super) fn read(
     };
     let surroundings = rule::Around { protocol, ports: ports.as_ref().map(|list| &list.ports), groups: groups.as_deref() };
     let rules = rule::read_all(table, &surroundings, cx);
+    let http_sniff = tcp::http_sniff(table, protocol, rules.as_deref(), cx);
     let listener = Listener {
         name: name?,
         description,
@@ -154,6 +155,7 @@ pub(super) fn read(
         failover_to_zero_ratio: failover_to_zero_ratio?,
         http: http.ok()?,
         proxy_from: proxy_from?,
+        http_sniff: http_sniff?,
         tls: tls.ok()?,
         rules: rules?,
         groups: groups?,

@@ -8,7 +8,7 @@ use super::{
     problem::{Fault, Kind},
     tree::Table,
 };
-use crate::model::{EndpointGroup, Listener, Protocol};
+use crate::model::{EndpointGroup, Listener, Protocol, Rule};
 
 /// Networks of `proxy_protocol`, none without the key; `None` when that is a problem.
 pub(super) fn proxy_from(listener: &Table<'_>, protocol: Option<Protocol>, cx: &mut Context<'_>) -> Option<Vec<IpNet>> {
@@ -27,6 +27,30 @@ pub(super) fn proxy_from(listener: &Table<'_>, protocol: Option<Protocol>, cx: &
         return None;
     }
     Some(networks)
+}
+
+/// `http_sniff`, false without the key; `None` when that is a problem. Only rules ask for names, and those of HTTP listeners see them.
+pub(super) fn http_sniff(
+    listener: &Table<'_>,
+    protocol: Option<Protocol>,
+    rules: Option<&[Rule]>,
+    cx: &mut Context<'_>,
+) -> Option<bool> {
+    let Some(value) = listener.optional("http_sniff") else { return Some(false) };
+    let why = match (protocol, rules) {
+        (Some(Protocol::Tcp) | None, None) => None,
+        (Some(Protocol::Tcp) | None, Some(rules)) => {
+            rules.is_empty().then_some("`http_sniff` is for forwarding rules, and this listener has none")
+        }
+        (Some(Protocol::Udp | Protocol::Http | Protocol::Https), _) => {
+            Some("`http_sniff` is for tcp listeners with forwarding rules")
+        }
+    };
+    if let Some(why) = why {
+        value.problem(Fault::new(Kind::NotAllowed, why).help("remove the key"), &mut cx.problems);
+        return None;
+    }
+    value.boolean(&mut cx.problems)
 }
 
 /// Ports are not mapped where a TCP listener has a virtual group, in none of its groups (specification §1.10). Whether that holds.

@@ -104,6 +104,8 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Networks whose connections begin with a header of the PROXY protocol, which says who the client is.
     pub proxy_from: Vec<IpNet>,
+    /// Rules of a TCP listener see the host of an HTTP request where a client does not speak TLS.
+    pub http_sniff: bool,
     /// The forwarding rules, in the order in which they are tried. What no rule applies to goes to the default groups.
     pub rules: Vec<Rule>,
     /// The endpoint groups, at least one default one, in file order; each has a name of its own, and each default one is in a region

@@ -4,6 +4,7 @@
 mod agent;
 mod delay;
 mod namespace;
+mod nginx;
 mod pinned;
 mod strace;
 
@@ -24,6 +25,7 @@ use aya::{
 pub use agent::{Agent, ga_binary};
 pub use delay::Delay;
 pub use namespace::{Namespace, command};
+pub use nginx::{Nginx, curl, self_signed};
 pub use pinned::{Picture, read as read_pins};
 pub use strace::Strace;
 

@@ -226,6 +226,10 @@ pub struct Listener {
     /// Proxies in front of this edge whose connections begin with a header of the PROXY protocol, version 1 or 2. Not of `udp`.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "ProxyProtocol")]
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// `tcp` with rules: `host` is the host of an HTTP request too, where a client does not speak TLS. The first request of a
+    /// connection decides for all of them.
+    #[schemars(default)]
+    pub http_sniff: bool,
 }
 
 /// Type of a listener.

@@ -93,6 +93,7 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         all_unhealthy: AllUnhealthy::FailClosed,
         failover_to_zero_ratio: true,
         proxy_from: Vec::new(),
+        http_sniff: false,
         http: None,
         tls: None,
         rules: Vec::new(),

@@ -85,6 +85,12 @@ impl Scan {
         if bytes.len() >= limits.head { Err(Refusal::HeadTooLarge) } else { Ok(None) }
     }
 
+    /// Whom a head that is whole asks for, in the target or in `Host`, without a port.
+    pub(super) fn asked<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let (start, end) = self.authority.map(|(part, _)| part).or(self.host)?;
+        bytes.get(start..end).map(host::name)
+    }
+
     /// The line that is read now reaches to `end` at least.
     fn check_size(&self, end: usize, limits: &Limits) -> Result<(), Refusal> {
         let is_long = !self.begun && end.saturating_sub(self.line) > limits.target + AROUND_TARGET;

@@ -19,6 +19,11 @@ pub(super) fn same(a: &[u8], b: &[u8], default_port: u32) -> bool {
     a.eq_ignore_ascii_case(b) && port(a_port) == port(b_port)
 }
 
+/// `host` without its port.
+pub(super) fn name(host: &[u8]) -> &[u8] {
+    split(host).0
+}
+
 /// The name, and what stands behind the last colon that is not inside of brackets.
 fn split(host: &[u8]) -> (&[u8], Option<&[u8]>) {
     match host.iter().rposition(|b| *b == b':') {

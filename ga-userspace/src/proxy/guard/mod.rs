@@ -10,6 +10,7 @@ mod machine;
 mod message;
 mod path;
 mod refusal;
+mod sniff;
 mod trailers;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use machine::{Fed, Machine};
 pub use message::judge;
 pub use path::{BadPath, normalise};
 pub use refusal::Refusal;
+pub use sniff::Asked;
 pub use trailers::scrub as scrub_trailers;
 
 /// How large a head may be.

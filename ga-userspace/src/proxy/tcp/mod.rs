@@ -7,7 +7,7 @@
 mod hello;
 mod relay;
 
-use std::{io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, ops::ControlFlow, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -16,12 +16,13 @@ use tokio::{
 };
 
 use self::{
-    hello::{Hello, MAX_BYTES},
+    hello::{Hello, MAX_BYTES, MAX_HELLO},
     relay::{End, Side, relay},
 };
 use super::{
     Listener, Peer, Worker,
     counts::Reason,
+    guard::{Asked, Limits},
     proxy_protocol::{self, Version},
     rules::Act,
     upstream,
@@ -33,6 +34,9 @@ pub const SNIFF_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long an endpoint may take to accept; then another is tried.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What is read of the head of an HTTP request.
+const HEAD: Limits = Limits { head: MAX_HELLO, target: 8 * 1024, fields: 100 };
 
 /// Bytes that are read at once of a client's first.
 const READ: usize = 2_048;
@@ -82,7 +86,7 @@ async fn open(
     let (hello, said) = if listener.file.rules.is_empty() {
         (Hello::More, Vec::new())
     } else {
-        sniff(client).await.map_err(|_broken| Reason::ClientClosed)?
+        sniff(client, listener.file.http_sniff).await.map_err(|_broken| Reason::ClientClosed)?
     };
     // The plan may have changed while the client was silent.
     let listener = worker.listener(&listener.path).unwrap_or_else(|| Arc::clone(listener));
@@ -104,21 +108,28 @@ async fn open(
 }
 
 /// The client's first bytes, until they say whom it wants to speak to or that they do not: within [`SNIFF_TIMEOUT`].
-async fn sniff(client: &mut TcpStream) -> io::Result<(Hello, Vec<u8>)> {
+async fn sniff(client: &mut TcpStream, http: bool) -> io::Result<(Hello, Vec<u8>)> {
     let mut bytes = Vec::new();
-    let hello = timeout(SNIFF_TIMEOUT, read_hello(client, &mut bytes)).await.unwrap_or(Ok(Hello::Foreign))?;
+    let hello = timeout(SNIFF_TIMEOUT, read_hello(client, &mut bytes, http)).await.unwrap_or(Ok(Hello::Foreign))?;
     Ok((hello, bytes))
 }
 
-async fn read_hello(client: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<Hello> {
+/// With `http` the host of a request that is no TLS counts as a name.
+async fn read_hello(client: &mut TcpStream, bytes: &mut Vec<u8>, http: bool) -> io::Result<Hello> {
+    let mut asked = http.then(Asked::default);
     while bytes.len() < MAX_BYTES {
         bytes.reserve(READ);
         if client.read_buf(bytes).await? == 0 {
             break;
         }
-        match hello::read(bytes) {
-            Hello::More => {}
-            known @ (Hello::Named(_) | Hello::Unnamed | Hello::Foreign) => return Ok(known),
+        match (hello::read(bytes), &mut asked) {
+            (Hello::More, _) => {}
+            (Hello::Foreign, Some(asked)) => match asked.feed(bytes, &HEAD) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(name)) => return Ok(name.map_or(Hello::Unnamed, Hello::Named)),
+                Err(_refusal) => return Ok(Hello::Foreign),
+            },
+            (known @ (Hello::Named(_) | Hello::Unnamed | Hello::Foreign), _) => return Ok(known),
         }
     }
     Ok(Hello::Foreign)
