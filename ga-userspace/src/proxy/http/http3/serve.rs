@@ -51,7 +51,7 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>,
 /// What happens to a connection.
 enum Event {
     /// The client asks.
-    Asked(RequestResolver<Connection, Bytes>),
+    Asked(Box<RequestResolver<Connection, Bytes>>),
     /// The edge stops.
     Drain,
     /// Requests that were on their way have come, or nothing was asked for too long.
@@ -88,7 +88,7 @@ async fn run(
                     return Poll::Ready(Event::Ended);
                 }
                 if let Poll::Ready(asked) = accept.as_mut().poll(cx) {
-                    return Poll::Ready(asked.ok().flatten().map_or(Event::Over, Event::Asked));
+                    return Poll::Ready(asked.ok().flatten().map_or(Event::Over, |asked| Event::Asked(Box::new(asked))));
                 }
                 if late.as_mut().is_some_and(|late| late.as_mut().poll(cx).is_ready()) {
                     return Poll::Ready(Event::Last);
@@ -105,7 +105,7 @@ async fn run(
                 tokio::task::spawn_local(async move {
                     // Also when it ends by a panic.
                     let _ended = Ended(ended);
-                    one(client, resolver, stream).await;
+                    one(client, *resolver, stream).await;
                 });
             }
             Event::Drain => {

@@ -28,6 +28,7 @@ const PIECE: usize = 64 * 1024;
 const CONTROL: u64 = 4 * 1024;
 
 type Opening<T> = Pin<Box<dyn Future<Output = Result<T, ConnectionError>>>>;
+type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>>>>;
 type Both = (quinn::SendStream, quinn::RecvStream);
 
 /// What is to be known of a request's stream beside what the library says of it.
@@ -35,7 +36,7 @@ pub(super) struct Stream {
     /// Bytes of data that the library has got and not given on, and how many others came since it had none.
     ahead: Cell<u64>,
     around: Cell<u64>,
-    stopped: RefCell<Option<Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>>>>>>,
+    stopped: RefCell<Option<Stopped>>,
 }
 
 /// A client's connection.
@@ -141,7 +142,7 @@ impl quic::Connection<Bytes> for Connection {
                 drop((send.reset(code), receive.stop(code)));
                 continue;
             }
-            let stopped = RefCell::new(Some(Box::pin(send.stopped()) as _));
+            let stopped = RefCell::new(Some(Box::pin(send.stopped()) as Stopped));
             let stream = Rc::new(Stream { ahead: Cell::default(), around: Cell::default(), stopped });
             *self.shared.latest.borrow_mut() = Some(Rc::clone(&stream));
             let receive = Receive::new(receive, Frames::of_request(self.head), Some(stream));
@@ -205,7 +206,7 @@ fn open(
     };
     let opened = ready!(opening.get_or_insert_with(open).as_mut().poll(cx));
     *opening = None;
-    Poll::Ready(opened.map(Send::new).map_err(|error| lost(error)))
+    Poll::Ready(opened.map(Send::new).map_err(lost))
 }
 
 /// A request's stream in both directions.
