@@ -195,6 +195,7 @@ async fn requests_of_http3_take_the_way_of_all_others() {
     let mut client = site.client().await;
     let (head, body, _) = client.ask(get("/a/../b?c"), b"").await;
     assert_eq!((head.status().as_u16(), &body[..]), (200, &b"/b?c"[..]));
+    assert!(head.headers().contains_key("date"));
     let asked = seen.lock().unwrap().pop().unwrap();
     assert!(asked.starts_with("GET /b?c HTTP/1.1\r\n") && field(&asked, "host").unwrap() == "shop.example", "{asked}");
     assert_eq!(field(&asked, "x-forwarded-for").unwrap(), "127.0.0.1");

@@ -14,6 +14,7 @@ pub mod proxy_protocol;
 mod quic;
 pub mod rules;
 mod serve;
+mod spare;
 pub mod tcp;
 pub mod tls;
 mod upstream;

@@ -8,12 +8,14 @@ mod forwarded;
 pub(super) mod http3;
 mod multiplexed;
 mod open;
+mod plain;
 mod request;
 mod serve;
 mod served;
 mod timer;
 mod tunnel;
 mod watched;
+mod wire;
 
 pub(super) use body::FromClient;
 pub use serve::serve;

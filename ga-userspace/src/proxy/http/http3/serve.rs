@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h3::{
     error::Code,
     server::{self, RequestResolver, RequestStream},
@@ -173,7 +173,7 @@ async fn one(client: Rc<Client>, resolver: RequestResolver<Connection, Bytes>, s
         let is_head = request.method() == Method::HEAD;
         let request = request.map(|()| Source::Http3(body));
         if let Ok(answer) = request::serve(Rc::clone(&client), request).await {
-            reply.answer(answer, is_head, timeouts.write, &client).await;
+            reply.answer(answer.into_response(), is_head, timeouts.write, &client).await;
         }
     };
     tokio::select! {
@@ -203,6 +203,13 @@ impl Reply {
             && !parts.headers.contains_key(header::CONTENT_LENGTH)
         {
             parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        if !parts.headers.contains_key(header::DATE) {
+            let mut date = BytesMut::new();
+            client.worker.date(&mut date);
+            if let Ok(date) = HeaderValue::from_maybe_shared(date.freeze()) {
+                parts.headers.insert(header::DATE, date);
+            }
         }
         let head = self.send.send_response(Response::from_parts(parts, ()));
         match timeout(patience, head).await {
