@@ -24,7 +24,13 @@ use rustls::server::ResolvesServerCertUsingSni;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{task::JoinHandle, time::timeout};
 
-use super::{Listener, Peer, counts::Reason, http::http3, serve::Here, tls};
+use super::{
+    Listener, Peer,
+    counts::Reason,
+    http::http3,
+    serve::{Here, Open},
+    tls,
+};
 use crate::model::HttpLimits;
 
 /// Handshakes at a time up to which clients need not show first that they are where they say (RFC 9000 §8.1.2).
@@ -51,7 +57,7 @@ pub(super) enum Order {
     /// Let nobody connect there any more.
     Close(SocketAddr),
     /// Serve a client that came to another thread's socket.
-    Serve(Box<Arrival>),
+    Serve(Box<Arrival>, Open),
 }
 
 /// Where clients connect, and which thread reads the socket.
@@ -64,7 +70,10 @@ pub(super) struct Bound {
 
 /// The sockets that a thread reads.
 #[derive(Debug, Default)]
-pub(super) struct Doors(BTreeMap<SocketAddr, JoinHandle<()>>);
+pub(super) struct Doors {
+    tasks: BTreeMap<SocketAddr, JoinHandle<()>>,
+    is_closed: bool,
+}
 
 /// A socket.
 #[derive(Debug)]
@@ -142,44 +151,43 @@ impl Bound {
 impl Doors {
     pub(super) fn obey(&mut self, thread: &Rc<Here>, order: Order) {
         match order {
+            Order::Listen(..) if self.is_closed => {}
             Order::Listen(address, socket) => match Door::open(socket) {
                 Ok(door) => {
                     let task = tokio::task::spawn_local(accept(Rc::clone(thread), door, address));
-                    if let Some(before) = self.0.insert(address, task) {
+                    if let Some(before) = self.tasks.insert(address, task) {
                         before.abort();
                     }
                 }
                 Err(error) => tracing::error!("{address} cannot be listened on: {error}"),
             },
             Order::Close(address) => {
-                if let Some(task) = self.0.remove(&address) {
+                if let Some(task) = self.tasks.remove(&address) {
                     task.abort();
                 }
             }
-            Order::Serve(arrival) => serve(thread, *arrival),
+            Order::Serve(arrival, open) => serve(thread, *arrival, open),
         }
     }
 
     /// Lets nobody connect any more.
-    pub(super) fn close(self) {
-        self.0.into_values().for_each(|task| task.abort());
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+        std::mem::take(&mut self.tasks).into_values().for_each(|task| task.abort());
     }
 }
 
 async fn accept(thread: Rc<Here>, door: Door, local: SocketAddr) {
     while let Some(arrival) = door.next(local).await {
-        if let Some(Order::Serve(arrival)) = thread.give(Order::Serve(Box::new(arrival))) {
-            serve(&thread, *arrival);
-        }
+        thread.share(Box::new(arrival));
     }
 }
 
 /// Serves a client until it leaves.
-fn serve(thread: &Rc<Here>, arrival: Arrival) {
+pub(super) fn serve(thread: &Rc<Here>, arrival: Arrival, open: Open) {
     let worker = Rc::clone(&thread.worker);
     let Some(listener) = worker.view().quic_at(arrival.local) else { return arrival.incoming.refuse() };
     let Some(server) = worker.shared().tls.server(&listener.path) else { return arrival.incoming.refuse() };
-    let open = thread.opened();
     tokio::task::spawn_local(async move {
         // Counted until it ends, also when it ends by a panic.
         let _open = open;
