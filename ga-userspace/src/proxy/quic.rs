@@ -186,14 +186,15 @@ async fn accept(thread: Rc<Here>, door: Door, local: SocketAddr) {
 /// Serves a client until it leaves.
 pub(super) fn serve(thread: &Rc<Here>, arrival: Arrival, open: Open) {
     let worker = Rc::clone(&thread.worker);
-    let Some(listener) = worker.view().quic_at(arrival.local) else { return arrival.incoming.refuse() };
+    let view = worker.view();
+    let Some(listener) = view.quic_at(arrival.local) else { return arrival.incoming.refuse() };
     let Some(server) = worker.shared().tls.server(&listener.path) else { return arrival.incoming.refuse() };
+    let Some(active) = thread.admit(&view, &listener) else { return arrival.incoming.refuse() };
+    drop(view);
     tokio::task::spawn_local(async move {
         // Counted until it ends, also when it ends by a panic.
-        let _open = open;
+        let _counted = (open, active);
         let counts = Arc::clone(&listener.counts);
-        counts.connections.add(1);
-        let _active = counts.active.lasting();
         let client = arrival.incoming.remote_address();
         match arrival.connect(&listener, &server).await {
             Ok((connection, peer)) => http3::serve(worker, listener, connection, peer).await,

@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod client;
 mod forwarded;
+mod frames;
 #[cfg(feature = "http3")]
 pub(super) mod http3;
 mod multiplexed;
@@ -12,6 +13,7 @@ mod plain;
 mod request;
 mod serve;
 mod served;
+mod streams;
 mod timer;
 mod tunnel;
 mod watched;

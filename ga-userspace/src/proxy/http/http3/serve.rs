@@ -215,7 +215,7 @@ impl Reply {
         match timeout(patience, head).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return,
-            Err(_) => return count(client, Reason::ClientWriteTimeout),
+            Err(_) => return late(client, body),
         }
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let Ok(frame) = frame else { return };
@@ -230,11 +230,18 @@ impl Reply {
             match sent {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
-                Err(_) => return count(client, Reason::ClientWriteTimeout),
+                Err(_) => return late(client, body),
             }
         }
         self.is_whole = self.send.finish().await.is_ok();
     }
+}
+
+/// The client takes nothing of its answer.
+fn late(client: &Client, body: Answer) {
+    client.is_late.set(true);
+    drop(body);
+    client.is_late.set(false);
 }
 
 impl Drop for Reply {
