@@ -349,11 +349,11 @@ impl Here {
         let view = self.worker.view();
         let Some(listener) = view.at(peer.local) else { return };
         let Some(active) = self.admit(&view, &listener) else { return self.full.refuse(stream, listener.file.protocol) };
-        let worker = Rc::clone(&self.worker);
+        let served = dispatch::serve(Rc::clone(&self.worker), listener, stream, peer);
         tokio::task::spawn_local(async move {
             // Counted until it ends, also when it ends by a panic.
             let _counted = (open, active);
-            dispatch::serve(worker, listener, stream, peer).await;
+            served.await;
         });
     }
 }
