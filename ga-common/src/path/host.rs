@@ -107,9 +107,14 @@ fn v4<F: Frame>(frame: &mut F, l3: usize, addrs: &mut [u64; 1]) -> Option<Piece>
 
 #[inline(always)]
 fn v6<F: Frame>(frame: &mut F, l3: usize, addrs: &mut [u64; 4]) -> Option<Piece> {
+    let bytes = frame.len();
     let ip = ipv6(frame, l3)?;
-    let (next, end) = (ip.next_hdr, l3 + 40 + usize::from(u16::from_be_bytes(ip.payload_len)));
+    let (version, next, end) = (ip.vcf[0] >> 4, ip.next_hdr, l3 + 40 + usize::from(u16::from_be_bytes(ip.payload_len)));
     *addrs = pack6(ip.src_addr, ip.dst_addr);
+    // To whoever looks at the first header only, what is malformed is of no protocol of ours.
+    if version != 6 || end > bytes {
+        return None;
+    }
     let upper = frame.walk(next, l3 + 40, end);
     let at = upper.offset();
     if !upper.is_fragment() || at > MAX_OFFSET {
