@@ -5,7 +5,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Action, Block, ClientIp, CustomGroup, EndpointGroup, GroupKind, Http, ListenerAcl, Name, PortMapping, Ports, Rule, Tls,
+    Action, Block, ClientIp, CustomGroup, EndpointGroup, GroupKind, Http, HttpVersion, ListenerAcl, Name, PortMapping, Ports,
+    Rule, Tls,
 };
 
 /// What clients speak.
@@ -91,6 +92,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// New flows a second that are admitted; 0 is the automatic bound, which follows from the size of flow memory.
     pub max_new_flows_per_second: u32,
+    /// Connections of clients at a time where the agent serves (100,000).
+    pub max_connections: u32,
     /// Who may open flows; everybody without.
     pub acl: Option<ListenerAcl>,
     /// What happens to new flows when no endpoint is healthy.
@@ -125,6 +128,11 @@ impl Listener {
     /// The kernel only lets its packets in: the agent serves it.
     pub fn is_proxied(&self) -> bool {
         self.protocol.is_http() || !self.rules.is_empty() || !self.proxy_from.is_empty() || self.client_ip().is_proxy()
+    }
+
+    /// Clients may speak HTTP/3: its ports are taken for UDP too.
+    pub fn speaks_http3(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| http.max_version == HttpVersion::Http3)
     }
 
     /// Who new requests or connections go to: the default groups, and then the groups of each rule that forwards, in the order of

@@ -4,12 +4,16 @@
 //! view; requests and connections that run keep the one they began with.
 #![forbid(unsafe_code)]
 
+pub mod circuit;
 pub mod counts;
 mod dispatch;
+mod full;
 pub mod guard;
 pub mod http;
 pub mod log;
 pub mod proxy_protocol;
+#[cfg(feature = "http3")]
+mod quic;
 pub mod rules;
 mod serve;
 mod spare;

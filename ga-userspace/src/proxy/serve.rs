@@ -25,7 +25,14 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Peer, Shared, View, Worker, dispatch};
+#[cfg(feature = "http3")]
+use super::quic;
+use super::{
+    Listener, Peer, Shared, View, Worker,
+    counts::{ListenerCounts, Reason},
+    dispatch,
+    full::{self, Full},
+};
 
 /// Connections that may wait to be accepted, of each socket.
 const BACKLOG: i32 = 4096;
@@ -49,6 +56,8 @@ pub struct Proxy {
     bound: BTreeMap<SocketAddr, Vec<std::net::TcpListener>>,
     /// Sockets of a process before, for those of its addresses that are listened on next.
     inherited: BTreeMap<SocketAddr, Vec<std::net::TcpListener>>,
+    #[cfg(feature = "http3")]
+    quic: quic::Bound,
     drain: watch::Sender<bool>,
     cut: watch::Sender<bool>,
     open: Arc<Loads>,
@@ -68,6 +77,9 @@ enum Order {
     Close(SocketAddr),
     /// Serve a connection that another thread accepted.
     Serve(std::net::TcpStream, Peer, Open),
+    /// The same by UDP, with QUIC.
+    #[cfg(feature = "http3")]
+    Quic(quic::Order),
 }
 
 /// How many connections each thread has.
@@ -90,6 +102,7 @@ impl Proxy {
         let shared = Arc::<Shared>::default();
         let (drain, drained) = watch::channel(false);
         let (cut, is_cut) = watch::channel(false);
+        let files = full::connections();
         let open = Arc::new(Loads((0..threads).map(|_| AtomicUsize::new(0)).collect()));
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         let spawn = |(index, (orders, receiver))| {
@@ -97,13 +110,24 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let run = move || {
                 let (shared, drained, cut, open, others) = cx;
-                let thread = Rc::new(Here { worker: Worker::new(shared, drained), cut, index, open, others });
+                let (worker, full) = (Worker::new(shared, drained), Full::default());
+                let thread = Rc::new(Here { worker, cut, index, open, others, files, full });
                 LocalSet::new().block_on(&runtime, thread.run(receiver));
             };
             Ok(Thread { orders, handle: thread::Builder::new().name(format!("ga-proxy-{index}")).spawn(run)? })
         };
         let threads = senders.clone().into_iter().zip(receivers).enumerate().map(spawn).collect::<io::Result<_>>()?;
-        Ok(Self { shared, threads, bound: BTreeMap::new(), inherited: BTreeMap::new(), drain, cut, open })
+        Ok(Self {
+            shared,
+            threads,
+            bound: BTreeMap::new(),
+            inherited: BTreeMap::new(),
+            #[cfg(feature = "http3")]
+            quic: quic::Bound::default(),
+            drain,
+            cut,
+            open,
+        })
     }
 
     /// Sockets that another process listened with, for the next view: what waits at them is served. Those of addresses that it does
@@ -126,6 +150,8 @@ impl Proxy {
     /// listened on no more are refused. Says which addresses cannot be listened on; they are tried again with the next view.
     pub fn apply(&mut self, view: View) -> Vec<Unbound> {
         let wanted: BTreeSet<SocketAddr> = view.addresses().collect();
+        #[cfg(feature = "http3")]
+        let quic: BTreeSet<SocketAddr> = view.quic_addresses().collect();
         // What is new is served from the moment when it is listened on, what is gone until then.
         self.shared.view.store(Arc::new(view));
         let mut inherited = std::mem::take(&mut self.inherited);
@@ -146,6 +172,16 @@ impl Proxy {
                 Err(source) => unbound.push(Unbound { address, source }),
             }
         }
+        #[cfg(feature = "http3")]
+        {
+            let threads = &self.threads;
+            let order = |thread: usize, order| {
+                if let Some(thread) = threads.get(thread % threads.len().max(1)) {
+                    drop(thread.orders.send(Order::Quic(order)));
+                }
+            };
+            unbound.extend(self.quic.apply(quic, order).into_iter().map(|(address, source)| Unbound { address, source }));
+        }
         unbound
     }
 
@@ -163,7 +199,7 @@ impl Proxy {
 
     /// Connections that are open.
     pub fn connections(&self) -> usize {
-        self.open.0.iter().map(|load| load.load(Relaxed)).sum()
+        self.open.all()
     }
 
     /// Accepts nothing any more, lets what is open end, and cuts what has not ended after `patience`. Says how many those were.
@@ -203,19 +239,24 @@ fn socket(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// One thread, seen from inside.
-struct Here {
-    worker: Rc<Worker>,
+pub(super) struct Here {
+    pub(super) worker: Rc<Worker>,
     /// Turns true when connections end that have not ended by themselves.
     cut: watch::Receiver<bool>,
     index: usize,
     open: Arc<Loads>,
     others: Vec<mpsc::UnboundedSender<Order>>,
+    /// Connections that there are files for.
+    files: usize,
+    full: Full,
 }
 
 impl Here {
     async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
         let (mut drain, mut cut) = (self.worker.drain(), self.cut.clone());
         let mut is_draining = false;
+        #[cfg(feature = "http3")]
+        let mut quic = quic::Doors::default();
         let mut sockets: BTreeMap<SocketAddr, Vec<tokio::task::JoinHandle<()>>> = BTreeMap::new();
         loop {
             let order = select! {
@@ -223,6 +264,8 @@ impl Here {
                 _ = cut.wait_for(|&cut| cut) => break,
                 _ = drain.wait_for(|&drain| drain), if !is_draining => {
                     is_draining = true;
+                    #[cfg(feature = "http3")]
+                    quic.close();
                     std::mem::take(&mut sockets).into_values().flatten().for_each(|task| task.abort());
                     continue;
                 }
@@ -245,6 +288,8 @@ impl Here {
                     Ok(stream) => self.serve(stream, peer, open),
                     Err(error) => tracing::debug!("a connection was lost between threads: {error}"),
                 },
+                #[cfg(feature = "http3")]
+                Some(Order::Quic(order)) => quic.obey(&self, order),
                 None => break,
             }
         }
@@ -275,18 +320,50 @@ impl Here {
         }
     }
 
+    /// Has a client served here or by a thread that has far fewer.
+    #[cfg(feature = "http3")]
+    pub(super) fn share(self: &Rc<Self>, arrival: Box<quic::Arrival>) {
+        match self.open.less_busy(self.index).and_then(|other| Some((other, self.others.get(other)?))) {
+            None => quic::serve(self, *arrival, Open::new(&self.open, self.index)),
+            Some((index, other)) => {
+                drop(other.send(Order::Quic(quic::Order::Serve(arrival, Open::new(&self.open, index)))));
+            }
+        }
+    }
+
+    /// Lets a connection of `listener` in, which is counted while it lasts; none when there are too many.
+    pub(super) fn admit(&self, view: &View, listener: &Listener) -> Option<Active> {
+        listener.counts.connections.add(1);
+        // Counted before it is judged: of threads that accept at once, none lets in one too many.
+        let active = Active::new(&listener.counts);
+        let is_full = self.open.all() > view.connections.min(self.files)
+            || listener.counts.active.get() > u64::from(listener.file.max_connections);
+        if is_full {
+            listener.counts.reasons.add(Reason::Limit);
+            return None;
+        }
+        Some(active)
+    }
+
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: Peer, open: Open) {
-        let Some(listener) = self.worker.view().at(peer.local) else { return };
-        let worker = Rc::clone(&self.worker);
+        let view = self.worker.view();
+        let Some(listener) = view.at(peer.local) else { return };
+        let Some(active) = self.admit(&view, &listener) else { return self.full.refuse(stream, listener.file.protocol) };
+        let served = dispatch::serve(Rc::clone(&self.worker), listener, stream, peer);
         tokio::task::spawn_local(async move {
             // Counted until it ends, also when it ends by a panic.
-            let _open = open;
-            dispatch::serve(worker, listener, stream, peer).await;
+            let _counted = (open, active);
+            served.await;
         });
     }
 }
 
 impl Loads {
+    /// Connections of all threads.
+    fn all(&self) -> usize {
+        self.0.iter().map(|load| load.load(Relaxed)).sum()
+    }
+
     /// A thread that has far fewer connections than `index`.
     fn less_busy(&self, index: usize) -> Option<usize> {
         let load = |load: &AtomicUsize| load.load(Relaxed);
@@ -297,7 +374,8 @@ impl Loads {
 }
 
 /// A connection that is counted while it lasts, from the moment when it was accepted.
-struct Open(Arc<Loads>, usize);
+#[derive(Debug)]
+pub(super) struct Open(Arc<Loads>, usize);
 
 impl Open {
     fn new(loads: &Arc<Loads>, index: usize) -> Self {
@@ -313,5 +391,21 @@ impl Drop for Open {
         if let Some(load) = self.0.0.get(self.1) {
             load.fetch_sub(1, Relaxed);
         }
+    }
+}
+
+/// A connection of a listener, counted while it lasts.
+pub(super) struct Active(Arc<ListenerCounts>);
+
+impl Active {
+    fn new(counts: &Arc<ListenerCounts>) -> Self {
+        counts.active.add(1);
+        Self(Arc::clone(counts))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.sub(1);
     }
 }

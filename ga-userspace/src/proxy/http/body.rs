@@ -21,6 +21,7 @@ use super::{
     },
     client::Client,
     served::Served,
+    streams::Turn,
     timer::Wait,
     wire::Upload,
 };
@@ -49,6 +50,9 @@ pub(super) enum Source {
     Wire(Upload),
     /// HTTP/2.
     Hyper(Incoming),
+    /// HTTP/3.
+    #[cfg(feature = "http3")]
+    Http3(Box<super::http3::Body>),
 }
 
 /// A client's body ended too early, or is none.
@@ -65,6 +69,8 @@ impl Body for Source {
             Self::None => Poll::Ready(None),
             Self::Wire(upload) => upload.poll_frame(cx),
             Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(|_| Broken),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => Pin::new(body.as_mut()).poll_frame(cx),
         }
     }
 
@@ -73,6 +79,8 @@ impl Body for Source {
             Self::None => true,
             Self::Wire(upload) => upload.is_done(),
             Self::Hyper(incoming) => incoming.is_end_stream(),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.is_end_stream(),
         }
     }
 
@@ -81,6 +89,8 @@ impl Body for Source {
             Self::None => SizeHint::with_exact(0),
             Self::Wire(upload) => upload.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::Hyper(incoming) => incoming.size_hint(),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.size_hint(),
         }
     }
 }
@@ -171,6 +181,7 @@ impl Answer {
             Content::Http1(exchange) => exchange.is_done(),
             Content::Http2(incoming, _) => incoming.is_end_stream(),
         };
+        served.client.turn.set(Turn::Client);
         Self { content, served }
     }
 
@@ -276,7 +287,9 @@ impl Body for Answer {
         let this = &mut *self;
         let client = Rc::clone(this.client());
         let mut scratch = client.worker.scratch();
-        let Some(piece) = ready!(this.poll_piece(cx, &mut scratch)).transpose()? else { return Poll::Ready(None) };
+        let polled = this.poll_piece(cx, &mut scratch);
+        client.turn.set(if polled.is_pending() { Turn::Endpoint } else { Turn::Client });
+        let Some(piece) = ready!(polled).transpose()? else { return Poll::Ready(None) };
         Poll::Ready(Some(Ok(match piece {
             Piece::Here(bytes) => Frame::data(bytes),
             Piece::Trailers(trailers) => Frame::trailers(trailers),

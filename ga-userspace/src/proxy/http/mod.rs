@@ -4,12 +4,16 @@ mod answer;
 mod body;
 mod client;
 mod forwarded;
+mod frames;
+#[cfg(feature = "http3")]
+pub(super) mod http3;
 mod multiplexed;
 mod open;
 mod plain;
 mod request;
 mod serve;
 mod served;
+mod streams;
 mod timer;
 mod tunnel;
 mod watched;

@@ -42,13 +42,16 @@ pub(super) struct Dropped;
 /// What a connection gets for a request. A panic on the way is the end of this request alone.
 pub(super) async fn serve(client: Rc<Client>, request: Request<Source>) -> Result<Answered, Dropped> {
     let mut served = Served::new(client);
-    let (head, content) = match AssertUnwindSafe(answer(request, &mut served)).catch_unwind().await {
+    let (mut head, content) = match AssertUnwindSafe(answer(request, &mut served)).catch_unwind().await {
         Ok(Ok(answered)) => answered,
         Ok(Err(refused)) => refuse(refused, &mut served),
         Err(_) => refuse(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal), &mut served),
     };
     if served.reason == Some(Reason::Dropped) {
         return Err(Dropped);
+    }
+    if let Some(alternative) = served.listener.as_ref().and_then(|listener| listener.alternative.as_ref()) {
+        head.set(&header::ALT_SVC, alternative);
     }
     served.status = head.status;
     Ok(Answered { head, body: Answer::new(content, served) })
@@ -251,6 +254,10 @@ async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> R
         let is_again = fresh.is_some();
         let Some(way) = fresh.take().or_else(|| request.choose(number, &tried)) else { break };
         let Some(endpoint) = listener.endpoints.get(way.place) else { break };
+        if let Err(full) = served.enter(listener, endpoint.group, way.is_http2) {
+            last = Some(full);
+            break;
+        }
         served.given_to(&endpoint.counts);
         if way.is_http2 {
             let unanswered = match way.share(client, listener).await {
@@ -360,9 +367,10 @@ fn status_of(reason: Reason) -> Refused {
         Reason::ClientBodyTimeout => StatusCode::REQUEST_TIMEOUT,
         Reason::ClientClosed | Reason::BadRequest => StatusCode::BAD_REQUEST,
         Reason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Reason::NoEndpoint | Reason::Limit => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::NoEndpoint | Reason::Limit | Reason::Circuit => StatusCode::SERVICE_UNAVAILABLE,
         Reason::ClientHeadTimeout
         | Reason::ClientWriteTimeout
+        | Reason::Flood
         | Reason::TooLarge
         | Reason::Method
         | Reason::Misdirected
@@ -422,7 +430,7 @@ fn poll_answer(
 fn answered_by(lines: Lines, exchange: Box<Exchange<FromClient>>, served: &mut Served) -> (Head, Content) {
     if lines.status == StatusCode::SWITCHING_PROTOCOLS {
         if let Some(link) = exchange.into_link() {
-            *served.client.tunnel.borrow_mut() = Tunnel::new(*link, served);
+            *served.client.tunnel.borrow_mut() = Tunnel::new(*link, served).map(Box::new);
         }
         return (lines.into(), Content::Whole(Bytes::new()));
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use rustls::{
-    Error, ServerConfig,
+    CipherSuite, Error, ServerConfig,
     server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -14,7 +14,13 @@ use crate::model::{HttpVersion, TlsPolicy};
 /// How one listener shakes hands.
 #[derive(Debug)]
 pub struct Server {
+    /// The client's order of suites counts.
     config: Arc<ServerConfig>,
+    /// The edge's does.
+    own_order: Arc<ServerConfig>,
+    /// Within QUIC: of listeners that speak HTTP/3.
+    #[cfg_attr(not(feature = "http3"), expect(dead_code, reason = "the configuration refuses such listeners"))]
+    quic: Option<Arc<ServerConfig>>,
     certificates: Arc<Certificates>,
 }
 
@@ -47,11 +53,29 @@ impl Server {
             HttpVersion::Http1 => vec![b"http/1.1".to_vec()],
             HttpVersion::Http2 | HttpVersion::Http3 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         };
-        Ok(Self { config: Arc::new(config), certificates })
+        let quic = (max_version == HttpVersion::Http3).then(|| {
+            // TLS 1.3 is what it speaks of what the policy has; no early data, which may be sent twice (RFC 8470 §3).
+            let mut quic = config.clone();
+            (quic.alpn_protocols, quic.max_early_data_size) = (vec![b"h3".to_vec()], 0);
+            Arc::new(quic)
+        });
+        let mut own_order = config.clone();
+        own_order.ignore_client_order = true;
+        Ok(Self { config: Arc::new(config), own_order: Arc::new(own_order), quic, certificates })
     }
 
-    pub(super) fn config(&self) -> &Arc<ServerConfig> {
-        &self.config
+    /// How the listener shakes hands within QUIC; none when it does not speak HTTP/3.
+    #[cfg(feature = "http3")]
+    pub(in crate::proxy) fn quic(&self) -> Option<&Arc<ServerConfig>> {
+        self.quic.as_ref()
+    }
+
+    /// For a client that offers `suites`. One whose first is ChaCha20 has no instructions for AES, and it is asked for what it is good
+    /// at; for all others AES-128 goes before AES-256, whose SHA-384 costs a handshake more and makes nothing safer.
+    pub(super) fn config_for(&self, suites: &[CipherSuite]) -> &Arc<ServerConfig> {
+        let first =
+            suites.iter().find(|suite| self.config.crypto_provider().cipher_suites.iter().any(|own| own.suite() == **suite));
+        if first == Some(&CipherSuite::TLS13_CHACHA20_POLY1305_SHA256) { &self.config } else { &self.own_order }
     }
 
     pub(super) fn certificates(&self) -> &Certificates {
