@@ -143,7 +143,7 @@ pub struct Endpoint {
     pub listener: ListenerId,
     /// The port it serves, network byte order; 0 is [`Service::endpoint_port`].
     pub port: [u8; 2],
-    /// [`Endpoint::IN_USE`] or [`Endpoint::RETIRED`], and [`Endpoint::GATEWAY`].
+    /// [`Endpoint::IN_USE`] or [`Endpoint::RETIRED`], [`Endpoint::GATEWAY`] and [`Endpoint::PASSED_OVER`].
     pub flags: u32,
     /// Stable hash of (instance, listener, group, type, address and port, if it has one of its own).
     pub identity: u64,
@@ -156,6 +156,8 @@ impl Endpoint {
     pub const RETIRED: u32 = 2;
     /// Some of its flows may keep their client's address: what it sends to anybody may be an answer.
     pub const GATEWAY: u32 = 4;
+    /// No new flows are given to it. Told only where the path cannot tell new flows from others: of UDP that is answered directly.
+    pub const PASSED_OVER: u32 = 8;
 
     /// Whether the entry belongs to the running plan.
     #[inline(always)]

@@ -318,6 +318,12 @@ pub fn publish<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tab
 /// Frees both halves of the pair one of which was found in the slot at `index`, unless another CPU has done so since.
 #[inline(never)]
 pub fn release_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, index: u32, state: State) {
+    free_pair::<K, W, T>(tables, index, state);
+}
+
+/// [`release_pair`], for whoever has no more stack to give.
+#[inline(always)]
+fn free_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, index: u32, state: State) {
     if T::DRY {
         return;
     }
@@ -422,7 +428,7 @@ pub fn gives_up<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
         if !is_udp {
             tables.count_failure(half.meta.endpoint());
         }
-        release_pair::<K, W, T>(tables, index, state);
+        free_pair::<K, W, T>(tables, index, state);
     }
     true
 }

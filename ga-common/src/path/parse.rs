@@ -180,7 +180,7 @@ fn refuse_words<T: Tables>(tables: &T, high: u64, low: u64, protocol: u16, reaso
     };
     const { assert!(Address::TCP << 2 == Address::HOST_TCP && Address::UDP << 2 == Address::HOST_UDP) };
     // Which of them the agent serves is `host::piece`'s to find out.
-    let is_asked = reason == Drop::Fragment && address.protocols & bit << 2 != 0 && high == 0;
+    let is_asked = reason == Drop::Fragment && address.protocols & bit << 2 != 0;
     if address.roles & Address::VIP != 0 && address.protocols & bit != 0 && !is_asked {
         Outcome::drop(reason, ListenerId::NONE)
     } else {

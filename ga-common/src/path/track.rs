@@ -9,7 +9,8 @@
 //! - Any other segment whose flow is in flow memory goes where that says; one that follows a SYN of which there is a note goes after
 //!   the SYN; and what is left began before, and goes where the table before says.
 //! - A flow is remembered from its first segment on that is no SYN, unless both tables say the same of it and are right.
-//! - A datagram is treated like such a segment: nobody can tell a new flow.
+//! - A datagram is treated like such a segment, as nobody can tell a new flow, but for one: unless its flow is remembered, it does not
+//!   go where the table before says if no new flows are to go there.
 //!
 //! When the table before is given up, all that is alive is in flow memory, or goes where the table in use says.
 
@@ -116,20 +117,21 @@ pub fn choose<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tabl
         }
         return Tracked::to(owner);
     }
-    let before = match active.before() {
+    let past = match active.before() {
         Before::Same | Before::Remembered => EndpointId::NONE,
         Before::Table(table) => at(tables, table, entry),
     };
-    let before = if is_there(tables, before, id, is_tcp) { before } else { owner };
+    let past = if is_there(tables, past, id) { past } else { owner };
+    let before = if is_tcp || is_chosen(tables, past) { past } else { owner };
     let noted = match tables.note(Note::index(hash)) {
         Some(note) if is_tcp && is_own => Note(note.load()).endpoint(hash, seq),
         Some(_) | None => EndpointId::NONE,
     };
     let slot = room.back;
     let kept = kept::<K, W, T>(tables, room, slot);
-    let (chosen, by) = if is_there(tables, noted, id, is_tcp) {
+    let (chosen, by) = if is_there(tables, noted, id) {
         (noted, By::Note)
-    } else if is_there(tables, kept, id, is_tcp) {
+    } else if is_there(tables, kept, id) {
         (kept, By::Memory)
     } else {
         (before, By::Before)
@@ -146,7 +148,7 @@ pub fn choose<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tabl
         return tracked;
     }
     let is_over = room.packet.flags & flag::RST != 0;
-    if (chosen == owner && chosen == before) || is_over { tracked } else { Tracked(tracked.0 | Tracked::NEWS) }
+    if (chosen == owner && chosen == past) || is_over { tracked } else { Tracked(tracked.0 | Tracked::NEWS) }
 }
 
 /// Looks for the flow of the packet in its room in flow memory, and leaves there where it is.
@@ -166,13 +168,16 @@ fn at<T: Tables>(tables: &T, table: TableId, entry: u32) -> EndpointId {
     if table == TableId::EMPTY { EndpointId::NONE } else { tables.choose(table, entry).unwrap_or(EndpointId::NONE) }
 }
 
-/// Whether a flow of `listener` may go there: TCP flows also to an endpoint that is not to get new ones any more.
+/// Whether a flow of `listener` that began there may go on there.
 #[inline(always)]
-fn is_there<T: Tables>(tables: &T, endpoint: EndpointId, listener: ListenerId, is_tcp: bool) -> bool {
-    match tables.endpoint(endpoint) {
-        Some(to) => to.listener == listener && (to.flags == Endpoint::IN_USE || to.flags != 0 && is_tcp),
-        None => false,
-    }
+fn is_there<T: Tables>(tables: &T, endpoint: EndpointId, listener: ListenerId) -> bool {
+    tables.endpoint(endpoint).is_some_and(|to| to.listener == listener && to.flags != 0)
+}
+
+/// Whether new flows are given to an endpoint.
+#[inline(always)]
+fn is_chosen<T: Tables>(tables: &T, endpoint: EndpointId) -> bool {
+    tables.endpoint(endpoint).is_some_and(|to| to.flags & (Endpoint::IN_USE | Endpoint::PASSED_OVER) == Endpoint::IN_USE)
 }
 
 /// Where the slot at `index`, in which the flow of the packet in `room` was found, says that it goes.

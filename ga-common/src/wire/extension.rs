@@ -38,8 +38,8 @@ impl Upper {
     }
 
     #[inline(always)]
-    const fn fragment(protocol: u8) -> Self {
-        Self(protocol as u32 | Self::FRAGMENT)
+    const fn fragment(protocol: u8, offset: usize) -> Self {
+        Self(protocol as u32 | Self::FRAGMENT | (offset as u32) << 16)
     }
 
     /// IANA number of what is there. No protocol of ours where the chain contradicts itself or has something that is the host's
@@ -49,7 +49,7 @@ impl Upper {
         self.0 as u8
     }
 
-    /// Where it is; at most [`MAX_OFFSET`].
+    /// Where it is; at most [`MAX_OFFSET`]. Of a [fragment](Self::is_fragment), where the fragment header is.
     #[inline(always)]
     pub const fn offset(self) -> usize {
         (self.0 >> 16) as usize
@@ -90,7 +90,7 @@ pub fn walk<F: Frame>(frame: &mut F, next: u8, offset: usize, end: usize) -> Upp
         }
         let Some(&mut [follower, length, _, segments_left, ..]) = frame.window::<8>(offset) else { return CUT_OFF };
         if next == IPV6_FRAGMENT {
-            return Upper::fragment(follower);
+            return Upper::fragment(follower, offset);
         }
         if next == ROUTING && segments_left != 0 {
             return Upper::at(ROUTING, offset);
@@ -173,6 +173,7 @@ mod tests {
             bytes.bytes.extend(header.to_bytes());
             let upper = run(&mut bytes, &kinds, IPV6_FRAGMENT);
             prop_assert!(upper.is_fragment() && upper.protocol() == UDP && !upper.is_too_far());
+            prop_assert_eq!(upper.offset(), bytes.bytes.len() - 8);
         }
 
         #[test]

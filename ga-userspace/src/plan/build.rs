@@ -86,6 +86,7 @@ pub(super) fn build_sized(
     custom(&listeners, &mut target, &mut sheets)?;
     retire(running, &mut target);
     tables(&mut listeners, running, &mut target, table_size)?;
+    pass_over(&listeners, &mut target);
     target.sheets = sheets.infos;
     let noop = target == *running;
     if !noop {
@@ -295,11 +296,19 @@ fn tables(listeners: &mut [ListenerView], running: &State, target: &mut State, s
     within("selection tables", pool.taken() + missing, MAX_TABLES - 1)
 }
 
+/// Tells of endpoints to which no new flows go, where nobody can tell the first datagram of a flow from others.
+fn pass_over(listeners: &[ListenerView], target: &mut State) {
+    for view in listeners.iter().filter(|view| view.client_ip.is_direct() && view.protocol == Protocol::Udp) {
+        for endpoint in view.endpoints.iter().filter(|endpoint| endpoint.share == 0.0) {
+            target.endpoints.entry(endpoint.id).and_modify(|entry| entry.flags |= Endpoint::PASSED_OVER);
+        }
+    }
+}
+
 /// What is known of the flows of a listener that are older than its table.
 fn before(view: &ListenerView, running: &State, family: Family, table: TableId) -> Before {
-    // Where answers pass by here flows are remembered anyway. Nobody can tell the first datagram of a flow from others: UDP flows go
-    // where the table says.
-    if !view.client_ip.is_direct() || view.protocol != Protocol::Tcp {
+    // Where answers pass by here flows are remembered anyway.
+    if !view.client_ip.is_direct() {
         return Before::Same;
     }
     let active = running.active.get(&(view.id, family)).copied().unwrap_or_default();

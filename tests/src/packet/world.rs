@@ -37,7 +37,7 @@ pub const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 pub const INNER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 
 /// Names that corpus files may use for addresses.
-const NAMES: [(&str, &str); 18] = [
+const NAMES: [(&str, &str); 19] = [
     ("client4", "192.0.2.7"),
     ("other4", "192.0.2.200"),
     ("client6", "2001:db8:c::7"),
@@ -49,6 +49,7 @@ const NAMES: [(&str, &str); 18] = [
     ("both4", "198.51.100.3"),
     ("rooms4", "198.51.100.4"),
     ("shop4", "198.51.100.5"),
+    ("shop6", "2001:db8:1::5"),
     ("stranger4", "198.51.100.99"),
     ("stranger6", "2001:db8:1::99"),
     ("egress4", "203.0.113.1"),
@@ -483,6 +484,7 @@ fn addresses(steps: &mut Vec<Step>) {
         ("tcp_only6", vip, tcp),
         ("both4", vip | egress, tcp | udp),
         ("shop4", vip, tcp | udp | Address::HOST_TCP | Address::HOST_UDP),
+        ("shop6", vip, tcp | udp | Address::HOST_TCP | Address::HOST_UDP),
         ("egress4", egress, 0),
         ("second_egress4", egress, 0),
         ("egress6", egress, 0),
@@ -549,15 +551,17 @@ fn listeners(is_served: bool, steps: &mut Vec<Step>) {
         open(vip, DOOR, TCP, 7502, 7502);
         open(vip, STRICT, TCP, 7503, 7503);
     }
-    for vip in ["vip4", "vip6", "both4", "shop4"] {
+    for vip in ["vip4", "vip6", "both4", "shop4", "shop6"] {
         open(vip, DNS, UDP, 53, 5353);
     }
-    open("shop4", WEB, TCP, 80, 8080);
-    open("shop4", SHOP, TCP, 7500, 7500);
-    open("shop4", SHOP, UDP, 7500, 7500);
-    open("shop4", CLUB, TCP, 7501, 7501);
-    open("shop4", CLUB, UDP, 7501, 7501);
-    open("shop4", DOOR, TCP, 7502, 7502);
+    for vip in ["shop4", "shop6"] {
+        open(vip, WEB, TCP, 80, 8080);
+        open(vip, SHOP, TCP, 7500, 7500);
+        open(vip, SHOP, UDP, 7500, 7500);
+        open(vip, CLUB, TCP, 7501, 7501);
+        open(vip, CLUB, UDP, 7501, 7501);
+        open(vip, DOOR, TCP, 7502, 7502);
+    }
 }
 
 /// Opens the listeners whose endpoints see the client's address.

@@ -1,5 +1,6 @@
 //! Plans one after the other, their steps done in the simulator, and clients of a listener whose endpoints answer them themselves:
-//! no established connection moves, and no more than those in transition are remembered.
+//! no established connection moves, nor does a UDP flow whose endpoint gets new ones, and no more than those in transition are
+//! remembered.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,6 +68,7 @@ struct Connection {
 }
 
 struct World {
+    protocol: Protocol,
     sim: Sim,
     running: State,
     weights: [Option<u8>; PLACES.len()],
@@ -80,8 +82,9 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(protocol: Protocol) -> Self {
         let mut this = Self {
+            protocol,
             sim: Sim::new(1024, SEED),
             running: State::default(),
             weights: [Some(100); PLACES.len()],
@@ -100,7 +103,7 @@ impl World {
     /// Plans what holds now, and does it.
     fn plan(&mut self) {
         let endpoints: Vec<_> = PLACES.iter().zip(self.weights).filter_map(|(place, weight)| Some((*place, weight?))).collect();
-        let mut web = listener("web", Protocol::Tcp, "80", &endpoints);
+        let mut web = listener("web", self.protocol, "80", &endpoints);
         web.idle_timeout = Duration::from_secs(IDLE_S.into());
         web.groups[0].client_ip = ClientIp::L2;
         let intent = intent(vec![instance("shop", &["192.0.2.1"], &["198.51.100.1"], vec![web])]);
@@ -155,13 +158,21 @@ impl World {
         }
     }
 
-    /// Sends a segment; who gets it.
+    fn is_udp(&self) -> bool {
+        self.protocol == Protocol::Udp
+    }
+
+    /// Sends a segment or a datagram; who gets it.
     fn send(&self, port: u16, is_syn: bool, seq: u32) -> Option<EndpointId> {
         let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]).ipv4([203, 0, 113, 7], [192, 0, 2, 1], 64);
-        let tcp = builder.tcp(port, 80, seq, 1000);
-        let tcp = if is_syn { tcp.syn() } else { tcp.ack(7) };
         let mut frame = Bytes { bytes: Vec::new(), ifindex: 2 };
-        tcp.write(&mut frame.bytes, &[]).unwrap();
+        if self.is_udp() {
+            builder.udp(port, 80).write(&mut frame.bytes, &[]).unwrap();
+        } else {
+            let tcp = builder.tcp(port, 80, seq, 1000);
+            let tcp = if is_syn { tcp.syn() } else { tcp.ack(7) };
+            tcp.write(&mut frame.bytes, &[]).unwrap();
+        }
         let is_sent = matches!(self.sim.run(&mut frame).verdict(), Verdict::Send(_));
         is_sent.then(|| EndpointId(u16::from_be_bytes([frame.bytes[4], frame.bytes[5]])))
     }
@@ -221,9 +232,20 @@ impl World {
                 }
                 (connection.seq, connection.heard) = (connection.seq.wrapping_add(bytes), now);
                 let Connection { port, seq, endpoint, .. } = *connection;
-                assert_eq!(self.send(port, false, seq), Some(endpoint), "an established connection has moved");
+                let seen = self.send(port, false, seq);
+                if self.is_udp() && self.running.endpoints[&endpoint].flags != Endpoint::IN_USE {
+                    // It may leave an endpoint that gets no new flows, for one that does.
+                    match seen {
+                        Some(seen) => self.connections[index].endpoint = seen,
+                        None => drop(self.connections.swap_remove(index)),
+                    }
+                    return;
+                }
+                assert_eq!(seen, Some(endpoint), "an established connection has moved");
             }
             Act::Send(..) => {}
+            // Nobody can tell such datagrams from those of flows that go on.
+            Act::Flood(_) if self.is_udp() => {}
             Act::Flood(count) => {
                 let before = self.remembered().len();
                 for n in 0..count {
@@ -245,11 +267,33 @@ proptest! {
 
     #[test]
     fn no_established_connection_moves_whatever_is_planned(acts in vec(act(), 1..60)) {
-        let mut world = World::new();
-        acts.into_iter().for_each(|act| world.act(act));
-        // When everybody has been silent for long enough, nothing is left.
-        world.wait(IDLE_S + 1);
-        world.wait(IDLE_S + 1);
-        prop_assert!(world.transitions.is_empty());
+        whatever_is_planned(Protocol::Tcp, acts);
+    }
+
+    #[test]
+    fn no_udp_flow_moves_while_its_endpoint_gets_new_ones(acts in vec(act(), 1..60)) {
+        whatever_is_planned(Protocol::Udp, acts);
+    }
+}
+
+fn whatever_is_planned(protocol: Protocol, acts: Vec<Act>) {
+    let mut world = World::new(protocol);
+    acts.into_iter().for_each(|act| world.act(act));
+    // When everybody has been silent for long enough, nothing is left.
+    world.wait(IDLE_S + 1);
+    world.wait(IDLE_S + 1);
+    assert!(world.transitions.is_empty());
+}
+
+#[test]
+fn new_udp_flows_do_not_go_to_an_endpoint_that_is_ill_from_the_moment_on_when_it_is() {
+    let mut world = World::new(Protocol::Udp);
+    (0..40).for_each(|_| world.act(Act::Open));
+    let ill = world.connections[0].endpoint;
+    let which =
+        PLACES.iter().position(|place| world.running.endpoints[&ill].addr == crate::plan::address_key(place.parse().unwrap()));
+    world.act(Act::Health(which.unwrap(), false));
+    for n in 0..100 {
+        assert_ne!(world.send(20_000 + n, false, 0), Some(ill));
     }
 }

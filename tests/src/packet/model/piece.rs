@@ -2,15 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::Ipv4HeaderSlice;
+use etherparse::{Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice};
 
 use super::{
     link::tags,
-    segment::{TCP, UDP, ip_at},
+    segment::{TCP, UDP, Walked, ip_at, walk},
     site::Site,
 };
 
-/// A fragment of IPv4.
+/// A fragment.
 pub(super) enum Piece {
     /// Not the first one.
     Later,
@@ -31,11 +31,20 @@ pub(super) enum Piece {
 
 /// A fragment that the agent may have to do with; its headers are known to hold together.
 pub(super) fn read(frame: &[u8], site: &Site) -> Option<Piece> {
-    let at = tags(frame).1 + 2;
-    let bytes = frame.get(at..).filter(|bytes| bytes.len() >= 20 && bytes[0] >> 4 == 4)?;
-    let (src, dst) = (ip_at(bytes, 12, true), ip_at(bytes, 16, true));
-    let ip = Ipv4HeaderSlice::from_slice(bytes).ok()?;
-    let (role, protocol) = (site.ours.get(&dst)?, ip.protocol().0);
+    let l3 = tags(frame).1 + 2;
+    let bytes = frame.get(l3..).filter(|bytes| bytes.len() >= 20)?;
+    let (src, dst, protocol, before, behind) = if bytes[0] >> 4 == 4 {
+        let ip = Ipv4HeaderSlice::from_slice(bytes).ok()?;
+        let behind = bytes.get(ip.slice().len()..usize::from(ip.total_len()))?;
+        (ip_at(bytes, 12, true), ip_at(bytes, 16, true), ip.protocol().0, ip.fragments_offset().value(), behind)
+    } else {
+        let ip = Ipv6HeaderSlice::from_slice(bytes).ok()?;
+        let end = l3 + 40 + usize::from(ip.payload_length());
+        let Walked::Fragment(protocol, at) = walk(frame, ip.next_header().0, l3 + 40, end) else { return None };
+        let fragment = Ipv6FragmentHeaderSlice::from_slice(frame.get(at..end)?).ok()?;
+        (ip_at(bytes, 8, false), ip_at(bytes, 24, false), protocol, fragment.fragment_offset().value(), frame.get(at + 8..end)?)
+    };
+    let role = site.ours.get(&dst)?;
     let (is_served, least) = match protocol {
         TCP => (role.serves_tcp, 20),
         UDP => (role.serves_udp, 8),
@@ -44,8 +53,7 @@ pub(super) fn read(frame: &[u8], site: &Site) -> Option<Piece> {
     if !is_served {
         return None;
     }
-    let behind = bytes.get(ip.slice().len()..usize::from(ip.total_len()))?;
-    Some(match usize::from(ip.fragments_offset().value()) * 8 {
+    Some(match usize::from(before) * 8 {
         0 if behind.len() < least => Piece::Hidden,
         0 => {
             let port = u16::from_be_bytes([behind[2], behind[3]]);

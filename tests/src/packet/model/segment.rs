@@ -144,7 +144,7 @@ fn v6(frame: &[u8], l3: usize, role: Role) -> Result<Net, Fate> {
     }
     match walk(frame, first, l3 + 40, l3 + length) {
         Walked::At(protocol, at) => Ok(Net { header: at - l3, length, protocol, ttl: header.hop_limit() }),
-        Walked::Fragment(protocol) => Err(refuse(role, protocol, Drop::Fragment)),
+        Walked::Fragment(protocol, _) => Err(refuse(role, protocol, Drop::Fragment)),
         Walked::TooFar if role.vip && (role.tcp || role.udp) => Err(Fate::Drop(Drop::ExtHeaders, ListenerId::NONE)),
         Walked::TooFar | Walked::Nowhere => Err(Fate::Pass(Pass::OtherProtocol)),
     }
@@ -154,8 +154,8 @@ fn v6(frame: &[u8], l3: usize, role: Role) -> Result<Net, Fate> {
 pub(super) enum Walked {
     /// To a header of some protocol.
     At(u8, usize),
-    /// To a fragment of some protocol.
-    Fragment(u8),
+    /// To a fragment of some protocol: to its header.
+    Fragment(u8, usize),
     /// Beyond six headers, or beyond byte 511 of the frame.
     TooFar,
     /// The packet ends before.
@@ -178,7 +178,7 @@ pub(super) fn walk(frame: &[u8], first: u8, start: usize, end: usize) -> Walked 
             return Walked::Nowhere;
         };
         match next {
-            44 => return Walked::Fragment(follower),
+            44 => return Walked::Fragment(follower, at),
             43 if stops != 0 => return Walked::At(next, at),
             _ => {}
         }
