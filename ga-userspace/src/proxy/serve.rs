@@ -297,11 +297,11 @@ impl Here {
             listener.counts.reasons.add(Reason::Limit);
             return self.full.refuse(stream, listener.file.protocol);
         }
-        let worker = Rc::clone(&self.worker);
+        let served = dispatch::serve(Rc::clone(&self.worker), listener, stream, peer);
         tokio::task::spawn_local(async move {
             // Counted until it ends, also when it ends by a panic.
             let _counted = (open, active);
-            dispatch::serve(worker, listener, stream, peer).await;
+            served.await;
         });
     }
 }

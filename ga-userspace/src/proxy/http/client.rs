@@ -48,7 +48,7 @@ pub(super) struct Client {
     /// How long the next request may take to come.
     pub(super) patience: Cell<Duration>,
     /// What the connection becomes when HTTP ends.
-    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    pub(super) tunnel: RefCell<Option<Box<Tunnel>>>,
     /// The client may still be sending what nobody reads.
     pub(super) lingers: Cell<bool>,
 }

@@ -430,7 +430,7 @@ fn poll_answer(
 fn answered_by(lines: Lines, exchange: Box<Exchange<FromClient>>, served: &mut Served) -> (Head, Content) {
     if lines.status == StatusCode::SWITCHING_PROTOCOLS {
         if let Some(link) = exchange.into_link() {
-            *served.client.tunnel.borrow_mut() = Tunnel::new(*link, served);
+            *served.client.tunnel.borrow_mut() = Tunnel::new(*link, served).map(Box::new);
         }
         return (lines.into(), Content::Whole(Bytes::new()));
     }

@@ -39,21 +39,20 @@ const LINGER_BYTES: u64 = 256 * 1024;
 const GOAWAY: Duration = Duration::from_secs(2);
 
 /// Serves a connection of an HTTP or HTTPS listener until it ends. `stream` is what HTTP is spoken over, TLS done with.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+pub fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     worker: Rc<Worker>,
-    listener: Arc<Listener>,
+    listener: &Arc<Listener>,
     stream: S,
     peer: Peer,
-) {
+) -> Pin<Box<dyn Future<Output = ()>>> {
     let limits = listener.file.http.as_ref().map(|http| http.limits).unwrap_or_default();
-    let client = Client::new(worker, &listener, peer);
-    drop(listener);
+    let client = Client::new(worker, listener, peer);
     client.timer.arm(Wait::Idle, client.timeouts.get().first_byte);
     if client.is_h2 {
         let watched = Watched { stream, client: Rc::clone(&client) };
-        Box::pin(serve_http2(client, watched, limits)).await;
+        Box::pin(serve_http2(client, watched, limits))
     } else {
-        plain::serve(client, stream, limits).await;
+        Box::pin(plain::serve(client, stream, limits))
     }
 }
 
