@@ -917,6 +917,23 @@ fn policies_have_their_documented_names_and_what_they_cannot_be_is_said() {
     }
 }
 
+// proves: H04
+#[test]
+fn a_listener_that_speaks_http3_has_its_port_for_udp_too() {
+    let game = "name = \"game\"\nprotocol = \"udp\"\nports = \"440~450\"";
+    let both = |version: &str| https(&format!("http_version = \"{version}\"\n{OWN}")).and(game);
+    assert_eq!(both("http2").loaded().intent.listeners().count(), 2);
+    let text = both("http3").text();
+    let line = |what: &str| 1 + text.lines().position(|line| line == what).unwrap();
+    let problem = config::parse("test.toml", &text).unwrap_err().problems.remove(0);
+    assert_eq!(problem.place.line, line("ports = \"440~450\""));
+    let said = format!("UDP port 443 belongs to listener `web` on line {}, which speaks HTTP/3 there", line("ports = \"443\""));
+    assert_eq!(problem.message.to_lowercase(), said.to_lowercase());
+    https(&format!("http_version = \"http3\"\nsecurity_policy = \"tls_cipher_policy_1_2\"\n{OWN}")).refused("conflict");
+    // Another instance has other addresses.
+    assert!(https(&format!("http_version = \"http3\"\n{OWN}")).first().speaks_http3());
+}
+
 // proves: H01
 #[test]
 fn certificates_are_beside_the_file_or_where_they_say_and_a_key_may_be_apart() {

@@ -11,7 +11,7 @@ use super::{
     tls,
     tree::{Table, Value, not_a_word, shorten},
 };
-use crate::model::{Backend, ForwardedHeaders, Http, HttpVersion, Protocol, Xff};
+use crate::model::{Backend, ForwardedHeaders, Http, HttpVersion, Protocol, Tls, TlsPolicy, Xff};
 
 /// Seconds from the end of a request to the first byte of its answer.
 pub(super) const REQUEST_TIMEOUT_S: RangeInclusive<u32> = 1..=180;
@@ -20,7 +20,8 @@ pub(super) const REQUEST_TIMEOUT_S: RangeInclusive<u32> = 1..=180;
 pub(super) const DEFAULT_REQUEST_TIMEOUT_S: u32 = 60;
 
 /// Words of `http_version`.
-const VERSIONS: [(&str, HttpVersion); 2] = [("http1.1", HttpVersion::Http1), ("http2", HttpVersion::Http2)];
+const VERSIONS: [(&str, HttpVersion); 3] =
+    [("http1.1", HttpVersion::Http1), ("http2", HttpVersion::Http2), ("http3", HttpVersion::Http3)];
 
 /// Words of `xff`.
 pub(super) const XFFS: [(&str, Xff); 2] = [("append", Xff::Append), ("replace", Xff::Replace)];
@@ -96,12 +97,23 @@ fn version(value: &Value<'_>, protocol: Protocol, cx: &mut Context<'_>) -> Optio
         value.problem(draft.help("remove the key"), &mut cx.problems);
         return None;
     }
-    if word == "http3" {
-        let draft = Fault::new(Kind::NotSupportedYet, "HTTP/3 is not supported yet in this version");
-        value.problem(draft.help("use \"http2\": browsers speak it wherever they speak HTTP/3"), &mut cx.problems);
+    if word == "http3" && !cfg!(feature = "http3") {
+        let draft = Fault::new(Kind::NotAllowed, "this program was built without HTTP/3");
+        let help = "use \"http2\": browsers speak it wherever they speak HTTP/3; or build with the feature `http3`, which is on by default";
+        value.problem(draft.help(help), &mut cx.problems);
         return None;
     }
     value.word(&VERSIONS, &mut cx.problems)
+}
+
+/// QUIC has no other TLS than 1.3 (RFC 9001 §4.2): a problem of an HTTP/3 listener whose policy has not.
+pub(super) fn has_tls13(listener: &Table<'_>, tls: Option<&Tls>, cx: &mut Context<'_>) {
+    let policy = tls.map(|tls| tls.policy).filter(|policy| *policy != TlsPolicy::Tls12StrictWith13);
+    if let (Some(value), Some(policy)) = (listener.optional("http_version"), policy) {
+        let draft = Fault::new(Kind::Conflict, format!("HTTP/3 needs TLS 1.3, which the policy {:?} has not", policy.word()));
+        let help = format!("use the policy {:?}, or \"http2\"", TlsPolicy::Tls12StrictWith13.word());
+        value.problem(draft.help(help), &mut cx.problems);
+    }
 }
 
 fn headers(value: &Value<'_>, cx: &mut Context<'_>) -> Option<ForwardedHeaders> {

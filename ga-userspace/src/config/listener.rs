@@ -14,7 +14,7 @@ use super::{
     rule, tcp, text, tls,
     tree::{Table, Value, not_a_word, shorten},
 };
-use crate::model::{Affinity, AllUnhealthy, EndpointGroup, Listener, Name, Port, Protocol};
+use crate::model::{Affinity, AllUnhealthy, EndpointGroup, Http, HttpVersion, Listener, Name, Port, Protocol};
 
 /// Words of `protocol`, in any case.
 pub(super) const PROTOCOLS: [(&str, Protocol); 4] =
@@ -45,9 +45,9 @@ pub(super) const fn idle_timeout_s(protocol: Protocol) -> RangeInclusive<u32> {
     }
 }
 
-/// Which listener of the instance has which port.
+/// Which listener of the instance has which port: its name, its line, and whether it has the port for HTTP/3.
 #[derive(Default)]
-struct PortOwners(BTreeMap<(&'static str, Port), (String, usize)>);
+struct PortOwners(BTreeMap<(&'static str, Port), (String, usize, bool)>);
 
 /// What the listeners before one in the instance have taken.
 #[derive(Default)]
@@ -89,7 +89,7 @@ pub(super) fn read(
             services(value, ports, around, cx);
         }
         let label = name_value.as_ref().and_then(Value::as_string).unwrap_or_default();
-        conflicts(value, ports, protocol, label, &mut before.ports, cx);
+        conflicts(value, ports, (protocol.transport(), false), label, &mut before.ports, cx);
     }
     let place = |value: &Option<Value<'_>>, key: &str| match value {
         Some(value) => cx.problems.place(value.span.clone(), &value.path),
@@ -115,10 +115,18 @@ pub(super) fn read(
         None => Some(0),
     };
     let max_connections = bounds::max_connections(table, cx);
-    let port_items = ports.as_ref().map(PortList::items);
     let http = http::read(table, protocol, cx);
     let proxy_from = tcp::proxy_from(table, protocol, cx);
     let tls = tls::read(table, protocol, cx);
+    // Entries of an access list count for both transports.
+    let mut port_items = ports.as_ref().map(PortList::items);
+    if let (Some(value), Some(ports), Ok(Some(Http { max_version: HttpVersion::Http3, .. }))) = (&ports_value, &ports, &http) {
+        port_items = Some(ports.items() * 2);
+        services(value, ports, around, cx);
+        let label = name_value.as_ref().and_then(Value::as_string).unwrap_or_default();
+        conflicts(value, ports, (Protocol::Udp.transport(), true), label, &mut before.ports, cx);
+        http::has_tls13(table, tls.as_ref().ok().and_then(Option::as_ref), cx);
+    }
     let acl = match table.optional("acl") {
         Some(value) => acl::of_listener(&value, port_items, &mut before.acl_entries, cx).map(Some),
         None => Some(None),
@@ -247,28 +255,38 @@ fn services(value: &Value<'_>, list: &PortList, around: &Surroundings, cx: &mut 
 }
 
 /// One transport has one port space: TCP and UDP may share a number, two listeners of one may not.
-fn conflicts(value: &Value<'_>, list: &PortList, protocol: Protocol, name: &str, owners: &mut PortOwners, cx: &mut Context<'_>) {
+fn conflicts(
+    value: &Value<'_>,
+    list: &PortList,
+    (transport, is_http3): (&'static str, bool),
+    name: &str,
+    owners: &mut PortOwners,
+    cx: &mut Context<'_>,
+) {
     if cx.ledger.services > u64::from(MAX_SERVICES) {
         return;
     }
     let line = cx.problems.line(value.span.start);
     // One problem per other listener, at the first port in question.
-    let mut clashes: BTreeMap<usize, (Port, String, u32)> = BTreeMap::new();
+    let mut clashes: BTreeMap<usize, (Port, (String, bool), u32)> = BTreeMap::new();
     for port in list.ports.iter() {
-        match owners.0.get(&(protocol.transport(), port)) {
-            Some((owner, line)) => clashes.entry(*line).or_insert((port, owner.clone(), 0)).2 += 1,
+        match owners.0.get(&(transport, port)) {
+            Some((owner, line, for_http3)) => clashes.entry(*line).or_insert((port, (owner.clone(), *for_http3), 0)).2 += 1,
             None => {
-                owners.0.insert((protocol.transport(), port), (name.to_owned(), line));
+                owners.0.insert((transport, port), (name.to_owned(), line, is_http3));
             }
         }
     }
-    for (line, (port, owner, count)) in clashes {
+    for (line, (port, (owner, for_http3), count)) in clashes {
         let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        let why = if is_http3 { ", which HTTP/3 is spoken over," } else { "" };
+        let whose = if for_http3 { ", which speaks HTTP/3 there" } else { "" };
         let owner = shorten(&owner);
-        let message = format!("{} port {port}{more} belongs to listener `{owner}` on line {line}", protocol.transport());
+        let message = format!("{transport} port {port}{more}{why} belongs to listener `{owner}` on line {line}{whose}");
         let draft = Fault::new(Kind::Conflict, message)
             .help(
-                "a port belongs to one listener of an instance, http and https ones too; one of TCP and one of UDP may share it",
+                "a port belongs to one listener of an instance, http and https ones too; one of TCP and one of UDP may share it, but an \
+                 https listener with `http_version = \"http3\"` takes both",
             )
             .code(Code::PortConflictListener);
         cx.problems.push(list.place_of(port), &value.path, draft);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Action, Block, ClientIp, CustomGroup, EndpointGroup, GroupKind, Http, ListenerAcl, Name, PortMapping, Ports, Rule, Tls,
+    Action, Block, ClientIp, CustomGroup, EndpointGroup, GroupKind, Http, HttpVersion, ListenerAcl, Name, PortMapping, Ports,
+    Rule, Tls,
 };
 
 /// What clients speak.
@@ -127,6 +128,11 @@ impl Listener {
     /// The kernel only lets its packets in: the agent serves it.
     pub fn is_proxied(&self) -> bool {
         self.protocol.is_http() || !self.rules.is_empty() || !self.proxy_from.is_empty() || self.client_ip().is_proxy()
+    }
+
+    /// Clients may speak HTTP/3: its ports are taken for UDP too.
+    pub fn speaks_http3(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| http.max_version == HttpVersion::Http3)
     }
 
     /// Who new requests or connections go to: the default groups, and then the groups of each rule that forwards, in the order of

@@ -14,7 +14,7 @@ use super::{
     identity,
     numbers::{Numbers, Sorted},
 };
-use crate::model::{Instance, Listener};
+use crate::model::{Instance, Listener, Protocol};
 
 /// Every address with its roles; one may have both.
 pub(super) fn addresses(sorted: &Sorted<'_>, numbers: &Numbers) -> BTreeMap<AddressKey, Address> {
@@ -27,6 +27,7 @@ pub(super) fn addresses(sorted: &Sorted<'_>, numbers: &Numbers) -> BTreeMap<Addr
         let id = numbers.instances[&instance.id];
         let of_listener = |listener: &Listener| match protocol_bit(listener.protocol.number()) {
             _ if listener.is_custom() => Address::TCP | Address::UDP,
+            bit if listener.speaks_http3() => (bit | Address::UDP) | (bit | Address::UDP) << 2,
             bit if listener.is_proxied() => bit | bit << 2,
             bit => bit,
         };
@@ -99,9 +100,12 @@ fn keys<'a>(
     listener: &'a Listener,
 ) -> impl Iterator<Item = (IpAddr, crate::model::Port, ServiceKey)> + 'a {
     instance.vips.iter().flat_map(move |&vip| {
-        listener.ports.iter().map(move |port| {
-            let protocol = listener.protocol.number();
-            (vip, port, ServiceKey { addr: address_key(vip), port: port.get().to_be_bytes(), protocol, pad: 0 })
+        listener.ports.iter().flat_map(move |port| {
+            let udp = listener.speaks_http3().then_some(Protocol::Udp);
+            [listener.protocol].into_iter().chain(udp).map(move |protocol| {
+                let (port_word, protocol) = (port.get().to_be_bytes(), protocol.number());
+                (vip, port, ServiceKey { addr: address_key(vip), port: port_word, protocol, pad: 0 })
+            })
         })
     })
 }

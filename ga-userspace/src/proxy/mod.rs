@@ -12,6 +12,8 @@ pub mod guard;
 pub mod http;
 pub mod log;
 pub mod proxy_protocol;
+#[cfg(feature = "http3")]
+mod quic;
 pub mod rules;
 mod serve;
 mod spare;

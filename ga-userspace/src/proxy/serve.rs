@@ -25,8 +25,10 @@ use tokio::{
     time::sleep,
 };
 
+#[cfg(feature = "http3")]
+use super::quic;
 use super::{
-    Peer, Shared, View, Worker,
+    Listener, Peer, Shared, View, Worker,
     counts::{ListenerCounts, Reason},
     dispatch,
     full::{self, Full},
@@ -54,6 +56,8 @@ pub struct Proxy {
     bound: BTreeMap<SocketAddr, Vec<std::net::TcpListener>>,
     /// Sockets of a process before, for those of its addresses that are listened on next.
     inherited: BTreeMap<SocketAddr, Vec<std::net::TcpListener>>,
+    #[cfg(feature = "http3")]
+    quic: quic::Bound,
     drain: watch::Sender<bool>,
     cut: watch::Sender<bool>,
     open: Arc<Loads>,
@@ -73,6 +77,9 @@ enum Order {
     Close(SocketAddr),
     /// Serve a connection that another thread accepted.
     Serve(std::net::TcpStream, Peer, Open),
+    /// The same by UDP, with QUIC.
+    #[cfg(feature = "http3")]
+    Quic(quic::Order),
 }
 
 /// How many connections each thread has.
@@ -110,7 +117,17 @@ impl Proxy {
             Ok(Thread { orders, handle: thread::Builder::new().name(format!("ga-proxy-{index}")).spawn(run)? })
         };
         let threads = senders.clone().into_iter().zip(receivers).enumerate().map(spawn).collect::<io::Result<_>>()?;
-        Ok(Self { shared, threads, bound: BTreeMap::new(), inherited: BTreeMap::new(), drain, cut, open })
+        Ok(Self {
+            shared,
+            threads,
+            bound: BTreeMap::new(),
+            inherited: BTreeMap::new(),
+            #[cfg(feature = "http3")]
+            quic: quic::Bound::default(),
+            drain,
+            cut,
+            open,
+        })
     }
 
     /// Sockets that another process listened with, for the next view: what waits at them is served. Those of addresses that it does
@@ -133,6 +150,8 @@ impl Proxy {
     /// listened on no more are refused. Says which addresses cannot be listened on; they are tried again with the next view.
     pub fn apply(&mut self, view: View) -> Vec<Unbound> {
         let wanted: BTreeSet<SocketAddr> = view.addresses().collect();
+        #[cfg(feature = "http3")]
+        let quic: BTreeSet<SocketAddr> = view.quic_addresses().collect();
         // What is new is served from the moment when it is listened on, what is gone until then.
         self.shared.view.store(Arc::new(view));
         let mut inherited = std::mem::take(&mut self.inherited);
@@ -152,6 +171,16 @@ impl Proxy {
                 Ok(sockets) => drop(self.bound.insert(address, sockets)),
                 Err(source) => unbound.push(Unbound { address, source }),
             }
+        }
+        #[cfg(feature = "http3")]
+        {
+            let threads = &self.threads;
+            let order = |thread: usize, order| {
+                if let Some(thread) = threads.get(thread % threads.len().max(1)) {
+                    drop(thread.orders.send(Order::Quic(order)));
+                }
+            };
+            unbound.extend(self.quic.apply(quic, order).into_iter().map(|(address, source)| Unbound { address, source }));
         }
         unbound
     }
@@ -210,8 +239,8 @@ fn socket(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// One thread, seen from inside.
-struct Here {
-    worker: Rc<Worker>,
+pub(super) struct Here {
+    pub(super) worker: Rc<Worker>,
     /// Turns true when connections end that have not ended by themselves.
     cut: watch::Receiver<bool>,
     index: usize,
@@ -226,6 +255,8 @@ impl Here {
     async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
         let (mut drain, mut cut) = (self.worker.drain(), self.cut.clone());
         let mut is_draining = false;
+        #[cfg(feature = "http3")]
+        let mut quic = quic::Doors::default();
         let mut sockets: BTreeMap<SocketAddr, Vec<tokio::task::JoinHandle<()>>> = BTreeMap::new();
         loop {
             let order = select! {
@@ -233,6 +264,8 @@ impl Here {
                 _ = cut.wait_for(|&cut| cut) => break,
                 _ = drain.wait_for(|&drain| drain), if !is_draining => {
                     is_draining = true;
+                    #[cfg(feature = "http3")]
+                    quic.close();
                     std::mem::take(&mut sockets).into_values().flatten().for_each(|task| task.abort());
                     continue;
                 }
@@ -255,6 +288,8 @@ impl Here {
                     Ok(stream) => self.serve(stream, peer, open),
                     Err(error) => tracing::debug!("a connection was lost between threads: {error}"),
                 },
+                #[cfg(feature = "http3")]
+                Some(Order::Quic(order)) => quic.obey(&self, order),
                 None => break,
             }
         }
@@ -285,9 +320,19 @@ impl Here {
         }
     }
 
-    fn serve(self: &Rc<Self>, stream: TcpStream, peer: Peer, open: Open) {
-        let view = self.worker.view();
-        let Some(listener) = view.at(peer.local) else { return };
+    /// Has a client served here or by a thread that has far fewer.
+    #[cfg(feature = "http3")]
+    pub(super) fn share(self: &Rc<Self>, arrival: Box<quic::Arrival>) {
+        match self.open.less_busy(self.index).and_then(|other| Some((other, self.others.get(other)?))) {
+            None => quic::serve(self, *arrival, Open::new(&self.open, self.index)),
+            Some((index, other)) => {
+                drop(other.send(Order::Quic(quic::Order::Serve(arrival, Open::new(&self.open, index)))));
+            }
+        }
+    }
+
+    /// Lets a connection of `listener` in, which is counted while it lasts; none when there are too many.
+    pub(super) fn admit(&self, view: &View, listener: &Listener) -> Option<Active> {
         listener.counts.connections.add(1);
         // Counted before it is judged: of threads that accept at once, none lets in one too many.
         let active = Active::new(&listener.counts);
@@ -295,8 +340,15 @@ impl Here {
             || listener.counts.active.get() > u64::from(listener.file.max_connections);
         if is_full {
             listener.counts.reasons.add(Reason::Limit);
-            return self.full.refuse(stream, listener.file.protocol);
+            return None;
         }
+        Some(active)
+    }
+
+    fn serve(self: &Rc<Self>, stream: TcpStream, peer: Peer, open: Open) {
+        let view = self.worker.view();
+        let Some(listener) = view.at(peer.local) else { return };
+        let Some(active) = self.admit(&view, &listener) else { return self.full.refuse(stream, listener.file.protocol) };
         let served = dispatch::serve(Rc::clone(&self.worker), listener, stream, peer);
         tokio::task::spawn_local(async move {
             // Counted until it ends, also when it ends by a panic.
@@ -322,7 +374,8 @@ impl Loads {
 }
 
 /// A connection that is counted while it lasts, from the moment when it was accepted.
-struct Open(Arc<Loads>, usize);
+#[derive(Debug)]
+pub(super) struct Open(Arc<Loads>, usize);
 
 impl Open {
     fn new(loads: &Arc<Loads>, index: usize) -> Self {
@@ -342,7 +395,7 @@ impl Drop for Open {
 }
 
 /// A connection of a listener, counted while it lasts.
-struct Active(Arc<ListenerCounts>);
+pub(super) struct Active(Arc<ListenerCounts>);
 
 impl Active {
     fn new(counts: &Arc<ListenerCounts>) -> Self {

@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use http::HeaderValue;
+
 use super::{
     circuit::Load,
     counts::{EndpointCounts, ListenerCounts, RuleCounts},
@@ -32,6 +34,8 @@ pub struct View {
     /// By their paths.
     pub listeners: BTreeMap<String, Arc<Listener>>,
     by_address: BTreeMap<SocketAddr, Arc<Listener>>,
+    /// Of those that speak HTTP/3.
+    by_quic: BTreeMap<SocketAddr, Arc<Listener>>,
 }
 
 /// A listener that the agent serves.
@@ -55,6 +59,8 @@ pub struct Listener {
     pub targets: Vec<Target>,
     /// Which rule applies; those of [`Self::file`] in the same order.
     pub matcher: Arc<Matcher>,
+    /// That clients may come by HTTP/3 too (`Alt-Svc`, RFC 9114 §3.1.1); none where they may not.
+    pub alternative: Option<HeaderValue>,
     /// What happened here, since the agent began.
     pub counts: Arc<ListenerCounts>,
     /// The same of each rule, in their order.
@@ -133,12 +139,13 @@ impl View {
             listener.addresses.iter().map(|address| (*address, Arc::clone(listener))).collect::<Vec<_>>()
         };
         let by_address = listeners.values().flat_map(at).collect();
+        let by_quic = listeners.values().filter(|listener| listener.file.speaks_http3()).flat_map(at).collect();
         let log = intent.node.access_log.as_ref().map(|file| match &before.log {
             Some(known) if known.file() == file => Arc::clone(known),
             Some(_) | None => Arc::new(Log::open(file)),
         });
         let connections = usize::try_from(intent.node.proxy_connections).unwrap_or(usize::MAX);
-        Self { generation: plan.generation.0, connections, ap: intent.node.ap.clone(), listeners, by_address, log }
+        Self { generation: plan.generation.0, connections, ap: intent.node.ap.clone(), listeners, by_address, by_quic, log }
     }
 }
 
@@ -148,10 +155,26 @@ impl View {
         self.by_address.keys().copied()
     }
 
+    /// Where clients of HTTP/3 connect, by UDP.
+    pub fn quic_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.by_quic.keys().copied()
+    }
+
+    /// The listener that speaks HTTP/3 at that address.
+    pub fn quic_at(&self, address: SocketAddr) -> Option<Arc<Listener>> {
+        self.by_quic.get(&address).map(Arc::clone)
+    }
+
     /// The listener at that address.
     pub fn at(&self, address: SocketAddr) -> Option<Arc<Listener>> {
         self.by_address.get(&address).map(Arc::clone)
     }
+}
+
+/// What clients of the listener are told about HTTP/3, for a day.
+fn alternative(file: &model::Listener) -> Option<HeaderValue> {
+    let port = file.ports.iter().next().filter(|_| file.speaks_http3())?;
+    HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).ok()
 }
 
 impl Listener {
@@ -208,6 +231,7 @@ impl Listener {
                 Some(before) => Arc::clone(&before.matcher),
                 None => Arc::new(Matcher::new(&file.rules)),
             },
+            alternative: alternative(file),
             counts: before.map(|before| Arc::clone(&before.counts)).unwrap_or_default(),
             rules: file.rules.iter().map(rule).collect(),
             seed,

@@ -21,6 +21,10 @@ pub enum HttpVersion {
     /// HTTP/2, or HTTP/1.1 with clients that do not speak it.
     #[serde(rename = "http2")]
     Http2,
+    /// HTTP/3 over UDP at the same port, announced by `Alt-Svc`, or HTTP/2 or HTTP/1.1 with clients that do not speak it. No other
+    /// listener of the instance may have the port for UDP.
+    #[serde(rename = "http3")]
+    Http3,
 }
 
 /// A header for endpoints.

@@ -8,10 +8,10 @@ use ga_common::abi::{
     limits::MAX_EGRESS,
 };
 
-use super::fixtures::{SIZE, by_hand, instance, intent, listener, nothing, shop};
+use super::fixtures::{SIZE, by_hand, http, instance, intent, listener, nothing, shop};
 use crate::{
     health::Beliefs,
-    model::{ClientIp, EndpointName, Intent, Port, Protocol, Weight},
+    model::{ClientIp, EndpointName, HttpVersion, Intent, Port, Protocol, Weight},
     plan::{Family, Note, Override, Overrides, Plan, PlanError, State, Step, address_key, build, build::build_sized, steps},
 };
 
@@ -70,6 +70,32 @@ fn packets_of_what_the_agent_serves_are_let_in_by_the_kernel_and_chosen_for_by_n
         assert_eq!(second.target.check(), []);
         assert_eq!(after(&first.target, &second), second.target);
     }
+}
+
+#[test]
+fn a_listener_that_speaks_http3_is_let_in_at_its_port_by_tcp_and_by_udp() {
+    let with = |max_version| {
+        let mut intent = shop();
+        let listener = &mut intent.instances[0].listeners[0];
+        (listener.protocol, listener.http) = (Protocol::Https, Some(http(max_version)));
+        intent
+    };
+    let first = plan(&with(HttpVersion::Http2), &State::default()).target;
+    let second = plan(&with(HttpVersion::Http3), &first);
+    let number = |state: &State, protocol: u8| {
+        let id = state.services.iter().find(|(key, _)| key.port == 443_u16.to_be_bytes()).unwrap().1.listener;
+        state.services.iter().filter(|(key, service)| service.listener == id && key.protocol == protocol).count()
+    };
+    assert_eq!([6, 17].map(|protocol| number(&first, protocol)), [4, 0]);
+    assert_eq!([6, 17].map(|protocol| number(&second.target, protocol)), [4, 4]);
+    assert_eq!(second.target.check(), []);
+    assert_eq!(after(&first, &second), second.target);
+    // Fragments too may be the host's.
+    let mut alone = with(HttpVersion::Http3);
+    alone.instances[0].listeners.truncate(1);
+    let alone = plan(&alone, &State::default()).target;
+    let vip = alone.addresses[&address_key("192.0.2.1".parse().unwrap())];
+    assert_eq!(vip.protocols, Address::TCP | Address::UDP | Address::HOST_TCP | Address::HOST_UDP);
 }
 
 #[test]

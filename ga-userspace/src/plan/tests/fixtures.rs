@@ -5,9 +5,9 @@ use std::{sync::LazyLock, time::Duration};
 use crate::{
     health::Beliefs,
     model::{
-        Affinity, AllUnhealthy, Backend, BackendIpVersion, Circuit, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind,
-        Instance, Intent, Inventory, Limits, Listener, Name, NameRule, Node, Part, PortMapping, Ports, Protocol, TrafficRatio,
-        Weight, XdpMode,
+        Affinity, AllUnhealthy, Backend, BackendIpVersion, Circuit, ClientIp, Endpoint, EndpointGroup, EndpointKind,
+        ForwardedHeaders, GroupKind, Http, HttpLimits, HttpVersion, Instance, Intent, Inventory, Limits, Listener, Name,
+        NameRule, Node, Part, PortMapping, Ports, Protocol, Timeouts, TrafficRatio, Weight, XdpMode, Xff,
     },
     plan::{Overrides, build::Known},
 };
@@ -103,6 +103,20 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         groups: vec![group],
         custom: Vec::new(),
         blocks: Vec::new(),
+    }
+}
+
+/// HTTP up to that version.
+pub(super) fn http(max_version: HttpVersion) -> Http {
+    Http {
+        max_version,
+        request_timeout: Duration::from_secs(60),
+        forwarded: ForwardedHeaders::default(),
+        xff: Xff::default(),
+        trusted: Vec::new(),
+        underscores: false,
+        timeouts: Timeouts::default(),
+        limits: HttpLimits::default(),
     }
 }
 

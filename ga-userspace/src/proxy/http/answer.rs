@@ -1,7 +1,7 @@
 //! Answers: endpoints' and the edge's own.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
     super::{counts::Reason, guard::Refusal, upstream::Lines},
@@ -22,6 +22,16 @@ pub(super) enum Fields {
 pub(super) struct Head {
     pub(super) status: StatusCode,
     pub(super) fields: Fields,
+}
+
+impl Head {
+    /// That field, whatever was said in it.
+    pub(super) fn set(&mut self, name: &HeaderName, value: &HeaderValue) {
+        match &mut self.fields {
+            Fields::Lines(lines) => lines.set(name.as_str(), value.as_bytes()),
+            Fields::Map(map) => drop(map.insert(name, value.clone())),
+        }
+    }
 }
 
 impl From<Response<()>> for Head {

@@ -50,6 +50,9 @@ pub(super) enum Source {
     Wire(Upload),
     /// HTTP/2.
     Hyper(Incoming),
+    /// HTTP/3.
+    #[cfg(feature = "http3")]
+    Http3(Box<super::http3::Body>),
 }
 
 /// A client's body ended too early, or is none.
@@ -66,6 +69,8 @@ impl Body for Source {
             Self::None => Poll::Ready(None),
             Self::Wire(upload) => upload.poll_frame(cx),
             Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(|_| Broken),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => Pin::new(body.as_mut()).poll_frame(cx),
         }
     }
 
@@ -74,6 +79,8 @@ impl Body for Source {
             Self::None => true,
             Self::Wire(upload) => upload.is_done(),
             Self::Hyper(incoming) => incoming.is_end_stream(),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.is_end_stream(),
         }
     }
 
@@ -82,6 +89,8 @@ impl Body for Source {
             Self::None => SizeHint::with_exact(0),
             Self::Wire(upload) => upload.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::Hyper(incoming) => incoming.size_hint(),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.size_hint(),
         }
     }
 }

@@ -64,7 +64,7 @@ impl Client {
             address: HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             timer: Timer::default(),
             timeouts: Cell::new(timeouts),
-            is_h2: peer.tls.as_ref().is_some_and(|tls| tls.is_h2),
+            is_h2: peer.tls.as_ref().is_some_and(|tls| tls.is_h2 || tls.is_h3),
             turn: Cell::default(),
             is_late: Cell::new(false),
             active: Cell::new(0),

@@ -5,6 +5,8 @@ mod body;
 mod client;
 mod forwarded;
 mod frames;
+#[cfg(feature = "http3")]
+pub(super) mod http3;
 mod multiplexed;
 mod open;
 mod plain;

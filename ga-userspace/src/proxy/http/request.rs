@@ -42,13 +42,16 @@ pub(super) struct Dropped;
 /// What a connection gets for a request. A panic on the way is the end of this request alone.
 pub(super) async fn serve(client: Rc<Client>, request: Request<Source>) -> Result<Answered, Dropped> {
     let mut served = Served::new(client);
-    let (head, content) = match AssertUnwindSafe(answer(request, &mut served)).catch_unwind().await {
+    let (mut head, content) = match AssertUnwindSafe(answer(request, &mut served)).catch_unwind().await {
         Ok(Ok(answered)) => answered,
         Ok(Err(refused)) => refuse(refused, &mut served),
         Err(_) => refuse(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal), &mut served),
     };
     if served.reason == Some(Reason::Dropped) {
         return Err(Dropped);
+    }
+    if let Some(alternative) = served.listener.as_ref().and_then(|listener| listener.alternative.as_ref()) {
+        head.set(&header::ALT_SVC, alternative);
     }
     served.status = head.status;
     Ok(Answered { head, body: Answer::new(content, served) })

@@ -102,7 +102,11 @@ impl Noted {
             method: self.method.as_str(),
             host: self.uri.authority().map_or(text(self.host.as_ref()), |authority| authority.as_str().as_bytes()),
             target: self.uri.path_and_query().map_or("", |target| target.as_str()),
-            version: if self.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" },
+            version: match self.version {
+                Version::HTTP_2 => "HTTP/2",
+                Version::HTTP_3 => "HTTP/3",
+                _ => "HTTP/1.1",
+            },
             agent: text(self.agent.as_ref()),
             trace: text(self.trace.as_ref()),
             status: served.status.as_u16(),

@@ -38,6 +38,8 @@ pub struct TlsInfo {
     pub server_name: Option<String>,
     /// HTTP/2 was agreed on.
     pub is_h2: bool,
+    /// HTTP/3 was.
+    pub is_h3: bool,
     /// None: nothing is known of the certificate, and every host is covered.
     names: Option<Arc<Names>>,
     /// The latest host that is covered: most connections ask for one.
@@ -57,12 +59,7 @@ where
     let stream = timeout(deadline, handshake).await.map_err(|_| AcceptError::Timeout(deadline))?.map_err(failed)?;
     let (_, connection) = stream.get_ref();
     let server_name = connection.server_name().map(str::to_ascii_lowercase);
-    let info = TlsInfo {
-        names: Some(Arc::clone(&server.certificates().choose(server_name.as_deref()).names)),
-        is_h2: connection.alpn_protocol() == Some(b"h2"),
-        server_name,
-        covered: RefCell::default(),
-    };
+    let info = TlsInfo { is_h2: connection.alpn_protocol() == Some(b"h2"), ..TlsInfo::of(server, server_name) };
     Ok((stream, info))
 }
 
@@ -72,6 +69,17 @@ fn failed(error: io::Error) -> AcceptError {
 }
 
 impl TlsInfo {
+    fn of(server: &Server, server_name: Option<String>) -> Self {
+        let names = Some(Arc::clone(&server.certificates().choose(server_name.as_deref()).names));
+        Self { names, server_name, ..Self::default() }
+    }
+
+    /// What was agreed on within QUIC with a client that asked for that name.
+    #[cfg(feature = "http3")]
+    pub(in crate::proxy) fn http3(server: &Server, server_name: Option<String>) -> Self {
+        Self { is_h3: true, ..Self::of(server, server_name.map(|name| name.to_ascii_lowercase())) }
+    }
+
     /// Whether a request for `authority` (`Host` or `:authority`, with or without a port) belongs on this connection; if not, the answer
     /// is 421 (RFC 9110 §15.5.20). It does when the client asked for that very name in the handshake, or the certificate is good for
     /// it. A client that asked for no name, as is usual with addresses (RFC 6066 §3), may ask for an address.

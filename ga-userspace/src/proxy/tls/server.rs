@@ -18,6 +18,9 @@ pub struct Server {
     config: Arc<ServerConfig>,
     /// The edge's does.
     own_order: Arc<ServerConfig>,
+    /// Within QUIC: of listeners that speak HTTP/3.
+    #[cfg_attr(not(feature = "http3"), expect(dead_code, reason = "the configuration refuses such listeners"))]
+    quic: Option<Arc<ServerConfig>>,
     certificates: Arc<Certificates>,
 }
 
@@ -50,9 +53,21 @@ impl Server {
             HttpVersion::Http1 => vec![b"http/1.1".to_vec()],
             HttpVersion::Http2 | HttpVersion::Http3 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         };
+        let quic = (max_version == HttpVersion::Http3).then(|| {
+            // TLS 1.3 is what it speaks of what the policy has; no early data, which may be sent twice (RFC 8470 §3).
+            let mut quic = config.clone();
+            (quic.alpn_protocols, quic.max_early_data_size) = (vec![b"h3".to_vec()], 0);
+            Arc::new(quic)
+        });
         let mut own_order = config.clone();
         own_order.ignore_client_order = true;
-        Ok(Self { config: Arc::new(config), own_order: Arc::new(own_order), certificates })
+        Ok(Self { config: Arc::new(config), own_order: Arc::new(own_order), quic, certificates })
+    }
+
+    /// How the listener shakes hands within QUIC; none when it does not speak HTTP/3.
+    #[cfg(feature = "http3")]
+    pub(in crate::proxy) fn quic(&self) -> Option<&Arc<ServerConfig>> {
+        self.quic.as_ref()
     }
 
     /// For a client that offers `suites`. One whose first is ChaCha20 has no instructions for AES, and it is asked for what it is good

@@ -41,6 +41,19 @@ impl Lines {
         }
     }
 
+    /// One field of that name, instead of those that there are.
+    pub(in crate::proxy) fn set(&mut self, name: &str, value: &[u8]) {
+        let is_other = |line: &&[u8]| {
+            let colon = line.iter().position(|byte| *byte == b':');
+            !colon.and_then(|colon| line.get(..colon)).is_some_and(|own| own.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        let lines = self.text.split_inclusive(|byte| *byte == b'\n');
+        if !lines.clone().all(|line| is_other(&line)) {
+            self.text = lines.filter(is_other).collect::<Vec<_>>().concat();
+        }
+        self.add(name, value);
+    }
+
     /// The whole head as HTTP/1.1 has it.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"HTTP/1.1 ");
@@ -188,6 +201,20 @@ mod tests {
             read(&[("connection", "content-length"), ("content-length", "5")]),
             Ok(("content-length: 5|".to_owned(), false))
         );
+    }
+
+    #[test]
+    fn what_the_edge_says_is_said_by_nobody_else() {
+        let text = |text: &str| Lines { status: StatusCode::OK, text: text.into(), has_length: false, has_date: false };
+        for (before, after) in [
+            ("server: a\r\n", "server: a\r\nalt-svc: x\r\n"),
+            ("Alt-Svc: h3\r\nserver: alt-svc:\r\nalt-svc: h2\r\n", "server: alt-svc:\r\nalt-svc: x\r\n"),
+            ("", "alt-svc: x\r\n"),
+        ] {
+            let mut lines = text(before);
+            lines.set("alt-svc", b"x");
+            assert_eq!(String::from_utf8(lines.text).unwrap(), after);
+        }
     }
 
     #[test]
