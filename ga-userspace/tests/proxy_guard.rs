@@ -84,7 +84,8 @@ fn every_request_of_the_table_gets_the_required_answer() {
             && seen.len() == case.seen
             && (closes || !is_refused)
             && other.head.starts_with(&format!("GET {path} "))
-            && witness.accepted() == connections;
+            // An endpoint that did not read a body of GET would take it for the next request: its connection is not used again.
+            && (witness.accepted() == connections) == (case.number != 42);
         if !good {
             wrong.push(format!("{} {}: {statuses:?}, closes: {closes}, seen: {seen:?}", case.number, case.name));
         }
@@ -302,4 +303,48 @@ fn an_early_answer_ends_the_endpoints_connection() {
     }
     assert_eq!(accepted.load(SeqCst), 2);
     assert!(witness.take().iter().all(|seen| !seen.head.contains("evil")));
+}
+
+/// What an endpoint does not read of a request is not the beginning of somebody else's: GET and HEAD need no body, and many servers
+/// that answer them do not look for one.
+#[test]
+fn a_body_that_an_endpoint_ignores_is_never_the_next_request() {
+    let endpoint = Endpoint::new(2, |mut stream| {
+        while let Some(head) = read_head(&mut stream) {
+            // Late: all of the body is there, and stays there.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let target = head.split(' ').nth(1).unwrap_or_default();
+            let body = if head.starts_with("HEAD ") { "" } else { target };
+            if write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", target.len()).is_err() {
+                return;
+            }
+        }
+    });
+    let lab = Lab::new(&endpoint, &[2], "");
+    let hidden = "GET /evil HTTP/1.1\r\nX: ";
+    let length = hidden.len();
+    for method in ["GET", "HEAD"] {
+        let begin = format!("{method} /ignored HTTP/1.1\r\nHost: a.example\r\n");
+        let whole = format!("{begin}Content-Length: {length}\r\n\r\n{hidden}");
+        let chunked = format!("{begin}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{hidden}\r\n0\r\n\r\n");
+        for request in [whole, chunked] {
+            let mut client = lab.client();
+            client.send(&request);
+            assert!(client.head().starts_with("HTTP/1.1 200 "));
+            somebody_else(&lab, "/next");
+        }
+    }
+}
+
+#[test]
+fn a_request_of_http10_without_a_host_is_for_the_address_that_its_client_connected_to() {
+    let witness = Witness::default();
+    let endpoint = witness.endpoint();
+    let lab = Lab::new(&endpoint, &[2], "");
+    assert_eq!(answers(&lab, b"GET / HTTP/1.0\r\n\r\n", 1).0, [200]);
+    let head = witness.take().remove(0).head;
+    assert_eq!(field(&head, "host"), Some(format!("127.0.0.1:{}", endpoint.port)), "{head}");
+    for version in ["HTTP/1.0", "HTTP/1.1"] {
+        assert_eq!(answers(&lab, format!("GET / {version}\r\nHost:\r\n\r\n").as_bytes(), 1).0, [400], "{version}");
+    }
 }

@@ -52,6 +52,8 @@ pub(super) struct Line<'l> {
     pub(super) endpoint: Option<std::net::SocketAddr>,
     pub(super) reused: bool,
     pub(super) retries: u32,
+    /// To open the connection to the endpoint, when none was at hand.
+    pub(super) connect: Option<Duration>,
     /// Until the answer's first byte, when it came.
     pub(super) first: Option<Duration>,
     pub(super) total: Duration,
@@ -177,13 +179,16 @@ fn json(out: &mut String, now: Duration, line: &Line<'_>) -> std::fmt::Result {
         write!(out, ",\"endpoint\":\"{endpoint}\",\"reused\":{}", line.reused)?;
     }
     write!(out, ",\"retries\":{}", line.retries)?;
+    if let Some(connect) = line.connect {
+        write!(out, ",\"connect_ms\":{:.3}", connect.as_secs_f64() * 1e3)?;
+    }
     if let Some(first) = line.first {
         write!(out, ",\"first_byte_ms\":{:.3}", first.as_secs_f64() * 1e3)?;
     }
     write!(out, ",\"total_ms\":{:.3}}}", line.total.as_secs_f64() * 1e3)
 }
 
-/// `client [time] listener group/endpoint first/total status bytes retries reason {host|agent} "request"`.
+/// `client [time] listener group/endpoint connect/first/total status bytes retries reason {host|agent} "request"`.
 fn plain(out: &mut String, now: Duration, line: &Line<'_>) -> std::fmt::Result {
     write!(out, "{} [", line.client)?;
     time(out, now)?;
@@ -192,9 +197,11 @@ fn plain(out: &mut String, now: Duration, line: &Line<'_>) -> std::fmt::Result {
         Some(endpoint) => write!(out, "{endpoint} ")?,
         None => out.push_str("- "),
     }
-    match line.first {
-        Some(first) => write!(out, "{}/", first.as_millis())?,
-        None => out.push_str("-/"),
+    for part in [line.connect, line.first] {
+        match part {
+            Some(took) => write!(out, "{}/", took.as_millis())?,
+            None => out.push_str("-/"),
+        }
     }
     let reason = line.reason.unwrap_or("-");
     write!(out, "{} {} {} {} {reason} {{", line.total.as_millis(), line.status, line.bytes_out, line.retries)?;
@@ -261,6 +268,7 @@ mod tests {
             endpoint: Some(([10, 0, 0, 1], 80).into()),
             reused: true,
             retries: 1,
+            connect: Some(Duration::from_micros(2500)),
             first: Some(Duration::from_micros(1500)),
             total: Duration::from_millis(3),
             reason: Some("reset"),
@@ -286,6 +294,7 @@ mod tests {
         let mut text = String::new();
         json(&mut text, Duration::from_millis(1_500), &line()).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["connect_ms"], 2.5);
         assert_eq!(value["time"], "1970-01-01T00:00:01.500Z");
         assert_eq!((&value["target"], &value["user_agent"]), (&"/a\"b".into(), &"x\\y\u{1}\u{ff}".into()));
         assert_eq!(
@@ -294,7 +303,7 @@ mod tests {
         );
         let mut text = String::new();
         plain(&mut text, Duration::from_millis(1_500), &line()).unwrap();
-        let expected = "192.0.2.1:4000 [1970-01-01T00:00:01.500Z] lab/web here/10.0.0.1:80 1/3 502 2 1 reset {shop.example|x\\\\y\\u0001\\u00ff} \"GET /a\\\"b HTTP/1.1\"";
+        let expected = "192.0.2.1:4000 [1970-01-01T00:00:01.500Z] lab/web here/10.0.0.1:80 2/1/3 502 2 1 reset {shop.example|x\\\\y\\u0001\\u00ff} \"GET /a\\\"b HTTP/1.1\"";
         assert_eq!(text, expected);
     }
 

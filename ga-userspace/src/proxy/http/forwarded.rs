@@ -1,6 +1,6 @@
 //! What endpoints are told of clients (specification §1.12), and what clients may not say of themselves.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -13,6 +13,20 @@ const GA_ID: HeaderName = HeaderName::from_static("ga-id");
 const GA_AP: HeaderName = HeaderName::from_static("ga-ap");
 const PROTO: HeaderName = HeaderName::from_static("ga-x-forward-proto");
 const PORT: HeaderName = HeaderName::from_static("ga-x-forward-port");
+
+/// The host of a request that names none, which HTTP/1.0 need not: where the client connected to (RFC 9112 §3.3).
+pub(super) fn here(client: &Client) -> HeaderValue {
+    let usual = if client.peer.tls.is_some() { 443 } else { 80 };
+    HeaderValue::try_from(name_of(client.peer.local, usual)).unwrap_or(HeaderValue::from_static("localhost"))
+}
+
+fn name_of(local: SocketAddr, usual: u16) -> String {
+    match local.ip() {
+        IpAddr::V6(ip) if local.port() == usual => format!("[{ip}]"),
+        ip if local.port() == usual => ip.to_string(),
+        _ => local.to_string(),
+    }
+}
 
 /// Removes what clients may not say: `GA-*`, names with an underscore (which servers take for a hyphen), and what `Connection` names,
 /// which is for the edge alone (RFC 9110 §7.6.1); how messages are delimited and routed cannot be named away.
@@ -83,4 +97,21 @@ fn chain(client: &Client, http: &Http, headers: &HeaderMap) -> HeaderValue {
 
 fn is_trusted(http: &Http, ip: IpAddr) -> bool {
     http.trusted.iter().any(|network| network.contains(&ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_a_host_is_for_where_its_client_connected_to() {
+        for (local, usual, name) in [
+            ("192.0.2.1:80", 80, "192.0.2.1"),
+            ("192.0.2.1:80", 443, "192.0.2.1:80"),
+            ("[2001:db8::1]:443", 443, "[2001:db8::1]"),
+            ("[2001:db8::1]:8443", 443, "[2001:db8::1]:8443"),
+        ] {
+            assert_eq!(name_of(local.parse().unwrap(), usual), name);
+        }
+    }
 }

@@ -96,6 +96,9 @@ async fn answer(request: Request<Source>, served: &mut Served) -> Result<(Head, 
     check(&parts, &http.limits)?;
     belongs(&parts, &client)?;
     canonical(&mut parts)?;
+    if host(&parts).is_empty() {
+        parts.headers.insert(header::HOST, forwarded::here(&client));
+    }
     forwarded::sanitize(&mut parts.headers, http);
     let ruled = Arc::clone(&listener);
     let asked = rules::Request::new(&parts, client.ip, client.peer.local, client.peer.tls.is_some());
@@ -260,7 +263,7 @@ async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> R
         }
         served.given_to(&endpoint.counts);
         if way.is_http2 {
-            let unanswered = match way.share(client, listener).await {
+            let unanswered = match served.timed(way.share(client, listener)).await {
                 Err(reason) => Unanswered { reason, body: Some(body) },
                 Ok((mut place, was_there)) => {
                     endpoint.counts.reused.add(u64::from(was_there));
@@ -300,7 +303,7 @@ async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> R
                 endpoint.counts.reused.add(1);
                 link
             }
-            None => match way.open(client, listener).await {
+            None => match served.timed(way.open(client, listener)).await {
                 Ok(link) => link,
                 Err(reason) => {
                     served.failed(reason);

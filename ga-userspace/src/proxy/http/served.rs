@@ -53,6 +53,8 @@ pub(super) struct Noted {
     pub(super) reused: bool,
     /// The endpoint's place and address.
     pub(super) endpoint: Option<(usize, SocketAddr)>,
+    /// How long the last connection to an endpoint took to open; none when one was at hand.
+    pub(super) connect: Option<Duration>,
     /// Until the answer's head came.
     pub(super) first: Option<Duration>,
 }
@@ -73,6 +75,7 @@ impl Noted {
             retries: 0,
             reused: false,
             endpoint: None,
+            connect: None,
             first: None,
         })
     }
@@ -114,6 +117,7 @@ impl Noted {
             endpoint: self.endpoint.map(|(_, address)| address),
             reused: self.reused,
             retries: self.retries,
+            connect: self.connect.filter(|_| !self.reused),
             first: self.first,
             total: self.begun.elapsed(),
             reason: served.reason.map(Reason::word),
@@ -155,6 +159,16 @@ impl Served {
             self.held = Some(group.load.hold(Unit::Request, circuit::requests(group.circuit, has_streams))?);
         }
         Ok(())
+    }
+
+    /// Does what opens a connection, and notes how long it took.
+    pub(super) async fn timed<T>(&mut self, opening: impl Future<Output = T>) -> T {
+        let begun = self.noted.is_some().then(Instant::now);
+        let opened = opening.await;
+        if let (Some(noted), Some(begun)) = (&mut self.noted, begun) {
+            noted.connect = Some(begun.elapsed());
+        }
+        opened
     }
 
     /// It went to that endpoint.

@@ -236,6 +236,8 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
         };
         link.write.clear();
         write_head(&mut link.write, head, sending);
+        // A body of these means nothing (RFC 9110 §9.3.1, §9.3.2), and an endpoint that does not read it takes it for the next request.
+        let keep = sending == Sending::Length(0) || ![Method::GET, Method::HEAD].contains(head.method);
         let (body, sending) = if sending == Sending::Length(0) { (None, Sending::Done) } else { (Some(body), sending) };
         Box::new(Self {
             link: Some(link),
@@ -246,7 +248,7 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
             answer: Answer::Head,
             method_is_head: *head.method == Method::HEAD,
             upgrades: head.upgrade.is_some(),
-            keep: true,
+            keep,
             interim: 0,
             hints: Vec::new(),
             written: false,
@@ -543,7 +545,7 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
         if coding && (length.is_some() || is_old) {
             return Err(Reason::BadAnswer);
         }
-        self.keep = !is_old && !close;
+        self.keep &= !is_old && !close;
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // Only who asked is switched, and there is no message behind it.
             self.answer = Answer::Done;
