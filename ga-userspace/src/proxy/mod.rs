@@ -8,6 +8,7 @@ pub mod counts;
 mod dispatch;
 pub mod guard;
 pub mod http;
+mod leaving;
 pub mod log;
 pub mod proxy_protocol;
 pub mod rules;
@@ -19,7 +20,8 @@ mod upstream;
 mod view;
 mod worker;
 
+pub use leaving::Leaving;
 pub use serve::{Proxy, Unbound};
 pub use tls::TlsInfo;
-pub use view::{Egress, Endpoint, Group, Listener, Target, View};
+pub use view::{Egress, Endpoint, Group, Listener, Target, View, addresses};
 pub use worker::{Peer, Shared, Worker};

@@ -25,7 +25,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Peer, Shared, View, Worker, dispatch};
+use super::{Leaving, Peer, Shared, View, Worker, dispatch};
 
 /// Connections that may wait to be accepted, of each socket.
 const BACKLOG: i32 = 4096;
@@ -49,7 +49,7 @@ pub struct Proxy {
     bound: BTreeMap<SocketAddr, Vec<std::net::TcpListener>>,
     /// Sockets of a process before, for those of its addresses that are listened on next.
     inherited: BTreeMap<SocketAddr, Vec<std::net::TcpListener>>,
-    drain: watch::Sender<bool>,
+    drain: watch::Sender<Leaving>,
     cut: watch::Sender<bool>,
     open: Arc<Loads>,
 }
@@ -88,7 +88,7 @@ impl Proxy {
     /// `threads` threads that listen on nothing.
     pub fn start(threads: usize) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
-        let (drain, drained) = watch::channel(false);
+        let (drain, drained) = watch::channel(Leaving::default());
         let (cut, is_cut) = watch::channel(false);
         let open = Arc::new(Loads((0..threads).map(|_| AtomicUsize::new(0)).collect()));
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
@@ -112,6 +112,19 @@ impl Proxy {
         self.inherited = sockets;
     }
 
+    /// Makes sockets for those of `addresses` that are not listened at: connections wait there until the next view says who serves
+    /// them. What cannot be made is tried again then.
+    pub fn expect(&mut self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        for address in addresses {
+            if !self.bound.contains_key(&address)
+                && !self.inherited.contains_key(&address)
+                && let Ok(sockets) = self.threads.iter().map(|_| socket(address)).collect()
+            {
+                self.inherited.insert(address, sockets);
+            }
+        }
+    }
+
     /// What is listened with, by address.
     pub fn sockets(&self) -> &BTreeMap<SocketAddr, Vec<std::net::TcpListener>> {
         &self.bound
@@ -122,12 +135,14 @@ impl Proxy {
         &self.shared
     }
 
-    /// Listens where `view` says and serves as it says. Connections that are open go on; those that wait at an address that is
-    /// listened on no more are refused. Says which addresses cannot be listened on; they are tried again with the next view.
+    /// Listens where `view` says and serves as it says. Connections that are open go on, those of listeners that are gone to
+    /// the end of what they are at; those that wait at an address that is listened on no more are refused. Says which addresses cannot be listened on; they are tried again with the next view.
     pub fn apply(&mut self, view: View) -> Vec<Unbound> {
         let wanted: BTreeSet<SocketAddr> = view.addresses().collect();
         // What is new is served from the moment when it is listened on, what is gone until then.
+        let leaving = Leaving { all: false, listeners: view.leaving.keys().cloned().collect() };
         self.shared.view.store(Arc::new(view));
+        self.drain.send_if_modified(|known| (*known != leaving).then(|| *known = leaving).is_some());
         let mut inherited = std::mem::take(&mut self.inherited);
         self.bound.retain(|address, _| {
             let stays = wanted.contains(address);
@@ -168,7 +183,7 @@ impl Proxy {
 
     /// Accepts nothing any more, lets what is open end, and cuts what has not ended after `patience`. Says how many those were.
     pub fn stop(mut self, patience: Duration) -> usize {
-        self.drain.send_replace(true);
+        self.drain.send_replace(Leaving::everybody());
         self.bound.clear();
         let end = std::time::Instant::now() + patience;
         while self.connections() > 0 && std::time::Instant::now() < end {
@@ -221,7 +236,7 @@ impl Here {
             let order = select! {
                 biased;
                 _ = cut.wait_for(|&cut| cut) => break,
-                _ = drain.wait_for(|&drain| drain), if !is_draining => {
+                _ = drain.wait_for(|leaving| leaving.all), if !is_draining => {
                     is_draining = true;
                     std::mem::take(&mut sockets).into_values().flatten().for_each(|task| task.abort());
                     continue;

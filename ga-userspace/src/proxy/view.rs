@@ -28,6 +28,8 @@ pub struct View {
     pub log: Option<Arc<Log>>,
     /// By their paths.
     pub listeners: BTreeMap<String, Arc<Listener>>,
+    /// Those that are served no more and have connections, as they were last.
+    pub leaving: BTreeMap<String, Arc<Listener>>,
     by_address: BTreeMap<SocketAddr, Arc<Listener>>,
 }
 
@@ -57,6 +59,11 @@ pub struct Listener {
     /// The same of each rule, in their order.
     pub rules: Vec<Arc<RuleCounts>>,
     seed: [u64; 2],
+}
+
+/// Where clients of a listener connect: every VIP at every port.
+pub fn addresses(instance: &model::Instance, file: &model::Listener) -> impl Iterator<Item = SocketAddr> {
+    instance.vips.iter().flat_map(|vip| file.ports.iter().map(|port| (*vip, port.get()).into()))
 }
 
 /// Where connections to endpoints come from.
@@ -130,11 +137,19 @@ impl View {
             Some(known) if known.file() == file => Arc::clone(known),
             Some(_) | None => Arc::new(Log::open(file)),
         });
-        Self { generation: plan.generation.0, ap: intent.node.ap.clone(), listeners, by_address, log }
+        let known = before.leaving.iter().chain(&before.listeners);
+        let leaving = known.filter(|(path, listener)| !listeners.contains_key(*path) && listener.counts.active.get() > 0);
+        let leaving = leaving.map(|(path, listener)| (path.clone(), Arc::clone(listener))).collect();
+        Self { generation: plan.generation.0, ap: intent.node.ap.clone(), listeners, leaving, by_address, log }
     }
 }
 
 impl View {
+    /// The listener of that path, also one that is served no more.
+    pub fn listener(&self, path: &str) -> Option<&Arc<Listener>> {
+        self.listeners.get(path).or_else(|| self.leaving.get(path))
+    }
+
     /// Where clients connect.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.by_address.keys().copied()
@@ -185,7 +200,7 @@ impl Listener {
             path: view.path(),
             instance: instance.id.clone(),
             file: file.clone(),
-            addresses: instance.vips.iter().flat_map(|vip| file.ports.iter().map(|port| (*vip, port.get()).into())).collect(),
+            addresses: addresses(instance, file).collect(),
             egress: Egress { addresses: instance.egress_ips.clone(), ports },
             endpoints: view.endpoints.iter().map(endpoint).collect(),
             groups,

@@ -67,7 +67,7 @@ where
     let HttpLimits { head, target, fields, .. } = limits;
     let wire = Wire::new(stream, Rc::clone(&client), guard::Limits { head, target, fields });
     let mut drain = client.worker.drain();
-    let mut drained = pin!(drain.wait_for(|drains| *drains));
+    let mut drained = pin!(drain.wait_for(|leaving| leaving.has(&client.path)));
     // Asked once, it wakes this task when it happens; whether it has is asked each time.
     poll_fn(|cx| {
         drop(drained.as_mut().poll(cx));
@@ -113,7 +113,7 @@ async fn ended<S: AsyncRead + AsyncWrite + Unpin>(client: &Client, mut stream: S
 
 /// Waits for the first byte of a request. Ready with how the connection ended, if it did.
 fn poll_parked<S: AsyncRead + AsyncWrite + Unpin>(client: &Client, wire: &Shared<S>, cx: &mut Context<'_>) -> Poll<Option<End>> {
-    if client.worker.is_draining() {
+    if client.worker.is_draining(&client.path) {
         return Poll::Ready(Some(End::Over));
     }
     match wire.borrow_mut().poll_fill(cx) {
@@ -155,7 +155,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut wire = wire.borrow_mut();
-    if client.worker.is_draining() && wire.is_idle() {
+    if client.worker.is_draining(&client.path) && wire.is_idle() {
         return Poll::Ready(Err(End::Over));
     }
     if let Poll::Ready(next) = wire.poll_head(cx) {
@@ -197,7 +197,7 @@ where
         })
         .await?
     };
-    told.keeps &= !client.lingers.get() && !client.worker.is_draining();
+    told.keeps &= !client.lingers.get() && !client.worker.is_draining(&client.path);
     let is_tunnel = client.tunnel.borrow().is_some();
     let kept = answer(client, wire, answered, told).await?;
     if is_tunnel {
