@@ -122,7 +122,18 @@ fn connections_of_a_listener_that_goes_end_after_what_they_are_at() {
     let head = busy.head();
     assert!(head.starts_with("HTTP/1.1 200 "), "what was begun is done as before: {head}");
     assert_eq!(field(&head, "connection").as_deref(), Some("close"), "{head}");
-    let refused = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], endpoint.port))).unwrap_err();
+    // What was on its way is served once; soon nobody listens.
+    let mut late = client(endpoint.port);
+    let (head, _) = late.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(field(&head, "connection").as_deref(), Some("close"), "{head}");
+    let start = std::time::Instant::now();
+    let refused = loop {
+        match TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], endpoint.port))) {
+            Err(error) => break error,
+            Ok(_) => assert!(start.elapsed() < PATIENCE, "somebody still listens"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(proxy.stop(Duration::from_secs(5)), 0);
 }

@@ -454,6 +454,7 @@ impl Agent {
     /// Compares everything with what is known of it.
     async fn repair(&mut self) {
         self.data_path.end_transitions().await;
+        self.end_leaving().await;
         self.data_path.repair(&self.plan);
         if let Err(error) = self.net.review().await {
             tracing::error!("netlink: {error}");

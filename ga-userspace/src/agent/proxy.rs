@@ -81,6 +81,19 @@ impl Agent {
         }
     }
 
+    /// When connections of listeners that the proxy serves no more have ended, nothing is kept for them.
+    pub(super) async fn end_leaving(&mut self) {
+        let view = self.proxy.shared().view.load_full();
+        if view.leaving.values().any(|listener| listener.counts.active.get() > 0) {
+            return;
+        }
+        self.data_path.end_former().await;
+        if !view.leaving.is_empty() {
+            self.serve();
+            self.house(self.served_addresses()).await;
+        }
+    }
+
     /// Certificates of HTTPS listeners.
     pub(super) fn certificates(&self) -> Vec<Certificate> {
         let of_store = |report: tls::Report| Certificate {

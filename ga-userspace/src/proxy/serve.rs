@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
@@ -20,7 +21,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     select,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::LocalSet,
     time::sleep,
 };
@@ -38,6 +39,10 @@ const REST: Duration = Duration::from_millis(50);
 
 /// How long a thread may take to end when its connections are cut.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long connections are accepted at an address that is to be listened on no more: those whose handshake is under way, which
+/// nobody else could end.
+const LATE: Duration = Duration::from_secs(1);
 
 /// The threads of the proxy, and what they listen on.
 #[derive(Debug)]
@@ -136,7 +141,7 @@ impl Proxy {
     }
 
     /// Listens where `view` says and serves as it says. Connections that are open go on, those of listeners that are gone to
-    /// the end of what they are at; those that wait at an address that is listened on no more are refused. Says which addresses cannot be listened on; they are tried again with the next view.
+    /// the end of what they are at; those that are on their way to an address that is listened on no more are served once. Says which addresses cannot be listened on; they are tried again with the next view.
     pub fn apply(&mut self, view: View) -> Vec<Unbound> {
         let wanted: BTreeSet<SocketAddr> = view.addresses().collect();
         // What is new is served from the moment when it is listened on, what is gone until then.
@@ -217,6 +222,20 @@ fn socket(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// A socket of a thread, at work.
+struct Listening {
+    task: tokio::task::JoinHandle<()>,
+    close: oneshot::Sender<()>,
+}
+
+impl Listening {
+    /// Accepts what is on its way, and then nothing more.
+    fn close(self) {
+        // A task that has ended accepts nothing anyway.
+        self.close.send(()).unwrap_or_default();
+    }
+}
+
 /// One thread, seen from inside.
 struct Here {
     worker: Rc<Worker>,
@@ -231,14 +250,14 @@ impl Here {
     async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
         let (mut drain, mut cut) = (self.worker.drain(), self.cut.clone());
         let mut is_draining = false;
-        let mut sockets: BTreeMap<SocketAddr, Vec<tokio::task::JoinHandle<()>>> = BTreeMap::new();
+        let mut sockets: BTreeMap<SocketAddr, Vec<Listening>> = BTreeMap::new();
         loop {
             let order = select! {
                 biased;
                 _ = cut.wait_for(|&cut| cut) => break,
                 _ = drain.wait_for(|leaving| leaving.all), if !is_draining => {
                     is_draining = true;
-                    std::mem::take(&mut sockets).into_values().flatten().for_each(|task| task.abort());
+                    std::mem::take(&mut sockets).into_values().flatten().for_each(|listening| listening.task.abort());
                     continue;
                 }
                 // Connections end by themselves now; what another thread accepted may still be on its way here.
@@ -248,13 +267,14 @@ impl Here {
                 Some(Order::Listen(..)) if is_draining => {}
                 Some(Order::Listen(address, socket)) => match TcpListener::from_std(socket) {
                     Ok(socket) => {
-                        let task = tokio::task::spawn_local(Rc::clone(&self).accept(socket, address));
-                        sockets.entry(address).or_default().push(task);
+                        let (close, closed) = oneshot::channel();
+                        let task = tokio::task::spawn_local(Rc::clone(&self).accept(socket, address, closed));
+                        sockets.entry(address).or_default().push(Listening { task, close });
                     }
                     Err(error) => tracing::error!("{address} cannot be listened on: {error}"),
                 },
                 Some(Order::Close(address)) => {
-                    sockets.remove(&address).into_iter().flatten().for_each(|task| task.abort());
+                    sockets.remove(&address).into_iter().flatten().for_each(Listening::close);
                 }
                 Some(Order::Serve(stream, peer, open)) => match TcpStream::from_std(stream) {
                     Ok(stream) => self.serve(stream, peer, open),
@@ -265,9 +285,19 @@ impl Here {
         }
     }
 
-    async fn accept(self: Rc<Self>, socket: TcpListener, local: SocketAddr) {
+    async fn accept(self: Rc<Self>, socket: TcpListener, local: SocketAddr, closed: oneshot::Receiver<()>) {
+        let mut closed = pin!(async {
+            if closed.await.is_ok() {
+                sleep(LATE).await;
+            }
+        });
         loop {
-            let (stream, client) = match socket.accept().await {
+            let accepted = select! {
+                biased;
+                accepted = socket.accept() => accepted,
+                () = &mut closed => return,
+            };
+            let (stream, client) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // The client has left already, or there are too many open files.

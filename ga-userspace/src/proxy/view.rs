@@ -28,7 +28,7 @@ pub struct View {
     pub log: Option<Arc<Log>>,
     /// By their paths.
     pub listeners: BTreeMap<String, Arc<Listener>>,
-    /// Those that are served no more and have connections, as they were last.
+    /// Those that are served no more and may have connections, as they were last.
     pub leaving: BTreeMap<String, Arc<Listener>>,
     by_address: BTreeMap<SocketAddr, Arc<Listener>>,
 }
@@ -137,8 +137,9 @@ impl View {
             Some(known) if known.file() == file => Arc::clone(known),
             Some(_) | None => Arc::new(Log::open(file)),
         });
-        let known = before.leaving.iter().chain(&before.listeners);
-        let leaving = known.filter(|(path, listener)| !listeners.contains_key(*path) && listener.counts.active.get() > 0);
+        // Connections may be on their way to those that were there a moment ago.
+        let open = before.leaving.iter().filter(|(_, listener)| listener.counts.active.get() > 0);
+        let leaving = open.chain(&before.listeners).filter(|(path, _)| !listeners.contains_key(*path));
         let leaving = leaving.map(|(path, listener)| (path.clone(), Arc::clone(listener))).collect();
         Self { generation: plan.generation.0, ap: intent.node.ap.clone(), listeners, leaving, by_address, log }
     }
@@ -155,9 +156,10 @@ impl View {
         self.by_address.keys().copied()
     }
 
-    /// The listener at that address.
+    /// The listener at that address, also one that is served no more.
     pub fn at(&self, address: SocketAddr) -> Option<Arc<Listener>> {
-        self.by_address.get(&address).map(Arc::clone)
+        let gone = || self.leaving.values().find(|listener| listener.addresses.contains(&address));
+        self.by_address.get(&address).or_else(gone).map(Arc::clone)
     }
 }
 

@@ -74,8 +74,9 @@ where
         Poll::Ready(())
     })
     .await;
+    let mut is_new = true;
     let end = loop {
-        if let Some(end) = poll_fn(|cx| poll_parked(&client, &wire, cx)).await {
+        if let Some(end) = poll_fn(|cx| poll_parked(&client, &wire, is_new, cx)).await {
             break end;
         }
         // What a request needs is there only while there is one, or was a moment ago.
@@ -84,6 +85,7 @@ where
             break end;
         }
         wire.borrow_mut().park();
+        is_new = false;
     };
     // Nobody else has it any more: what was served is over.
     let Some(wire) = Rc::into_inner(wire) else { return };
@@ -111,9 +113,15 @@ async fn ended<S: AsyncRead + AsyncWrite + Unpin>(client: &Client, mut stream: S
     }
 }
 
-/// Waits for the first byte of a request. Ready with how the connection ended, if it did.
-fn poll_parked<S: AsyncRead + AsyncWrite + Unpin>(client: &Client, wire: &Shared<S>, cx: &mut Context<'_>) -> Poll<Option<End>> {
-    if client.worker.is_draining(&client.path) {
+/// Waits for the first byte of a request. Ready with how the connection ended, if it did. A new one is not ended before its first
+/// request, which may be on its way.
+fn poll_parked<S: AsyncRead + AsyncWrite + Unpin>(
+    client: &Client,
+    wire: &Shared<S>,
+    is_new: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Option<End>> {
+    if !is_new && client.worker.is_draining(&client.path) {
         return Poll::Ready(Some(End::Over));
     }
     match wire.borrow_mut().poll_fill(cx) {
