@@ -9,9 +9,6 @@ use crate::model::Protocol;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut stream: TcpStream, mut peer: Peer) {
-    let counts = Arc::clone(&listener.counts);
-    counts.connections.add(1);
-    let _active = counts.active.lasting();
     // Small answers must not wait for acknowledgements.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -20,7 +17,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut strea
         Ok(client) => peer.client = client,
         Err(fault) => {
             tracing::debug!(listener = listener.path, proxy = %peer.client, "{fault}");
-            counts.reasons.add(Reason::ProxyHeader);
+            listener.counts.reasons.add(Reason::ProxyHeader);
             return;
         }
     }
