@@ -409,3 +409,93 @@ fn a_restart_by_a_service_manager_refuses_nobody() -> Result<()> {
     drop(agent);
     Ok(())
 }
+
+/// One listener that the kernel serves, or the agent.
+fn moving(lab: &Lab, protocol: &str) -> String {
+    lab.head() + &Lab::listener_to("site", protocol, "80", &[("private_ip", server4(1).into(), 255)], "", "")
+}
+
+// proves: A20
+#[test]
+fn a_listener_moves_between_the_kernel_and_the_agent_and_nobody_is_refused() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let _server = http_server(&lab)?;
+    lab.configure(&moving(&lab, "http"))?;
+    let agent = Agent::start(&lab)?;
+    let loads = vec![load(&lab, site(80), 1)?, load(&lab, site(80), 20)?];
+    let talking = || -> Result<Client> {
+        lab.clients[1].within(|| {
+            let mut talk = Client::open(site(80))?;
+            talk.ask("/talk", "Connection: upgrade\r\nUpgrade: talk\r\n")?;
+            ensure!(talk.head()?.context("an answer")?.starts_with("HTTP/1.1 101 "));
+            Ok(talk)
+        })?
+    };
+    let mut talks = vec![talking()?];
+    for round in 0..6 {
+        lab.configure(&moving(&lab, if round % 2 == 0 { "tcp" } else { "http" }))?;
+        agent.ok(&["reload"])?;
+        talks.push(talking()?);
+        for talk in &mut talks {
+            talk.0.get_mut().write_all(b"still there?")?;
+            let mut said = [0; 12];
+            talk.0.read_exact(&mut said).with_context(|| format!("round {round}"))?;
+            ensure!(&said == b"still there?", "whoever served a connection serves it on");
+        }
+    }
+    finish(loads)
+}
+
+// proves: I01
+#[test]
+fn who_may_come_to_what_the_agent_serves_is_decided_before_it() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let _server = http_server(&lab)?;
+    let to = [("private_ip", server4(1).into(), 255)];
+    let text = |keys: &str| lab.head() + &Lab::listener_to("site", "http", "80", &to, keys, "");
+    let list = |client: IpAddr| format!("\n[[acl]]\nname = \"few\"\nentries = [\"{client}\"]\n");
+    let acl = "acl = { mode = \"white\", lists = [\"few\"] }";
+    lab.configure(&(text(acl) + &list(ga_tests::lab::client4(1).into())))?;
+    let agent = Agent::start(&lab)?;
+    let reach = |client: usize| {
+        lab.clients[client].within(|| match TcpStream::connect_timeout(&site(80), Duration::from_millis(1_500)) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                Client(BufReader::new(stream)).get(true).map(|_| true)
+            }
+            Err(_) => Ok(false),
+        })?
+    };
+    ensure!(reach(0)? && !reach(1)?, "the list names the first client only");
+    ensure!(agent.drops("site")?.get("acl").is_some_and(|drops| *drops > 0), "{:?}", agent.drops("site")?);
+
+    // So many may come in a second; the others are not heard, and their SYNs are sent again.
+    lab.configure(&text("max_new_flows_per_second = 20"))?;
+    agent.ok(&["reload"])?;
+    let (mut served, mut kept) = (0, Vec::new());
+    let opened = lab.clients[0].within(|| -> Result<Vec<_>> {
+        let sockets = (0..200).map(|_| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.set_nonblocking(true)?;
+            // Under way.
+            drop(socket.connect(&site(80).into()));
+            Ok(socket)
+        });
+        sockets.collect()
+    })??;
+    until("connections that were let in", PATIENCE, || Ok(opened.iter().any(|socket| socket.peer_addr().is_ok()).then_some(())))?;
+    for socket in opened {
+        if socket.peer_addr().is_ok() {
+            socket.set_nonblocking(false)?;
+            let stream: TcpStream = socket.into();
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut client = Client(BufReader::new(stream));
+            ensure!(client.get(true)?.is_some());
+            served += 1;
+            kept.push(client);
+        }
+    }
+    ensure!((1..200).contains(&served), "{served} of 200 were let in at once");
+    ensure!(agent.drops("site")?.get("admission").is_some_and(|drops| *drops > 0), "{:?}", agent.drops("site")?);
+    Ok(())
+}

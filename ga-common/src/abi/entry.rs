@@ -104,7 +104,7 @@ pub struct Listener {
     /// Idle timeout in seconds (RFC 5382 calls it the idle-timeout of the mapping).
     pub idle_timeout_s: u16,
     /// [`Listener::SOURCE_IP`], [`Listener::IN_USE`], [`Listener::L2`], [`Listener::IPIP`], [`Listener::STRICT`],
-    /// [`Listener::GATEWAY`], [`Listener::HOST`].
+    /// [`Listener::GATEWAY`], [`Listener::HOST`], [`Listener::FORMER`].
     pub flags: u32,
     /// Stable hash of (instance, listener name): survives restarts and reordering.
     pub identity: u64,
@@ -131,6 +131,8 @@ impl Listener {
     pub const GATEWAY: u32 = 1 << 19;
     /// The agent serves it: packets are let in or kept out, and pass to the host.
     pub const HOST: u32 = 1 << 20;
+    /// The agent served it until a moment ago, and has connections of it: their segments pass to the host, new ones are flows.
+    pub const FORMER: u32 = 1 << 21;
 }
 
 /// What packets must know of an endpoint.

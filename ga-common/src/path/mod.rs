@@ -285,7 +285,9 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     if is_ours || !A::is_host(addrs) {
         return Outcome::pass(Pass::Martian);
     }
-    if listener.flags & Listener::HOST != 0 {
+    let is_opening = room.packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN;
+    let is_hosts = listener.flags & Listener::FORMER != 0 && protocol == TCP && !is_opening;
+    if listener.flags & Listener::HOST != 0 || is_hosts {
         room.service = service;
         return host::enter(tables, room, frame.len() as u64);
     }
@@ -296,7 +298,7 @@ fn new<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + Fl
     if listener.flags & Listener::CUSTOM != 0 && room.is_denied != 0 {
         return Outcome::drop(Drop::CustomDenied, id);
     }
-    if protocol == TCP && room.packet.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::SYN {
+    if protocol == TCP && !is_opening {
         return Outcome::drop(Drop::NoFlow, id);
     }
     if room.packet.ttl <= 1 {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::Ebpf;
-use ga_common::abi::{active::Before, id::TableId, reason::Event};
+use ga_common::abi::{active::Before, entry::Listener, id::TableId, reason::Event};
 use tokio::time::sleep;
 
 use super::{
@@ -218,6 +218,19 @@ impl DataPath {
         }
         self.running.forget_slots();
         self.note_transitions(None);
+    }
+
+    /// Connections of listeners that the agent served, and serves no more, are over.
+    pub(super) async fn end_former(&mut self) {
+        let mut target = self.running.clone();
+        target.listeners.values_mut().for_each(|listener| listener.flags &= !Listener::FORMER);
+        if target.listeners == self.running.listeners {
+            return;
+        }
+        if let Err(error) = self.steps(&target).await {
+            tracing::error!("listeners that the agent serves no more could not be given to the kernel whole: {error}");
+        }
+        self.running.forget_slots();
     }
 
     async fn undo(&mut self, mut before: State, old: Option<&Plan>) -> Result<(), Error> {

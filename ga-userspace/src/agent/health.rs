@@ -12,7 +12,7 @@ use std::{
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Agent, Error, names, proxy};
+use super::{Agent, Error, names};
 use crate::{
     health::{Beliefs, Book, Kept, Prober, Report, Roster},
     model::{EndpointName, Name},
@@ -196,12 +196,17 @@ impl Agent {
         Ok(())
     }
 
+    /// Makes the addresses of probes, and `served` ones, this host's own.
+    pub(super) async fn house(&mut self, served: BTreeSet<IpAddr>) {
+        self.health.homeless = house(&mut self.net, &self.health.roster, served).await;
+    }
+
     /// Probes what a new intent asks for.
     pub(super) async fn probe(&mut self, roster: Roster) {
         if *self.health.roster != roster {
             self.health.roster = Arc::new(roster);
         }
-        self.health.homeless = house(&mut self.net, &self.health.roster, proxy::addresses(&self.intent)).await;
+        self.house(self.served_addresses()).await;
         self.health.prober.want(Arc::clone(&self.health.roster), self.intent.node.panic_threshold);
     }
 }

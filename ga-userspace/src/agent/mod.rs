@@ -350,8 +350,10 @@ impl Agent {
         self.data_path.set_nat_ports(&intent.node)?;
         // New endpoints get their next hops before the first packet can choose them.
         self.data_path.follow(&mut self.net, Some(&plan)).await?;
+        self.expect(&intent).await;
         if let Err(error) = self.data_path.apply(&plan, Some(&self.plan)).await {
             self.data_path.set_nat_ports(&self.intent.node)?;
+            self.proxy.inherit(Sockets::new());
             return Err(error);
         }
         let changes = plan::compare(Some(&self.plan), &plan).with_served(&self.intent, &intent);
@@ -452,6 +454,7 @@ impl Agent {
     /// Compares everything with what is known of it.
     async fn repair(&mut self) {
         self.data_path.end_transitions().await;
+        self.end_leaving().await;
         self.data_path.repair(&self.plan);
         if let Err(error) = self.net.review().await {
             tracing::error!("netlink: {error}");

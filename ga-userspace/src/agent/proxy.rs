@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     thread::available_parallelism,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use crate::{
     model::{Intent, Listener, Node},
     plan::{self, EndpointView},
     proxy::{
-        Proxy, View,
+        self, Proxy, View,
         counts::{Count, Reason, Reasons},
         tls,
     },
@@ -45,6 +45,28 @@ pub(super) async fn stop(proxy: Proxy) {
 }
 
 impl Agent {
+    /// Gets ready for what `intent` has the proxy serve, before the maps send packets there: the addresses are this host's own, and
+    /// connections wait at sockets.
+    pub(super) async fn expect(&mut self, intent: &Intent) {
+        let new = addresses(intent);
+        let mut both = self.served_addresses();
+        if !new.is_subset(&both) {
+            both.extend(new);
+            self.house(both).await;
+        }
+        let served = intent.listeners().filter(|(_, listener)| listener.is_proxied());
+        self.proxy.expect(served.flat_map(|(instance, listener)| proxy::addresses(instance, listener)));
+    }
+
+    /// The addresses of what the proxy serves, and of what it served when connections of it are open.
+    pub(super) fn served_addresses(&self) -> BTreeSet<IpAddr> {
+        let mut all = addresses(&self.intent);
+        for listener in self.proxy.shared().view.load().leaving.values() {
+            all.extend(listener.addresses.iter().map(SocketAddr::ip).chain(listener.egress.addresses.iter().copied()));
+        }
+        all
+    }
+
     /// The proxy serves what the plan says.
     pub(super) fn serve(&mut self) {
         let (whole, _) = plan::resolved(&self.intent, &self.addresses);
@@ -56,6 +78,19 @@ impl Agent {
         self.kept.follow(self.proxy.sockets());
         for unbound in &self.unbound {
             tracing::error!("{unbound}");
+        }
+    }
+
+    /// When connections of listeners that the proxy serves no more have ended, nothing is kept for them.
+    pub(super) async fn end_leaving(&mut self) {
+        let view = self.proxy.shared().view.load_full();
+        if view.leaving.values().any(|listener| listener.counts.active.get() > 0) {
+            return;
+        }
+        self.data_path.end_former().await;
+        if !view.leaving.is_empty() {
+            self.serve();
+            self.house(self.served_addresses()).await;
         }
     }
 
@@ -81,7 +116,7 @@ impl Agent {
         let view = self.proxy.shared().view.load();
         let listener = view.listeners.get(path)?;
         let counts = &listener.counts;
-        let hits = |(rule, counts): (&crate::model::Rule, &std::sync::Arc<crate::proxy::counts::RuleCounts>)| RuleHits {
+        let hits = |(rule, counts): (&crate::model::Rule, &std::sync::Arc<proxy::counts::RuleCounts>)| RuleHits {
             rule: rule.name.to_string(),
             hits: counts.hits.get(),
         };
@@ -120,7 +155,7 @@ impl Agent {
     }
 }
 
-fn circuit(group: &crate::proxy::Group) -> Circuit {
+fn circuit(group: &proxy::Group) -> Circuit {
     let (load, most) = (&group.load, group.circuit);
     Circuit {
         group: group.name.to_string(),

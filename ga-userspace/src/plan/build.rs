@@ -80,7 +80,10 @@ pub(super) fn build_sized(
         sorted.listeners.iter().map(|(instance, listener)| view(instance, listener, known, &numbers)).collect();
     let mut sheets = Numbering::new(running);
     for view in &listeners {
-        target.listeners.insert(view.id, ListenerEntry { acl: acl_word(view, &mut sheets)?.0, ..listener_entry(view, &numbers) });
+        let entry = listener_entry(view, &numbers);
+        let former = former(running.listeners.get(&view.id), view, &entry);
+        let (acl, flags) = (acl_word(view, &mut sheets)?.0, entry.flags | former);
+        target.listeners.insert(view.id, ListenerEntry { acl, flags, ..entry });
         target.endpoints.extend(view.endpoints.iter().map(|endpoint| (endpoint.id, endpoint_entry(view, endpoint))));
     }
     custom(&listeners, &mut target, &mut sheets)?;
@@ -218,6 +221,13 @@ fn listener_entry(view: &ListenerView, numbers: &Numbers) -> ListenerEntry {
         admission: view.max_new_flows_per_second,
         acl: AclWord::NONE.0,
     }
+}
+
+/// Whether connections of `view` may be the host's, because the agent served it: until somebody says that there are none.
+fn former(before: Option<&ListenerEntry>, view: &ListenerView, now: &ListenerEntry) -> u32 {
+    let known = before.filter(|before| before.identity == now.identity && view.protocol.number() == 6 && !view.is_served());
+    let was_hosts = known.is_some_and(|before| before.flags & (ListenerEntry::HOST | ListenerEntry::FORMER) != 0);
+    if was_hosts { ListenerEntry::FORMER } else { 0 }
 }
 
 /// How the listener names its access lists.

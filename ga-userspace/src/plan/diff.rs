@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ga_common::abi::{
     active::Active,
-    entry::{Address, Egress, Endpoint},
+    entry::{Address, Egress, Endpoint, Listener},
 };
 
 use super::{State, Step};
@@ -63,7 +63,7 @@ fn add(running: &State, target: &State, steps: &mut Vec<Step>) {
     }
     // After its endpoints: where flows are to keep their clients' addresses, answers must be known as such before.
     for (id, listener) in &target.listeners {
-        if running.listeners.get(id).is_some_and(|old| old != listener) {
+        if running.listeners.get(id).is_some_and(|old| old != listener && !leaves_host(old, listener)) {
             steps.push(Step::PutListener(*id, *listener));
         }
     }
@@ -93,6 +93,16 @@ fn point(running: &State, target: &State, steps: &mut Vec<Step>) {
             steps.push(Step::PutService(*key, *service));
         }
     }
+    for (id, listener) in &target.listeners {
+        if running.listeners.get(id).is_some_and(|old| leaves_host(old, listener)) {
+            steps.push(Step::PutListener(*id, *listener));
+        }
+    }
+}
+
+/// The agent serves it no more: new flows need what is pointed to first.
+fn leaves_host(old: &Listener, new: &Listener) -> bool {
+    old.flags & Listener::HOST != 0 && new.flags & Listener::HOST == 0
 }
 
 fn remove(running: &State, target: &State, steps: &mut Vec<Step>) {

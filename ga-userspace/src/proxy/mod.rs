@@ -10,6 +10,7 @@ mod dispatch;
 mod full;
 pub mod guard;
 pub mod http;
+mod leaving;
 pub mod log;
 pub mod proxy_protocol;
 #[cfg(feature = "http3")]
@@ -23,7 +24,8 @@ mod upstream;
 mod view;
 mod worker;
 
+pub use leaving::Leaving;
 pub use serve::{Proxy, Unbound};
 pub use tls::TlsInfo;
-pub use view::{Egress, Endpoint, Group, Listener, Target, View};
+pub use view::{Egress, Endpoint, Group, Listener, Target, View, addresses};
 pub use worker::{Peer, Shared, Worker};

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
@@ -20,7 +21,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     select,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::LocalSet,
     time::sleep,
 };
@@ -28,7 +29,7 @@ use tokio::{
 #[cfg(feature = "http3")]
 use super::quic;
 use super::{
-    Listener, Peer, Shared, View, Worker,
+    Leaving, Listener, Peer, Shared, View, Worker,
     counts::{ListenerCounts, Reason},
     dispatch,
     full::{self, Full},
@@ -46,6 +47,10 @@ const REST: Duration = Duration::from_millis(50);
 /// How long a thread may take to end when its connections are cut.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How long connections are accepted at an address that is to be listened on no more: those whose handshake is under way, which
+/// nobody else could end.
+const LATE: Duration = Duration::from_secs(1);
+
 /// The threads of the proxy, and what they listen on.
 #[derive(Debug)]
 pub struct Proxy {
@@ -58,7 +63,7 @@ pub struct Proxy {
     inherited: BTreeMap<SocketAddr, Vec<std::net::TcpListener>>,
     #[cfg(feature = "http3")]
     quic: quic::Bound,
-    drain: watch::Sender<bool>,
+    drain: watch::Sender<Leaving>,
     cut: watch::Sender<bool>,
     open: Arc<Loads>,
 }
@@ -100,7 +105,7 @@ impl Proxy {
     /// `threads` threads that listen on nothing.
     pub fn start(threads: usize) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
-        let (drain, drained) = watch::channel(false);
+        let (drain, drained) = watch::channel(Leaving::default());
         let (cut, is_cut) = watch::channel(false);
         let files = full::connections();
         let open = Arc::new(Loads((0..threads).map(|_| AtomicUsize::new(0)).collect()));
@@ -136,6 +141,19 @@ impl Proxy {
         self.inherited = sockets;
     }
 
+    /// Makes sockets for those of `addresses` that are not listened at: connections wait there until the next view says who serves
+    /// them. What cannot be made is tried again then.
+    pub fn expect(&mut self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        for address in addresses {
+            if !self.bound.contains_key(&address)
+                && !self.inherited.contains_key(&address)
+                && let Ok(sockets) = self.threads.iter().map(|_| socket(address)).collect()
+            {
+                self.inherited.insert(address, sockets);
+            }
+        }
+    }
+
     /// What is listened with, by address.
     pub fn sockets(&self) -> &BTreeMap<SocketAddr, Vec<std::net::TcpListener>> {
         &self.bound
@@ -146,14 +164,16 @@ impl Proxy {
         &self.shared
     }
 
-    /// Listens where `view` says and serves as it says. Connections that are open go on; those that wait at an address that is
-    /// listened on no more are refused. Says which addresses cannot be listened on; they are tried again with the next view.
+    /// Listens where `view` says and serves as it says. Connections that are open go on, those of listeners that are gone to
+    /// the end of what they are at; those that are on their way to an address that is listened on no more are served once. Says which addresses cannot be listened on; they are tried again with the next view.
     pub fn apply(&mut self, view: View) -> Vec<Unbound> {
         let wanted: BTreeSet<SocketAddr> = view.addresses().collect();
         #[cfg(feature = "http3")]
         let quic: BTreeSet<SocketAddr> = view.quic_addresses().collect();
         // What is new is served from the moment when it is listened on, what is gone until then.
+        let leaving = Leaving { all: false, listeners: view.leaving.keys().cloned().collect() };
         self.shared.view.store(Arc::new(view));
+        self.drain.send_if_modified(|known| (*known != leaving).then(|| *known = leaving).is_some());
         let mut inherited = std::mem::take(&mut self.inherited);
         self.bound.retain(|address, _| {
             let stays = wanted.contains(address);
@@ -204,7 +224,7 @@ impl Proxy {
 
     /// Accepts nothing any more, lets what is open end, and cuts what has not ended after `patience`. Says how many those were.
     pub fn stop(mut self, patience: Duration) -> usize {
-        self.drain.send_replace(true);
+        self.drain.send_replace(Leaving::everybody());
         self.bound.clear();
         let end = std::time::Instant::now() + patience;
         while self.connections() > 0 && std::time::Instant::now() < end {
@@ -238,6 +258,20 @@ fn socket(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// A socket of a thread, at work.
+struct Listening {
+    task: tokio::task::JoinHandle<()>,
+    close: oneshot::Sender<()>,
+}
+
+impl Listening {
+    /// Accepts what is on its way, and then nothing more.
+    fn close(self) {
+        // A task that has ended accepts nothing anyway.
+        self.close.send(()).unwrap_or_default();
+    }
+}
+
 /// One thread, seen from inside.
 pub(super) struct Here {
     pub(super) worker: Rc<Worker>,
@@ -257,16 +291,16 @@ impl Here {
         let mut is_draining = false;
         #[cfg(feature = "http3")]
         let mut quic = quic::Doors::default();
-        let mut sockets: BTreeMap<SocketAddr, Vec<tokio::task::JoinHandle<()>>> = BTreeMap::new();
+        let mut sockets: BTreeMap<SocketAddr, Vec<Listening>> = BTreeMap::new();
         loop {
             let order = select! {
                 biased;
                 _ = cut.wait_for(|&cut| cut) => break,
-                _ = drain.wait_for(|&drain| drain), if !is_draining => {
+                _ = drain.wait_for(|leaving| leaving.all), if !is_draining => {
                     is_draining = true;
                     #[cfg(feature = "http3")]
                     quic.close();
-                    std::mem::take(&mut sockets).into_values().flatten().for_each(|task| task.abort());
+                    std::mem::take(&mut sockets).into_values().flatten().for_each(|listening| listening.task.abort());
                     continue;
                 }
                 // Connections end by themselves now; what another thread accepted may still be on its way here.
@@ -276,13 +310,14 @@ impl Here {
                 Some(Order::Listen(..)) if is_draining => {}
                 Some(Order::Listen(address, socket)) => match TcpListener::from_std(socket) {
                     Ok(socket) => {
-                        let task = tokio::task::spawn_local(Rc::clone(&self).accept(socket, address));
-                        sockets.entry(address).or_default().push(task);
+                        let (close, closed) = oneshot::channel();
+                        let task = tokio::task::spawn_local(Rc::clone(&self).accept(socket, address, closed));
+                        sockets.entry(address).or_default().push(Listening { task, close });
                     }
                     Err(error) => tracing::error!("{address} cannot be listened on: {error}"),
                 },
                 Some(Order::Close(address)) => {
-                    sockets.remove(&address).into_iter().flatten().for_each(|task| task.abort());
+                    sockets.remove(&address).into_iter().flatten().for_each(Listening::close);
                 }
                 Some(Order::Serve(stream, peer, open)) => match TcpStream::from_std(stream) {
                     Ok(stream) => self.serve(stream, peer, open),
@@ -295,9 +330,19 @@ impl Here {
         }
     }
 
-    async fn accept(self: Rc<Self>, socket: TcpListener, local: SocketAddr) {
+    async fn accept(self: Rc<Self>, socket: TcpListener, local: SocketAddr, closed: oneshot::Receiver<()>) {
+        let mut closed = pin!(async {
+            if closed.await.is_ok() {
+                sleep(LATE).await;
+            }
+        });
         loop {
-            let (stream, client) = match socket.accept().await {
+            let accepted = select! {
+                biased;
+                accepted = socket.accept() => accepted,
+                () = &mut closed => return,
+            };
+            let (stream, client) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // The client has left already, or there are too many open files.

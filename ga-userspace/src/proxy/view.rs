@@ -33,6 +33,8 @@ pub struct View {
     pub log: Option<Arc<Log>>,
     /// By their paths.
     pub listeners: BTreeMap<String, Arc<Listener>>,
+    /// Those that are served no more and may have connections, as they were last.
+    pub leaving: BTreeMap<String, Arc<Listener>>,
     by_address: BTreeMap<SocketAddr, Arc<Listener>>,
     /// Of those that speak HTTP/3.
     by_quic: BTreeMap<SocketAddr, Arc<Listener>>,
@@ -66,6 +68,11 @@ pub struct Listener {
     /// The same of each rule, in their order.
     pub rules: Vec<Arc<RuleCounts>>,
     seed: [u64; 2],
+}
+
+/// Where clients of a listener connect: every VIP at every port.
+pub fn addresses(instance: &model::Instance, file: &model::Listener) -> impl Iterator<Item = SocketAddr> {
+    instance.vips.iter().flat_map(|vip| file.ports.iter().map(|port| (*vip, port.get()).into()))
 }
 
 /// Where connections to endpoints come from.
@@ -144,12 +151,30 @@ impl View {
             Some(known) if known.file() == file => Arc::clone(known),
             Some(_) | None => Arc::new(Log::open(file)),
         });
+        // Connections may be on their way to those that were there a moment ago.
+        let open = before.leaving.iter().filter(|(_, listener)| listener.counts.active.get() > 0);
+        let leaving = open.chain(&before.listeners).filter(|(path, _)| !listeners.contains_key(*path));
+        let leaving = leaving.map(|(path, listener)| (path.clone(), Arc::clone(listener))).collect();
         let connections = usize::try_from(intent.node.proxy_connections).unwrap_or(usize::MAX);
-        Self { generation: plan.generation.0, connections, ap: intent.node.ap.clone(), listeners, by_address, by_quic, log }
+        Self {
+            generation: plan.generation.0,
+            connections,
+            ap: intent.node.ap.clone(),
+            listeners,
+            leaving,
+            by_address,
+            by_quic,
+            log,
+        }
     }
 }
 
 impl View {
+    /// The listener of that path, also one that is served no more.
+    pub fn listener(&self, path: &str) -> Option<&Arc<Listener>> {
+        self.listeners.get(path).or_else(|| self.leaving.get(path))
+    }
+
     /// Where clients connect.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.by_address.keys().copied()
@@ -165,9 +190,10 @@ impl View {
         self.by_quic.get(&address).map(Arc::clone)
     }
 
-    /// The listener at that address.
+    /// The listener at that address, also one that is served no more.
     pub fn at(&self, address: SocketAddr) -> Option<Arc<Listener>> {
-        self.by_address.get(&address).map(Arc::clone)
+        let gone = || self.leaving.values().find(|listener| listener.addresses.contains(&address));
+        self.by_address.get(&address).or_else(gone).map(Arc::clone)
     }
 }
 
@@ -222,7 +248,7 @@ impl Listener {
             path: view.path(),
             instance: instance.id.clone(),
             file: file.clone(),
-            addresses: instance.vips.iter().flat_map(|vip| file.ports.iter().map(|port| (*vip, port.get()).into())).collect(),
+            addresses: addresses(instance, file).collect(),
             egress: Egress { addresses: instance.egress_ips.clone(), ports },
             endpoints: view.endpoints.iter().map(endpoint).collect(),
             groups,

@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use tokio::sync::watch;
 
 use super::{
-    Listener, View,
+    Leaving, Listener, View,
     log::{self, Line, Log},
     tls::{self, TlsInfo},
     upstream::{Pools, SCRATCH},
@@ -49,7 +49,7 @@ pub struct Worker {
     budget: Cell<u32>,
     /// Lines that wait for others, and the log that they are for.
     lines: Rc<RefCell<Lines>>,
-    drain: watch::Receiver<bool>,
+    drain: watch::Receiver<Leaving>,
     /// Room for a piece of an answer, between reading it and writing it.
     scratch: RefCell<Box<[u8]>>,
     /// The second since 1970, and as it is written.
@@ -68,8 +68,8 @@ pub struct Peer {
 }
 
 impl Worker {
-    /// A thread that has no connections yet. It drains when `drain` says true.
-    pub fn new(shared: Arc<Shared>, drain: watch::Receiver<bool>) -> Rc<Self> {
+    /// A thread that has no connections yet. Those end that `drain` names.
+    pub fn new(shared: Arc<Shared>, drain: watch::Receiver<Leaving>) -> Rc<Self> {
         let random = Cell::new(RandomState::new().hash_one(0_u8));
         let scratch = RefCell::new(vec![0; SCRATCH].into());
         Rc::new(Self {
@@ -94,9 +94,9 @@ impl Worker {
         self.shared.view.load()
     }
 
-    /// The listener of that path in the newest plan; none when it was taken away.
+    /// The listener of that path in the newest plan; as it was last when it was taken away and has connections.
     pub fn listener(&self, path: &str) -> Option<Arc<Listener>> {
-        self.view().listeners.get(path).map(Arc::clone)
+        self.view().listener(path).map(Arc::clone)
     }
 
     /// 64 bits, each as good as random, that nobody else got: for choices, not for secrets.
@@ -164,14 +164,14 @@ impl Worker {
         }
     }
 
-    /// Turns true when connections shall end.
-    pub fn drain(&self) -> watch::Receiver<bool> {
+    /// Changes when connections shall end.
+    pub fn drain(&self) -> watch::Receiver<Leaving> {
         self.drain.clone()
     }
 
-    /// Connections shall end.
-    pub fn is_draining(&self) -> bool {
-        *self.drain.borrow()
+    /// Connections of the listener of that path shall end.
+    pub fn is_draining(&self, path: &str) -> bool {
+        self.drain.borrow().has(path)
     }
 }
 
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn two_numbers_are_not_the_same() {
-        let (_drain, drained) = watch::channel(false);
+        let (_drain, drained) = watch::channel(Leaving::default());
         let worker = Worker::new(Arc::default(), drained);
         let mut numbers: Vec<u64> = (0..1000).map(|_| worker.random()).collect();
         numbers.sort_unstable();

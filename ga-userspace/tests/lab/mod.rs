@@ -14,7 +14,7 @@ use ga::{
     health::Beliefs,
     model::Intent,
     plan::{self, Overrides, State},
-    proxy::{Listener, Peer, Shared, TlsInfo, View, Worker, http},
+    proxy::{Leaving, Listener, Peer, Shared, TlsInfo, View, Worker, http},
 };
 use tokio::{sync::watch, task::LocalSet};
 
@@ -65,7 +65,7 @@ impl Endpoint {
 pub struct Lab {
     address: SocketAddr,
     shared: Arc<Shared>,
-    drain: watch::Sender<bool>,
+    drain: watch::Sender<Leaving>,
 }
 
 impl Lab {
@@ -110,7 +110,7 @@ impl Lab {
         let (intent, view) = view(text);
         shared.tls.commit(shared.tls.prepare(&intent).unwrap_or_else(|troubles| panic!("{troubles:#?}")));
         shared.view.store(Arc::new(view));
-        let (drain, drained) = watch::channel(false);
+        let (drain, drained) = watch::channel(Leaving::default());
         let seen = Arc::clone(&shared);
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -150,11 +150,12 @@ impl Lab {
 
     /// Tells the proxy to end.
     pub fn drain(&self) {
-        self.drain.send_replace(true);
+        self.drain.send_replace(Leaving::everybody());
     }
 }
 
-fn listener(port: u16, lasts: &[u8], keys: &str, weight: u8) -> String {
+/// The file of an HTTP listener `lab/web` with `keys`, whose endpoints are 127.0.0.N.
+pub fn listener(port: u16, lasts: &[u8], keys: &str, weight: u8) -> String {
     let endpoint = |last: &u8| {
         format!(
             "[[instance.listener.endpoint_group.endpoint]]\ntype = \"private_ip\"\naddress = \"10.0.0.{last}\"\nweight = {weight}\n"
@@ -170,6 +171,11 @@ fn listener(port: u16, lasts: &[u8], keys: &str, weight: u8) -> String {
 
 /// Planned as the agent does, with addresses of this host: endpoints cannot have those in a file.
 fn view(text: &str) -> (Intent, View) {
+    planned(text, &View::default())
+}
+
+/// The same after `before`.
+pub fn planned(text: &str, before: &View) -> (Intent, View) {
     let mut intent = config::parse("test.toml", text).unwrap_or_else(|report| panic!("{:#?}", report.problems)).intent;
     for instance in &mut intent.instances {
         for address in instance.vips.iter_mut().chain(&mut instance.egress_ips) {
@@ -184,7 +190,7 @@ fn view(text: &str) -> (Intent, View) {
         }
     }
     let plan = plan::build(&intent, &Overrides::default(), &Beliefs::default(), &State::default(), [1, 2]).unwrap();
-    let view = View::new(&plan, &intent, &View::default());
+    let view = View::new(&plan, &intent, before);
     (intent, view)
 }
 

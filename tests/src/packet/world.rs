@@ -263,8 +263,8 @@ struct Recipe {
     is_custom: bool,
     /// Listeners whose endpoints see the client's address are open.
     is_transparent: bool,
-    /// The agent serves [`WEB`] and [`DNS`] too.
-    is_served: bool,
+    /// [`Listener::HOST`] where the agent serves [`WEB`] and [`DNS`] too, [`Listener::FORMER`] where it did.
+    of_agent: u32,
     /// What is known of their older flows.
     past: Past,
 }
@@ -289,7 +289,7 @@ const STANDARD: Recipe = Recipe {
     mtus: [0, 0],
     is_custom: false,
     is_transparent: false,
-    is_served: false,
+    of_agent: 0,
     past: Past::Same,
 };
 
@@ -315,7 +315,8 @@ pub fn world(name: &str) -> anyhow::Result<World> {
         "one_armed" => ("one_armed", Recipe { hop_ifindex: Some(INGRESS), ..STANDARD }),
         "tagged" => ("tagged", Recipe { hop_tags: TAG, ..STANDARD }),
         "one_armed_tagged" => ("one_armed_tagged", Recipe { hop_ifindex: Some(INGRESS), hop_tags: TAG, ..STANDARD }),
-        "served" => ("served", Recipe { is_served: true, content: None, ..STANDARD }),
+        "served" => ("served", Recipe { of_agent: Listener::HOST, content: None, ..STANDARD }),
+        "former" => ("former", Recipe { of_agent: Listener::FORMER, ..STANDARD }),
         "custom" => ("custom", Recipe { is_custom: true, ..STANDARD }),
         "only_a" => ("only_a", Recipe { content: Some(Content::OnlyA), ..STANDARD }),
         "only_b" => ("only_b", Recipe { content: Some(Content::OnlyB), ..STANDARD }),
@@ -374,7 +375,7 @@ impl Recipe {
         let mut steps = vec![Step::SetSeed(SEED)];
         addresses(&mut steps);
         steps.push(Step::PutEgress(InstanceId(0), egress(self.egress)));
-        listeners(self.is_served, &mut steps);
+        listeners(self.of_agent, &mut steps);
         if self.is_transparent {
             transparent(&mut steps);
         }
@@ -501,9 +502,8 @@ fn egress(counts: [u16; 2]) -> Egress {
     egress
 }
 
-fn listeners(is_served: bool, steps: &mut Vec<Step>) {
+fn listeners(maybe: u32, steps: &mut Vec<Step>) {
     const ALL_IN: AclWord = AclWord::NONE;
-    let maybe = if is_served { Listener::HOST } else { 0 };
     for (id, idle_timeout_s, kind, admission, AclWord(acl)) in [
         (WEB, 900, maybe, ALL, ALL_IN),
         (DNS, 20, maybe, ALL, ALL_IN),

@@ -75,15 +75,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut drain = client.worker.drain();
-    let mut drained = pin!(drain.wait_for(|drains| *drains));
+    let mut drained = pin!(drain.wait_for(|leaving| leaving.has(&client.path)));
     // Asked once, it wakes this task when it happens; whether it has is asked each time.
     poll_fn(|cx| {
         drop(drained.as_mut().poll(cx));
         Poll::Ready(())
     })
     .await;
+    let mut is_new = true;
     let end = loop {
-        if let Some(end) = poll_fn(|cx| poll_parked(&client, &wire, cx)).await {
+        if let Some(end) = poll_fn(|cx| poll_parked(&client, &wire, is_new, cx)).await {
             break end;
         }
         // What a request needs is there only while there is one, or was a moment ago.
@@ -92,6 +93,7 @@ where
             break end;
         }
         wire.borrow_mut().park();
+        is_new = false;
     };
     // Nobody else has it any more: what was served is over.
     let Some(wire) = Rc::into_inner(wire) else { return };
@@ -119,9 +121,15 @@ async fn ended<S: AsyncRead + AsyncWrite + Unpin>(client: &Client, mut stream: S
     }
 }
 
-/// Waits for the first byte of a request. Ready with how the connection ended, if it did.
-fn poll_parked<S: AsyncRead + AsyncWrite + Unpin>(client: &Client, wire: &Shared<S>, cx: &mut Context<'_>) -> Poll<Option<End>> {
-    if client.worker.is_draining() {
+/// Waits for the first byte of a request. Ready with how the connection ended, if it did. A new one is not ended before its first
+/// request, which may be on its way.
+fn poll_parked<S: AsyncRead + AsyncWrite + Unpin>(
+    client: &Client,
+    wire: &Shared<S>,
+    is_new: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Option<End>> {
+    if !is_new && client.worker.is_draining(&client.path) {
         return Poll::Ready(Some(End::Over));
     }
     match wire.borrow_mut().poll_fill(cx) {
@@ -163,7 +171,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut wire = wire.borrow_mut();
-    if client.worker.is_draining() && wire.is_idle() {
+    if client.worker.is_draining(&client.path) && wire.is_idle() {
         return Poll::Ready(Err(End::Over));
     }
     if let Poll::Ready(next) = wire.poll_head(cx) {
@@ -205,7 +213,7 @@ where
         })
         .await?
     };
-    told.keeps &= !client.lingers.get() && !client.worker.is_draining();
+    told.keeps &= !client.lingers.get() && !client.worker.is_draining(&client.path);
     let is_tunnel = client.tunnel.borrow().is_some();
     let kept = answer(client, wire, answered, told).await?;
     if is_tunnel {

@@ -82,7 +82,7 @@ async fn answer(request: Request<Source>, served: &mut Served) -> Result<(Head, 
     let client = Rc::clone(&served.client);
     let view = Arc::clone(&client.worker.view());
     let gone = Refused::new(StatusCode::SERVICE_UNAVAILABLE, Reason::NoEndpoint);
-    let listener = view.listeners.get(&client.path).map(Arc::clone).ok_or(gone)?;
+    let listener = view.listener(&client.path).map(Arc::clone).ok_or(gone)?;
     served.listener = Some(Arc::clone(&listener));
     let http = listener.file.http.as_ref().ok_or(gone)?;
     client.timeouts.set(http.timeouts);

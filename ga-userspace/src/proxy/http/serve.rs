@@ -88,7 +88,7 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
         .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     let mut drain = client.worker.drain();
-    let mut drained = pin!(drain.wait_for(|drains| *drains));
+    let mut drained = pin!(drain.wait_for(|leaving| leaving.has(&client.path)));
     let (mut is_watching, mut is_ending) = (true, false);
     // Until the client acknowledges the edge's settings.
     let mut late = Some(Box::pin(sleep(client.timeouts.get().first_byte)));
@@ -96,7 +96,7 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
         if std::mem::take(&mut is_watching) {
             drop(drained.as_mut().poll(cx));
         }
-        if !is_ending && client.worker.is_draining() {
+        if !is_ending && client.worker.is_draining(&client.path) {
             is_ending = true;
             connection.as_mut().graceful_shutdown();
         }

@@ -252,4 +252,17 @@ mod tests {
         let error = client.read(&mut [0; 8]).await.expect_err("a reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
+
+    #[tokio::test]
+    async fn one_that_is_cut_resets_both() {
+        let ((mut client, ours), (theirs, mut endpoint)) = (pair().await, pair().await);
+        client.write_all(b"x").await.expect("a byte");
+        let cut = timeout(Duration::from_millis(100), relay(ours, theirs, LONG, |_, _| ())).await;
+        assert!(cut.is_err(), "it goes on");
+        endpoint.read_exact(&mut [0]).await.expect("the byte");
+        for stream in [&mut client, &mut endpoint] {
+            let error = stream.read(&mut [0; 8]).await.expect_err("a reset");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+    }
 }

@@ -69,7 +69,7 @@ async fn run(
     accepted: &Rc<Accepted>,
 ) {
     let mut drain = client.worker.drain();
-    let mut drained = pin!(drain.wait_for(|drains| *drains));
+    let mut drained = pin!(drain.wait_for(|leaving| leaving.has(&client.path)));
     let (mut is_watching, mut is_draining) = (true, false);
     let mut late: Option<Pin<Box<tokio::time::Sleep>>> = None;
     let ended = Rc::<Notify>::default();
@@ -81,7 +81,7 @@ async fn run(
                 if is_watching && drained.as_mut().poll(cx).is_ready() {
                     is_watching = false;
                 }
-                if !is_draining && client.worker.is_draining() {
+                if !is_draining && client.worker.is_draining(&client.path) {
                     return Poll::Ready(Event::Drain);
                 }
                 if request_ended.as_mut().poll(cx).is_ready() {
