@@ -375,6 +375,19 @@ fn peer_of<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, foun
     if state.is_live() && state.peer() == found.index { Some((slot, state)) } else { None }
 }
 
+/// Flags of the other half, in whichever family's table it is.
+#[inline(always)]
+fn peer_flags<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, found: Found) -> Option<u8> {
+    if !found.state.is_across() {
+        return peer_of::<K, W, T>(tables, found).map(|(peer, _)| peer.meta().flags());
+    }
+    let peer = found.state.peer_across();
+    match K {
+        1 => peer_across::<4, 14, T>(tables, found.index, peer).map(|(peer, _)| peer.meta().flags()),
+        _ => peer_across::<1, 6, T>(tables, found.index, peer).map(|(peer, _)| peer.meta().flags()),
+    }
+}
+
 /// Whether the flow of the forward half in the slot at `index` is to be tried with another endpoint, now that the client asks again:
 /// its SYN was repeated twice, or once after the endpoint was said to be unreachable, and nothing answered. The pair is free then.
 /// `opens` says that the packet is a SYN.
@@ -395,8 +408,8 @@ pub fn gives_up<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
         return false;
     }
     let answers = Flow::<K>::ANSWERED | Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED;
-    match peer_of::<K, W, T>(tables, Found { index, state }) {
-        Some((peer, _)) if peer.meta().flags() & answers == 0 => {}
+    match peer_flags::<K, W, T>(tables, Found { index, state }) {
+        Some(flags) if flags & answers == 0 => {}
         Some(_) | None => return false,
     }
     if !half.has(Flow::<K>::AGAIN) {
@@ -424,18 +437,29 @@ pub fn is_unreachable<const K: usize, const W: usize, T: Tables + FlowMemory<K, 
     state: State,
 ) -> bool {
     let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return false };
+    blame(tables, slot, state, || peer_of::<K, W, T>(tables, Found { index, state }))
+}
+
+/// [`is_unreachable`] for two halves wherever they are.
+#[inline(always)]
+pub(super) fn blame<'a, const K: usize, const W: usize, const P: usize, const Q: usize, T: Tables>(
+    tables: &T,
+    slot: &FlowSlot<K, W>,
+    state: State,
+    peer: impl FnOnce() -> Option<(&'a FlowSlot<P, Q>, State)>,
+) -> bool {
     let Some(half) = Half::read(slot, state) else { return false };
     if half.has(Flow::<K>::ANSWERED | Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED) {
         return false;
     }
-    let Some((peer, state)) = peer_of::<K, W, T>(tables, Found { index, state }) else { return false };
+    let Some((peer, state)) = peer() else { return false };
     let Some(forward) = Half::read(peer, state) else { return false };
-    if forward.has(Flow::<K>::AGAIN) {
+    if forward.has(Flow::<P>::AGAIN) {
         return false;
     }
     let is_udp = half.meta.protocol() == UDP;
     if !T::DRY {
-        forward.mark(tables, Flow::<K>::AGAIN, None);
+        forward.mark(tables, Flow::<P>::AGAIN, None);
         if is_udp {
             tables.count_failure(half.meta.endpoint());
         }

@@ -269,7 +269,7 @@ pub const fn is_error<const K: usize>(kind: u8) -> bool {
 /// Whether the error at `at` says that a packet of `protocol` can reach nobody; of UDP only the receiver itself may say so, and only
 /// of its port.
 #[inline(always)]
-fn is_unreachable<const K: usize, F: Frame>(frame: &mut F, at: Message, is_receivers: bool, protocol: u8) -> bool {
+pub(super) fn is_unreachable<const K: usize, F: Frame>(frame: &mut F, at: Message, is_receivers: bool, protocol: u8) -> bool {
     let Some(&mut [kind, code, ..]) = frame.window::<ICMP_LEN>(at.icmp) else { return false };
     let (unreachable, port) = if Ip::<K>::IS_V4 { (3, 3) } else { (1, 4) };
     // Of IPv4, "fragmentation needed" is among them.
@@ -480,8 +480,9 @@ fn turned<const K: usize>(mut addrs: [u64; K]) -> [u64; K] {
 /// The bits of an IPv4 pair's word that are its source.
 const SOURCE4: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
 
+/// Whether both are from the same host.
 #[inline(always)]
-fn is_same_source<const K: usize>(a: [u64; K], b: [u64; K]) -> bool {
+pub(super) fn is_same_source<const K: usize>(a: [u64; K], b: [u64; K]) -> bool {
     if K == 1 { (a[0] ^ b[0]) & SOURCE4 == 0 } else { (0..K / 2).all(|n| a[n] == b[n]) }
 }
 

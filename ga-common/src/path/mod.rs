@@ -155,10 +155,6 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     if packet.ttl <= 1 {
         return Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint()));
     }
-    if found.state.is_across() {
-        keep::<K, W, T>(tables, &packet, hash, EndpointId::NONE);
-        return Outcome::crosses(A::FAMILY, found.index);
-    }
     let is_half_open = flags & (Flow::<K>::CLOSED | Flow::<K>::ESTABLISHED | Flow::<K>::RETURN) == 0;
     if is_half_open
         && (is_opening || flags & Flow::<K>::AGAIN != 0)
@@ -166,6 +162,10 @@ fn known<const K: usize, const W: usize, A: Addresses<K>, F: Frame, T: Tables + 
     {
         tables.explain(|| Stage::retried(meta.endpoint()));
         return keep::<K, W, T>(tables, &packet, hash, meta.endpoint());
+    }
+    if found.state.is_across() {
+        keep::<K, W, T>(tables, &packet, hash, EndpointId::NONE);
+        return Outcome::crosses(A::FAMILY, found.index);
     }
     // What was read of the slot counts only if it was the same flow's all the while.
     if slot.state() != found.state {

@@ -14,7 +14,7 @@ use crate::{
         NOT_READY, TRUNCATED,
         explain::Stage,
         flow,
-        icmp::{ICMP_LEN, Message, Quoted, change, locate, quote},
+        icmp::{ICMP_LEN, Message, Quoted, change, is_same_source, is_unreachable, locate, quote},
         owner,
         parse::Place,
         tables::{Direction, FlowMemory, Tables},
@@ -117,6 +117,11 @@ where
     far.to = Tuple { addrs: A::becomes(slot, peer), ports: slot.translation(protocol).ports, protocol };
     if ttl <= 1 {
         return Err(Outcome::drop(Drop::TtlExpired, owner(tables, meta.endpoint())));
+    }
+    let is_receivers = is_same_source(near.reply.addrs, near.packet.tuple.addrs);
+    let is_blamed = is_return && is_unreachable::<K, F>(frame, at, is_receivers, protocol);
+    if is_blamed && flow::blame(tables, slot, found.state, || Some((peer, peer_state))) {
+        return Err(Outcome::drop(Drop::Unreachable, owner(tables, meta.endpoint())));
     }
     far.from = if is_return {
         slot.client_way()

@@ -66,7 +66,9 @@ where
     let (dst_mac, src_mac) = (unpack_mac(near.from.dst), unpack_mac(near.from.src));
     let (ifindex, tags, endpoint) = (near.from.ifindex, near.from.tags, near.endpoint.0);
     if let Some(slot) = FlowMemory::<K, W>::slot(tables, near.forward) {
-        let (tuple, new_addrs, new_ports, flags) = (near.packet.tuple, A::kept(far.to.addrs), far.to.ports, 0);
+        // Nobody else was found: the client is told of what comes next.
+        let flags = if near.endpoint == near.avoid { Flow::<K>::AGAIN } else { 0 };
+        let (tuple, new_addrs, new_ports) = (near.packet.tuple, A::kept(far.to.addrs), far.to.ports);
         slot.store(&Flow { tuple, flags, endpoint, new_addrs, new_ports, ifindex, dst_mac, src_mac, tags, timeout_s });
     }
     if let Some(slot) = FlowMemory::<P, Q>::slot(tables, far.back) {

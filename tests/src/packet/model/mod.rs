@@ -257,9 +257,6 @@ impl Model {
         if alive == Alive::No || alive == Alive::Barely && passed(Pass::IcmpUnknown).is_ok() {
             return passed(Pass::IcmpUnknown);
         }
-        if pair.client.is_ipv4() != pair.endpoint.is_ipv4() {
-            return self.message_across(&pair, way, frame, seen);
-        }
         let dropped = |reason| unsent(Fate::Drop(reason, self.owner(&pair)), frame, seen);
         if place.ttl <= 1 {
             return dropped(Drop::TtlExpired);
@@ -279,6 +276,9 @@ impl Model {
                 return Ok(());
             }
             self.counts.entry(pair.id).or_default()[5] += 1;
+        }
+        if pair.client.is_ipv4() != pair.endpoint.is_ipv4() {
+            return self.message_across(&pair, way, frame, seen);
         }
         let dropped = |reason| unsent(Fate::Drop(reason, self.owner(&pair)), frame, seen);
         let (out, ends, quoted) = match (way, self.site.hops.get(&pair.id), pair.egress) {
@@ -309,7 +309,7 @@ impl Model {
     /// nowhere for a reason that there is.
     fn message_across(&mut self, pair: &Pair, way: Way, frame: &[u8], seen: &Seen) -> anyhow::Result<()> {
         let owner = self.owner(pair);
-        let reasons = [Drop::TtlExpired, Drop::NoNextHop, Drop::Malformed];
+        let reasons = [Drop::NoNextHop, Drop::Malformed];
         match seen.action {
             Action::Pass(Pass::IcmpUnknown) => unchanged(frame, seen),
             Action::Drop(reason, id) if reasons.contains(&reason) && id == owner => unchanged(frame, seen),
@@ -361,10 +361,8 @@ impl Model {
             return (Expected::Not(Fate::Drop(Drop::TtlExpired, listener)), None);
         }
         let is_udp = segment.protocol != TCP;
-        // A pair between families stays with its endpoint.
-        let may_move = pair.client.is_ipv4() == pair.endpoint.is_ipv4();
         let asks_again =
-            may_move && way == Way::There && (is_udp && pair.is_waiting() || opens(segment.flags) && pair.is_asked_again(now_ms));
+            way == Way::There && (is_udp && pair.is_waiting() || opens(segment.flags) && pair.is_asked_again(now_ms));
         if asks_again && pair.again {
             return (self.opening(segment, now_ms, Some(pair.id)), Some(id));
         }
