@@ -134,7 +134,7 @@ mod tests {
             requests: 12,
             statuses: [("2xx".to_owned(), 11)].into(),
             failures: [("refused".to_owned(), 1)].into(),
-            rules: vec![RuleHits { rule: "api".to_owned(), hits: 5 }],
+            rules: vec![RuleHits { rule: "api".to_owned(), priority: 10, does: "forward to api".to_owned(), hits: 5 }],
             ..Proxied::default()
         });
         listener.groups[0].endpoints[0].proxied =
