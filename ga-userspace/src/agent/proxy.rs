@@ -9,7 +9,7 @@ use std::{
 
 use super::{Agent, Error, certificates};
 use crate::{
-    model::{Intent, Listener, Node},
+    model::{Action, Intent, Listener, Node},
     plan::{self, EndpointView},
     proxy::{
         Proxy, View,
