@@ -135,6 +135,95 @@ fn one_100_is_sent_and_other_expectations_fail() {
 }
 
 #[test]
+fn hints_reach_clients_that_know_them_before_the_answer_does() {
+    let (told, tells) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let tells = std::sync::Mutex::new(tells);
+    let endpoint = Endpoint::new(2, move |mut stream| {
+        while read_head(&mut stream).is_some() {
+            stream
+                .write_all(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nKeep-Alive: 1\r\n\r\n")
+                .unwrap();
+            // The answer waits until the client has the hints.
+            tells.lock().unwrap().recv().unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").unwrap();
+        }
+    });
+    let lab = Lab::new(&endpoint, &[2], "");
+    let mut client = lab.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head(), "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+    told.lock().unwrap().send(()).unwrap();
+    let head = client.head();
+    assert_eq!((&head[..12], client.body(&head).as_str()), ("HTTP/1.1 200", "hello"));
+    told.lock().unwrap().send(()).unwrap();
+    client.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+    let head = client.head();
+    assert_eq!((&head[..12], client.body(&head).as_str()), ("HTTP/1.1 200", "hello"));
+}
+
+#[test]
+fn requests_that_come_together_or_in_halves_or_after_a_rest_are_answered_in_their_order() {
+    let endpoint = Endpoint::new(2, |stream| answer(stream, |head| ("200 OK", head.lines().next().unwrap_or("").to_owned())));
+    let lab = Lab::new(&endpoint, &[2], "");
+    let mut client = lab.client();
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    for round in 0..3 {
+        let (first, rest) = (get("/1"), get("/2") + &get("/3"));
+        let (half, other) = first.split_at(7);
+        client.send(half);
+        std::thread::sleep(Duration::from_millis(20));
+        client.send(&(other.to_owned() + &rest));
+        for path in ["/1", "/2", "/3"] {
+            let head = client.head();
+            assert_eq!(client.body(&head), format!("GET {path} HTTP/1.1"), "{round}");
+        }
+        // Long enough for the connection to let go of all it need not have.
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    // The last one is none: it is answered after those before it.
+    client.send(
+        &(get("/4") + "POST /5 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nxy" + "GET /6 HTTP/1.1\nHost: a\n\n" + &get("/7")),
+    );
+    let statuses: Vec<String> = (0..3)
+        .map(|_| {
+            let head = client.head();
+            let body = client.body(&head);
+            format!("{} {body}", &head[9..12])
+        })
+        .collect();
+    assert_eq!(statuses, ["200 GET /4 HTTP/1.1", "200 POST /5 HTTP/1.1", "400 Bad Request"]);
+    assert_eq!(client.stream.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn clients_of_http_1_0_keep_a_connection_only_if_they_ask_for_it() {
+    let endpoint = Endpoint::new(2, |mut stream| {
+        while let Some(head) = read_head(&mut stream) {
+            let answer = if head.contains("/chunks") {
+                "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            } else {
+                "Content-Length: 5\r\n\r\nhello"
+            };
+            write!(stream, "HTTP/1.1 200 OK\r\n{answer}").unwrap();
+        }
+    });
+    let lab = Lab::new(&endpoint, &[2], "");
+    let mut client = lab.client();
+    let (head, body) = client.ask("GET / HTTP/1.0\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n");
+    assert_eq!((lab::field(&head, "connection").as_deref(), body.as_str()), (Some("keep-alive"), "hello"));
+    // Nobody taught it chunks: the end of the connection is the end of the answer.
+    client.send("GET /chunks HTTP/1.0\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n");
+    let head = client.head();
+    let mut body = String::new();
+    client.stream.read_to_string(&mut body).unwrap();
+    assert_eq!((lab::field(&head, "connection").as_deref(), body.as_str()), (Some("close"), "hello"));
+    let mut client = lab.client();
+    client.ask("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert_eq!(client.stream.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
 fn answers_without_a_body_end_with_their_head() {
     let endpoint = Endpoint::new(2, |mut stream| {
         while let Some(head) = read_head(&mut stream) {

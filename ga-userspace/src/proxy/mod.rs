@@ -12,6 +12,7 @@ pub mod log;
 pub mod proxy_protocol;
 pub mod rules;
 mod serve;
+mod spare;
 pub mod tcp;
 pub mod tls;
 mod upstream;

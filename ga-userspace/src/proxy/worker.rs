@@ -1,21 +1,23 @@
 //! What one thread of the proxy works with: nothing of it is shared with other threads but [`Shared`].
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, RefCell, RefMut},
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::{ArcSwap, Guard};
+use bytes::BytesMut;
 use tokio::sync::watch;
 
 use super::{
     Listener, View,
     log::{self, Line, Log},
     tls::{self, TlsInfo},
-    upstream::Pools,
+    upstream::{Pools, SCRATCH},
 };
 
 /// Requests sent once more that a thread may spend before it has saved any, and at most.
@@ -48,6 +50,10 @@ pub struct Worker {
     /// Lines that wait for others, and the log that they are for.
     lines: Rc<RefCell<Lines>>,
     drain: watch::Receiver<bool>,
+    /// Room for a piece of an answer, between reading it and writing it.
+    scratch: RefCell<Box<[u8]>>,
+    /// The second since 1970, and as it is written.
+    date: RefCell<(u64, String)>,
 }
 
 /// Who is at the other end of a client's connection.
@@ -65,7 +71,17 @@ impl Worker {
     /// A thread that has no connections yet. It drains when `drain` says true.
     pub fn new(shared: Arc<Shared>, drain: watch::Receiver<bool>) -> Rc<Self> {
         let random = Cell::new(RandomState::new().hash_one(0_u8));
-        Rc::new(Self { shared, random, pools: Rc::default(), budget: Cell::new(BUDGET * COST), lines: Rc::default(), drain })
+        let scratch = RefCell::new(vec![0; SCRATCH].into());
+        Rc::new(Self {
+            shared,
+            random,
+            pools: Rc::default(),
+            budget: Cell::new(BUDGET * COST),
+            lines: Rc::default(),
+            drain,
+            scratch,
+            date: RefCell::default(),
+        })
     }
 
     /// What all threads see.
@@ -96,6 +112,22 @@ impl Worker {
     /// Connections to endpoints.
     pub(super) fn pools(&self) -> &Rc<Pools> {
         &self.pools
+    }
+
+    /// Room that nobody else uses before this is given back; never to be held where somebody waits.
+    pub(super) fn scratch(&self) -> RefMut<'_, Box<[u8]>> {
+        self.scratch.borrow_mut()
+    }
+
+    /// Writes what time it is, as RFC 9110 §5.6.7 has it.
+    pub(super) fn date(&self, out: &mut BytesMut) {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut date = self.date.borrow_mut();
+        if date.0 != second {
+            *date = (second, httpdate::fmt_http_date(now));
+        }
+        out.extend_from_slice(date.1.as_bytes());
     }
 
     /// A request came: repetitions may cost more.

@@ -13,7 +13,7 @@ const AROUND_TARGET: usize = 64;
 
 /// How much follows a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Body {
+pub enum Body {
     /// So many bytes; mostly none.
     Length(u64),
     /// RFC 9112 §7.1.

@@ -100,6 +100,15 @@ impl Machine {
         matches!(self.at, At::Head(_))
     }
 
+    /// How much of the message is to come whose head passed last.
+    pub const fn body(&self) -> Body {
+        match self.at {
+            At::Length(left) => Body::Length(left),
+            At::Chunked(_) => Body::Chunked,
+            At::Head(_) | At::Undecided | At::Other | At::Refused(_) => Body::Length(0),
+        }
+    }
+
     /// It waits for the answer to a request for another protocol.
     pub const fn is_undecided(&self) -> bool {
         matches!(self.at, At::Undecided)

@@ -5,7 +5,6 @@ mod bytes;
 mod chunks;
 mod head;
 mod host;
-mod io;
 mod machine;
 mod message;
 mod path;
@@ -16,7 +15,7 @@ mod trailers;
 #[cfg(test)]
 mod tests;
 
-pub use io::{Begun, Guarded, Handle};
+pub use head::Body;
 pub use machine::{Fed, Machine};
 pub use message::judge;
 pub use path::{BadPath, normalise};

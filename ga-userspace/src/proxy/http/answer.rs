@@ -1,9 +1,67 @@
-//! Answers of the edge itself.
+//! Answers: endpoints' and the edge's own.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::super::{counts::Reason, guard::Refusal};
+use super::{
+    super::{counts::Reason, guard::Refusal, upstream::Lines},
+    body::Answer,
+};
+
+/// The fields of an answer.
+#[derive(Debug)]
+pub(super) enum Fields {
+    /// As an endpoint wrote them.
+    Lines(Lines),
+    /// One by one.
+    Map(HeaderMap),
+}
+
+/// An answer's head.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    pub(super) fields: Fields,
+}
+
+impl From<Response<()>> for Head {
+    fn from(response: Response<()>) -> Self {
+        let (parts, ()) = response.into_parts();
+        Self { status: parts.status, fields: Fields::Map(parts.headers) }
+    }
+}
+
+impl From<Lines> for Head {
+    fn from(lines: Lines) -> Self {
+        Self { status: lines.status, fields: Fields::Lines(lines) }
+    }
+}
+
+/// What a client gets for a request.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) head: Head,
+    pub(super) body: Answer,
+}
+
+impl Answered {
+    /// The same, for a library to write.
+    pub(super) fn into_response(self) -> Response<Answer> {
+        let mut response = Response::new(self.body);
+        let fields = match self.head.fields {
+            Fields::Map(map) => Ok(map),
+            Fields::Lines(lines) => lines.fields(),
+        };
+        match fields {
+            Ok(fields) => {
+                *response.status_mut() = self.head.status;
+                *response.headers_mut() = fields;
+            }
+            Err(_) => *response.status_mut() = StatusCode::BAD_GATEWAY,
+        }
+        response
+    }
+}
 
 /// Why a request gets no endpoint's answer.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -17,10 +17,12 @@ use super::{
         Listener,
         counts::{EndpointCounts, Reason},
         guard::scrub_trailers,
-        upstream::{Exchange, Place},
+        upstream::{Exchange, Piece, Place},
     },
+    client::Client,
     served::Served,
     timer::Wait,
+    wire::Upload,
 };
 
 /// What is known of a request's body while it is sent.
@@ -41,7 +43,11 @@ pub(super) struct Progress {
 /// A client's body, as the protocol gives it that the client speaks.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// HTTP/1.1 or HTTP/2.
+    /// There is none.
+    None,
+    /// HTTP/1.
+    Wire(Upload),
+    /// HTTP/2.
     Hyper(Incoming),
 }
 
@@ -56,18 +62,24 @@ impl Body for Source {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
+            Self::None => Poll::Ready(None),
+            Self::Wire(upload) => upload.poll_frame(cx),
             Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(|_| Broken),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
+            Self::None => true,
+            Self::Wire(upload) => upload.is_done(),
             Self::Hyper(incoming) => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::None => SizeHint::with_exact(0),
+            Self::Wire(upload) => upload.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::Hyper(incoming) => incoming.size_hint(),
         }
     }
@@ -162,16 +174,98 @@ impl Answer {
         Self { content, served }
     }
 
-    fn count(&mut self, frame: &Frame<Bytes>) {
-        let length = frame.data_ref().map_or(0, Bytes::len);
-        self.served.bytes_out += length as u64;
-    }
-
     fn abort(&mut self, reason: Reason) -> Aborted {
         self.served.failed(reason);
         self.served.reason = Some(reason);
         Aborted(reason)
     }
+
+    /// The next piece; none at the end. `scratch` is room for one that nobody else keeps.
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Option<Result<Piece, Aborted>>> {
+        let polled = match &mut self.content {
+            Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Content::Whole(bytes) => Poll::Ready(Some(Ok(Piece::Here(std::mem::take(bytes))))),
+            Content::Http1(exchange) => exchange.poll_piece(cx, scratch),
+            Content::Http2(incoming, _) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_or(Err(Reason::Reset), piece)))
+            }
+        };
+        match polled {
+            Poll::Pending => {
+                let timer = self.served.timer();
+                if timer.waits_for().is_none() {
+                    timer.arm(Wait::Rest, self.served.client.timeouts.get().stream);
+                }
+                match timer.poll(cx) {
+                    Poll::Ready(Wait::Rest) => Poll::Ready(Some(Err(self.abort(Reason::TimeoutBody)))),
+                    Poll::Ready(_) | Poll::Pending => Poll::Pending,
+                }
+            }
+            Poll::Ready(Some(Ok(mut piece))) => {
+                self.served.timer().disarm();
+                match &mut piece {
+                    Piece::Link(count) | Piece::Scratch(count) => self.served.bytes_out += *count as u64,
+                    Piece::Here(bytes) => self.served.bytes_out += bytes.len() as u64,
+                    // They say nothing that a head says.
+                    Piece::Trailers(trailers) => scrub_trailers(trailers),
+                }
+                self.served.complete = self.is_done();
+                Poll::Ready(Some(Ok(piece)))
+            }
+            Poll::Ready(Some(Err(reason))) => Poll::Ready(Some(Err(self.abort(reason)))),
+            Poll::Ready(None) => {
+                self.served.timer().disarm();
+                self.served.complete = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// The bytes of a piece that is no trailers.
+    pub(super) fn bytes<'b>(&'b self, piece: &'b Piece, scratch: &'b [u8]) -> &'b [u8] {
+        match (piece, &self.content) {
+            (Piece::Link(count), Content::Http1(exchange)) => exchange.lent(*count),
+            (Piece::Scratch(count), _) => scratch.get(..*count).unwrap_or_default(),
+            (Piece::Here(bytes), _) => bytes,
+            (Piece::Link(_) | Piece::Trailers(_), _) => &[],
+        }
+    }
+
+    /// Nobody will ask for it: the client gets all it should get without.
+    pub(super) fn is_taken(&mut self) {
+        self.served.complete = true;
+    }
+
+    /// Nothing of it is to come.
+    pub(super) fn is_done(&self) -> bool {
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Http1(exchange) => exchange.is_done(),
+            Content::Http2(incoming, _) => incoming.is_end_stream(),
+        }
+    }
+
+    /// How many bytes of it are to come, when that is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        match &self.content {
+            Content::Whole(bytes) => Some(bytes.len() as u64),
+            Content::Http1(exchange) => exchange.left(),
+            Content::Http2(incoming, _) => incoming.size_hint().exact(),
+        }
+    }
+
+    /// Whose it is.
+    pub(super) fn client(&self) -> &Rc<Client> {
+        &self.served.client
+    }
+}
+
+fn piece(frame: Frame<Bytes>) -> Result<Piece, Reason> {
+    let frame = match frame.into_data() {
+        Ok(data) => return Ok(Piece::Here(data)),
+        Err(frame) => frame,
+    };
+    frame.into_trailers().map(Piece::Trailers).map_err(|_| Reason::Internal)
 }
 
 impl Body for Answer {
@@ -180,52 +274,22 @@ impl Body for Answer {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         let this = &mut *self;
-        let polled = match &mut this.content {
-            Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Content::Http1(exchange) => exchange.poll_body(cx).map_ok(scrubbed),
-            Content::Http2(incoming, _) => Pin::new(incoming).poll_frame(cx).map_ok(scrubbed).map_err(|_| Reason::Reset),
-        };
-        match polled {
-            Poll::Pending => {
-                let timer = this.served.timer();
-                if timer.waits_for().is_none() {
-                    timer.arm(Wait::Rest, this.served.client.timeouts.get().stream);
-                }
-                match timer.poll(cx) {
-                    Poll::Ready(Wait::Rest) => Poll::Ready(Some(Err(this.abort(Reason::TimeoutBody)))),
-                    Poll::Ready(_) | Poll::Pending => Poll::Pending,
-                }
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                this.served.timer().disarm();
-                this.count(&frame);
-                this.served.complete = this.is_end_stream();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(reason))) => Poll::Ready(Some(Err(this.abort(reason)))),
-            Poll::Ready(None) => {
-                this.served.timer().disarm();
-                this.served.complete = true;
-                Poll::Ready(None)
-            }
-        }
+        let client = Rc::clone(this.client());
+        let mut scratch = client.worker.scratch();
+        let Some(piece) = ready!(this.poll_piece(cx, &mut scratch)).transpose()? else { return Poll::Ready(None) };
+        Poll::Ready(Some(Ok(match piece {
+            Piece::Here(bytes) => Frame::data(bytes),
+            Piece::Trailers(trailers) => Frame::trailers(trailers),
+            piece @ (Piece::Link(_) | Piece::Scratch(_)) => Frame::data(Bytes::copy_from_slice(this.bytes(&piece, &scratch))),
+        })))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Whole(bytes) => bytes.is_empty(),
-            Content::Http1(exchange) => exchange.is_done(),
-            Content::Http2(incoming, _) => incoming.is_end_stream(),
-        }
+        self.is_done()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Http1(exchange) => exchange.left().map_or_else(SizeHint::default, SizeHint::with_exact),
-            Content::Http2(incoming, _) => incoming.size_hint(),
-        }
+        self.left().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

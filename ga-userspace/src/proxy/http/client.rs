@@ -1,17 +1,18 @@
 //! A client's connection.
 
 use std::{
-    cell::{Cell, OnceCell, RefCell},
+    cell::{Cell, RefCell},
     fmt,
     net::IpAddr,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use http::HeaderValue;
 
 use super::{
-    super::{Listener, Peer, Worker, guard},
+    super::{Listener, Peer, Worker, guard::Refusal},
     timer::{Timer, Wait},
     tunnel::Tunnel,
 };
@@ -33,8 +34,14 @@ pub(super) struct Client {
     pub(super) is_h2: bool,
     /// Requests that are not answered to their end.
     pub(super) active: Cell<u32>,
-    /// What judges the messages of HTTP/1.
-    pub(super) guard: OnceCell<guard::Handle>,
+    /// What is wrong with the body of the request of HTTP/1 that is under way.
+    pub(super) refused: Cell<Option<Refusal>>,
+    /// Interim answers that are for the client, of the request under way.
+    pub(super) hints: RefCell<Vec<u8>>,
+    /// The request under way came by HTTP/1.1.
+    pub(super) speaks_hints: Cell<bool>,
+    /// How long the next request may take to come.
+    pub(super) patience: Cell<Duration>,
     /// What the connection becomes when HTTP ends.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
     /// The client may still be sending what nobody reads.
@@ -54,7 +61,10 @@ impl Client {
             timeouts: Cell::new(timeouts),
             is_h2: peer.tls.as_ref().is_some_and(|tls| tls.is_h2),
             active: Cell::new(0),
-            guard: OnceCell::new(),
+            refused: Cell::new(None),
+            hints: RefCell::default(),
+            speaks_hints: Cell::new(false),
+            patience: Cell::new(timeouts.first_byte),
             tunnel: RefCell::new(None),
             lingers: Cell::new(false),
             peer,
@@ -63,7 +73,7 @@ impl Client {
 
     /// Bytes came.
     pub(super) fn heard(&self) {
-        if !self.is_h2 && self.timer.waits_for() == Some(Wait::Idle) {
+        if !self.is_h2 && matches!(self.timer.waits_for(), Some(Wait::Idle | Wait::Park)) {
             self.timer.arm(Wait::Head, self.timeouts.get().head);
         }
     }
@@ -80,8 +90,9 @@ impl Client {
     }
 
     /// A request has ended.
-    pub(super) fn end(&self, idle: std::time::Duration) {
+    pub(super) fn end(&self, idle: Duration) {
         self.active.set(self.active.get().saturating_sub(1));
+        self.patience.set(idle);
         if self.active.get() == 0 {
             self.timer.arm(Wait::Idle, idle);
         }

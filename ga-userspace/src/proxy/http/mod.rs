@@ -6,12 +6,14 @@ mod client;
 mod forwarded;
 mod multiplexed;
 mod open;
+mod plain;
 mod request;
 mod serve;
 mod served;
 mod timer;
 mod tunnel;
 mod watched;
+mod wire;
 
 pub(super) use body::FromClient;
 pub use serve::serve;

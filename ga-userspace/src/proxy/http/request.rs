@@ -18,11 +18,11 @@ use super::{
     super::{
         Listener,
         counts::Reason,
-        guard::{self, Begun, normalise},
+        guard::{self, Refusal, normalise},
         rules::{self, Act, Changes},
-        upstream::{Exchange, Head},
+        upstream::{self, Exchange, Lines},
     },
-    answer::Refused,
+    answer::{Answered, Head, Refused},
     body::{Answer, Content, FromClient, Progress, Source, count_sent},
     client::Client,
     forwarded,
@@ -40,16 +40,9 @@ use crate::model::HttpLimits;
 pub(super) struct Dropped;
 
 /// What a connection gets for a request. A panic on the way is the end of this request alone.
-pub(super) async fn serve(client: Rc<Client>, request: Request<Source>) -> Result<Response<Answer>, Dropped> {
+pub(super) async fn serve(client: Rc<Client>, request: Request<Source>) -> Result<Answered, Dropped> {
     let mut served = Served::new(client);
-    let begun = served.client.guard.get().map(|guard| guard.begin());
-    if let Some(Begun::Refused(refusal)) = begun {
-        served.listener = served.client.worker.listener(&served.client.path);
-        let (response, content) = refuse(Refused::by_guard(refusal), &mut served);
-        served.status = response.status();
-        return Ok(response.map(|()| Answer::new(content, served)));
-    }
-    let (response, content) = match AssertUnwindSafe(answer(request, &mut served)).catch_unwind().await {
+    let (head, content) = match AssertUnwindSafe(answer(request, &mut served)).catch_unwind().await {
         Ok(Ok(answered)) => answered,
         Ok(Err(refused)) => refuse(refused, &mut served),
         Err(_) => refuse(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal), &mut served),
@@ -57,11 +50,20 @@ pub(super) async fn serve(client: Rc<Client>, request: Request<Source>) -> Resul
     if served.reason == Some(Reason::Dropped) {
         return Err(Dropped);
     }
-    served.status = response.status();
-    Ok(response.map(|()| Answer::new(content, served)))
+    served.status = head.status;
+    Ok(Answered { head, body: Answer::new(content, served) })
 }
 
-fn refuse(refused: Refused, served: &mut Served) -> (Response<()>, Content) {
+/// What a client gets for a message that is none, on a connection of HTTP/1.
+pub(super) fn refuse_message(client: Rc<Client>, refusal: Refusal) -> Answered {
+    let mut served = Served::new(client);
+    served.listener = served.client.worker.listener(&served.client.path);
+    let (head, content) = refuse(Refused::by_guard(refusal), &mut served);
+    served.status = head.status;
+    Answered { head, body: Answer::new(content, served) }
+}
+
+fn refuse(refused: Refused, served: &mut Served) -> (Head, Content) {
     served.reason = Some(refused.reason);
     let (mut response, text) = refused.response();
     // What the client may still be sending is not read to its end for the sake of the next request.
@@ -70,10 +72,10 @@ fn refuse(refused: Refused, served: &mut Served) -> (Response<()>, Content) {
         served.client.lingers.set(true);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    (response, Content::Whole(text))
+    (response.into(), Content::Whole(text))
 }
 
-async fn answer(request: Request<Source>, served: &mut Served) -> Result<(Response<()>, Content), Refused> {
+async fn answer(request: Request<Source>, served: &mut Served) -> Result<(Head, Content), Refused> {
     let client = Rc::clone(&served.client);
     let view = Arc::clone(&client.worker.view());
     let gone = Refused::new(StatusCode::SERVICE_UNAVAILABLE, Reason::NoEndpoint);
@@ -108,10 +110,10 @@ async fn answer(request: Request<Source>, served: &mut Served) -> Result<(Respon
             let request = Forward { client, listener, ap: &view.ap, target: *target, parts, is_rewritten };
             forward(request, source, served).await
         }
-        Act::Redirect(redirect) => Ok((redirect.response(&asked), Content::Whole(Bytes::new()))),
+        Act::Redirect(redirect) => Ok((redirect.response(&asked).into(), Content::Whole(Bytes::new()))),
         Act::Fixed(fixed) => {
             let (parts, bytes) = fixed.response::<Bytes>().into_parts();
-            Ok((Response::from_parts(parts, ()), Content::Whole(bytes)))
+            Ok((Response::from_parts(parts, ()).into(), Content::Whole(bytes)))
         }
         Act::Drop => Err(Refused::new(StatusCode::FORBIDDEN, Reason::Dropped)),
     }
@@ -226,12 +228,12 @@ impl Forward<'_> {
     }
 }
 
-async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> Result<(Response<()>, Content), Refused> {
+async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> Result<(Head, Content), Refused> {
     let Forward { client, listener, .. } = &request;
     let fields = forwarded::fields(client, listener, request.ap, &request.parts.headers);
     let upgrade = if client.is_h2 { None } else { upgrade(&request.parts) };
     let target = request.parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    let head = Head {
+    let head = upstream::Head {
         method: &request.parts.method,
         target,
         host: host(&request.parts),
@@ -265,7 +267,7 @@ async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> R
                     match answered {
                         Ok(response) => {
                             let (parts, incoming) = response.into_parts();
-                            return Ok((Response::from_parts(parts, ()), Content::Http2(incoming, place)));
+                            return Ok((Response::from_parts(parts, ()).into(), Content::Http2(incoming, place)));
                         }
                         Err(unanswered) => unanswered,
                     }
@@ -316,13 +318,13 @@ async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> R
         count_sent(&progress, &endpoint.counts);
         note(served, &way, carried, retries, progress.received.get(), answered.is_ok());
         let reason = match answered {
-            Ok(response) => return Ok(answered_by(response, exchange, served)),
+            Ok(lines) => return Ok(answered_by(lines, exchange, served)),
             Err(reason) => reason,
         };
         let failure = exchange.into_failure();
         if matches!(reason, Reason::ClientClosed | Reason::ClientBodyTimeout) {
             // A body that is none ends the way one does whose client left.
-            let refusal = client.guard.get().and_then(|guard| guard.refused());
+            let refusal = client.refused.get();
             return Err(refusal.map_or(status_of(reason), Refused::by_guard));
         }
         served.failed(reason);
@@ -387,9 +389,17 @@ fn poll_answer(
     progress: &Progress,
     served: &Served,
     cx: &mut Context<'_>,
-) -> Poll<Result<Response<()>, Reason>> {
-    if let Poll::Ready(answered) = exchange.poll_answer(cx) {
-        return Poll::Ready(answered);
+) -> Poll<Result<Lines, Reason>> {
+    let polled = exchange.poll_answer(cx);
+    // What comes with an answer that is none is not passed on.
+    if !matches!(polled, Poll::Ready(Err(_)))
+        && let Some(hints) = exchange.take_hints()
+        && served.client.speaks_hints.get()
+    {
+        served.client.hints.borrow_mut().extend_from_slice(&hints);
+    }
+    if polled.is_ready() {
+        return polled;
     }
     let timeouts = served.client.timeouts.get();
     let (wait, patience) = if exchange.is_sent() {
@@ -412,21 +422,16 @@ fn poll_answer(
     }
 }
 
-fn answered_by(response: Response<()>, mut exchange: Box<Exchange<FromClient>>, served: &mut Served) -> (Response<()>, Content) {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+fn answered_by(lines: Lines, exchange: Box<Exchange<FromClient>>, served: &mut Served) -> (Head, Content) {
+    if lines.status == StatusCode::SWITCHING_PROTOCOLS {
         if let Some(link) = exchange.into_link() {
             *served.client.tunnel.borrow_mut() = Tunnel::new(*link, served);
         }
-        return (response, Content::Whole(Bytes::new()));
+        return (lines.into(), Content::Whole(Bytes::new()));
     }
     if !exchange.is_sent() {
         // The client is told before it has sent everything; who reads the rest is not known.
         served.client.lingers.set(true);
     }
-    let content = match exchange.take_rest() {
-        Some(rest) => Content::Whole(rest),
-        None if exchange.is_done() => Content::Whole(Bytes::new()),
-        None => Content::Http1(exchange),
-    };
-    (response, content)
+    (lines.into(), Content::Http1(exchange))
 }

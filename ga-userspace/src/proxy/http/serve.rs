@@ -1,21 +1,9 @@
 //! A client's connection from its first byte to its last.
 
-use std::{
-    future::poll_fn,
-    pin::{Pin, pin},
-    rc::Rc,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
-use hyper::{
-    Request,
-    body::Incoming,
-    rt::Executor,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use futures_util::TryFutureExt;
+use hyper::{Request, body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -23,26 +11,20 @@ use tokio::{
 };
 
 use super::{
-    super::{
-        Listener, Peer, Worker,
-        counts::Reason,
-        guard::{self, Guarded},
-    },
-    answer::HEAD_TIMEOUT,
+    super::{Listener, Peer, Worker, counts::Reason},
+    answer::Answered,
     body::Source,
     client::Client,
-    request,
+    plain, request,
     timer::Wait,
     watched::Watched,
 };
 use crate::model::HttpLimits;
 
 /// How long a client may take to notice that its connection has ended.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// What is read of it meanwhile, and thrown away.
 const LINGER_BYTES: u64 = 256 * 1024;
-/// As many fields as there is room for without asking.
-const USUAL_FIELDS: usize = 100;
 /// How long a connection of HTTP/2 takes at most to end once it has nothing to do.
 const GOAWAY: Duration = Duration::from_secs(2);
 
@@ -57,91 +39,18 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let client = Client::new(worker, &listener, peer);
     drop(listener);
     client.timer.arm(Wait::Idle, client.timeouts.get().first_byte);
-    let watched = Watched { stream, client: Rc::clone(&client) };
-    if client.is_h2 { serve_http2(client, watched, limits).await } else { serve_http1(client, watched, limits).await }
-}
-
-/// How a connection of HTTP/1 ended.
-enum End {
-    /// As its messages say; or with a message that is none.
-    Over(Result<(), hyper::Error>),
-    /// Nothing was asked for too long.
-    Idle,
-    /// A head took too long.
-    Head,
-    /// The client takes nothing.
-    Write,
-}
-
-async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Client>, io: Watched<S>, limits: HttpLimits) {
-    let service = service_fn(|request: Request<Incoming>| request::serve(Rc::clone(&client), request.map(Source::Hyper)));
-    let HttpLimits { head, target, fields, .. } = limits;
-    let (io, handle) = Guarded::new(io, guard::Limits { head, target, fields });
-    // It is new: nobody has set it.
-    drop(client.guard.set(handle));
-    let mut builder = http1::Builder::new();
-    builder.half_close(false).header_read_timeout(None);
-    if fields > USUAL_FIELDS {
-        builder.max_headers(fields);
-    }
-    let mut connection = builder.serve_connection(TokioIo::new(io), service);
-    let mut drain = client.worker.drain();
-    let mut drained = pin!(drain.wait_for(|drains| *drains));
-    let (mut is_watching, mut is_draining) = (true, false);
-    let end = poll_fn(|cx| {
-        // Asked once, it wakes this task when it happens; whether it has is asked each time.
-        if std::mem::take(&mut is_watching) {
-            drop(drained.as_mut().poll(cx));
-        }
-        if !is_draining && client.worker.is_draining() {
-            is_draining = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(End::Over(result));
-        }
-        match client.timer.poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Wait::Idle | Wait::End) => Poll::Ready(End::Idle),
-            Poll::Ready(Wait::Head) => Poll::Ready(End::Head),
-            Poll::Ready(Wait::Write) => Poll::Ready(End::Write),
-            Poll::Ready(Wait::Body | Wait::Send | Wait::Answer | Wait::Rest) => {
-                // The request's own, which has not seen it yet.
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
-    })
-    .await;
-    let http1::Parts { io, read_buf, .. } = connection.into_parts();
-    let (watched, kept) = io.into_inner().into_parts();
-    let mut stream = watched.stream;
-    match end {
-        End::Over(Ok(())) => {
-            let tunnel = client.tunnel.borrow_mut().take();
-            match tunnel {
-                Some(tunnel) => tunnel.run(stream, [&read_buf[..], &kept].concat().into()).await,
-                None => finish(&mut stream, client.lingers.get()).await,
-            }
-        }
-        End::Over(Err(error)) => {
-            if error.is_parse() {
-                count(&client, if error.is_parse_too_large() { Reason::TooLarge } else { Reason::BadRequest });
-            }
-            finish(&mut stream, true).await;
-        }
-        End::Idle => finish(&mut stream, false).await,
-        End::Head => {
-            count(&client, Reason::ClientHeadTimeout);
-            drop(timeout(LINGER, stream.write_all(HEAD_TIMEOUT)).await);
-            finish(&mut stream, false).await;
-        }
-        End::Write => count(&client, Reason::ClientWriteTimeout),
+    if client.is_h2 {
+        let watched = Watched { stream, client: Rc::clone(&client) };
+        Box::pin(serve_http2(client, watched, limits)).await;
+    } else {
+        plain::serve(client, stream, limits).await;
     }
 }
 
 async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Client>, io: Watched<S>, limits: HttpLimits) {
-    let service = service_fn(|request: Request<Incoming>| request::serve(Rc::clone(&client), request.map(Source::Hyper)));
+    let service = service_fn(|request: Request<Incoming>| {
+        request::serve(Rc::clone(&client), request.map(Source::Hyper)).map_ok(Answered::into_response)
+    });
     let list = u32::try_from(limits.head).unwrap_or(u32::MAX);
     let connection = http2::Builder::new(Local)
         .max_concurrent_streams(limits.streams)
@@ -187,7 +96,7 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
     .await;
 }
 
-fn count(client: &Client, reason: Reason) {
+pub(super) fn count(client: &Client, reason: Reason) {
     if let Some(listener) = client.worker.listener(&client.path) {
         listener.counts.reasons.add(reason);
     }
@@ -195,7 +104,7 @@ fn count(client: &Client, reason: Reason) {
 
 /// Ends a connection so that what was written last arrives: a client that still sends is read from for a while, because bytes that
 /// nobody reads make the kernel reset the connection, and what it had for the client is lost then.
-async fn finish<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, lingers: bool) {
+pub(super) async fn finish<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, lingers: bool) {
     let end = async {
         drop(stream.shutdown().await);
         if lingers {

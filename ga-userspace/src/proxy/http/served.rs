@@ -188,12 +188,6 @@ impl Drop for Served {
             idle = listener.file.idle_timeout;
         }
         self.let_go();
-        // What follows a change of protocol is no request.
-        if self.status != StatusCode::SWITCHING_PROTOCOLS
-            && let Some(guard) = self.client.guard.get()
-        {
-            guard.answered();
-        }
         self.client.end(idle);
     }
 }

@@ -1,4 +1,4 @@
-//! Chunked bodies of endpoints (RFC 9112 §7.1), read strictly: what is not exactly as the RFC says ends the connection.
+//! Chunked bodies (RFC 9112 §7.1), read strictly: what is not exactly as the RFC says ends the connection.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -12,7 +12,7 @@ const FIELDS: usize = 64;
 
 /// Where in the body the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Chunked {
+pub(in crate::proxy) enum Chunked {
     /// At a line with a size.
     Size,
     /// In a chunk of which so many bytes are left.
@@ -27,7 +27,7 @@ pub(super) enum Chunked {
 
 /// What bytes came to.
 #[derive(Debug)]
-pub(super) enum Decoded {
+pub(in crate::proxy) enum Decoded {
     /// A piece of the body.
     Data(Bytes),
     /// What came behind it.
@@ -40,7 +40,7 @@ pub(super) enum Decoded {
 
 /// The bytes are not a chunked body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(in crate::proxy) struct Malformed;
 
 impl Chunked {
     /// Takes the next piece from the front of `bytes`.
@@ -48,7 +48,7 @@ impl Chunked {
     /// # Errors
     ///
     /// When they are not what the RFC allows there.
-    pub(super) fn decode(&mut self, bytes: &mut BytesMut) -> Result<Decoded, Malformed> {
+    pub(in crate::proxy) fn decode(&mut self, bytes: &mut BytesMut) -> Result<Decoded, Malformed> {
         loop {
             match *self {
                 Self::Size => {

@@ -13,17 +13,18 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
-use hyper::body::{Body, Frame};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use hyper::body::Body;
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     time::Instant,
 };
 
 use super::{
-    super::counts::Reason,
+    super::{counts::Reason, spare},
     chunked::{Chunked, Decoded},
-    head::{field, number, put, says, strip, write_head},
+    head::{field, put, write_head},
+    lines::{Framing, Lines, read_fields},
     pool::Slot,
     stream::Stream,
 };
@@ -34,16 +35,17 @@ const HEAD: usize = 64 * 1024;
 const FIELDS: usize = 128;
 /// The most interim answers (1xx) before the answer.
 const INTERIM: u32 = 16;
-/// Room that is made for an answer's head.
-const READ_HEAD: usize = 4 * 1024;
-/// Room that is made for a piece of an answer's body.
-const READ_BODY: usize = 64 * 1024;
+/// Bytes of a piece of an answer's body that is read past the connection's own buffer.
+pub(in crate::proxy) const SCRATCH: usize = 64 * 1024;
 
 /// A connection to an endpoint on which one message follows the other.
 #[derive(Debug)]
 pub(in crate::proxy) struct Link {
     stream: Stream,
+    /// What came and was not taken.
     read: BytesMut,
+    /// How much of it was lent and is to be thrown away.
+    lent: usize,
     write: BytesMut,
     name: Option<String>,
     since: Instant,
@@ -70,7 +72,7 @@ pub(in crate::proxy) struct Head<'a> {
 
 /// A request and its answer.
 #[derive(Debug)]
-pub(in crate::proxy) struct Exchange<B> {
+pub(in crate::proxy) struct Exchange<B: Body<Data = Bytes> + Unpin> {
     /// None when the connection waits for the next request already.
     link: Option<Box<Link>>,
     slot: Rc<Slot>,
@@ -83,6 +85,8 @@ pub(in crate::proxy) struct Exchange<B> {
     upgrades: bool,
     keep: bool,
     interim: u32,
+    /// Interim answers that are for the client.
+    hints: Vec<u8>,
     /// Something of the request was written.
     written: bool,
     /// Something of the body was taken from the client.
@@ -111,6 +115,19 @@ enum Answer {
     Done,
 }
 
+/// A piece of an answer's body.
+#[derive(Debug)]
+pub(in crate::proxy) enum Piece {
+    /// So many bytes that the connection [lends](Exchange::lent).
+    Link(usize),
+    /// So many bytes at the beginning of the scratch room.
+    Scratch(usize),
+    /// These.
+    Here(Bytes),
+    /// What comes behind it.
+    Trailers(HeaderMap),
+}
+
 /// Why there is no answer, and what is left to try it again with.
 #[derive(Debug)]
 pub(in crate::proxy) struct Failure<B> {
@@ -127,8 +144,8 @@ pub(in crate::proxy) struct Failure<B> {
 impl Link {
     /// A new connection; `name` is the server's that TLS was asked for.
     pub(in crate::proxy) fn new(stream: Stream, name: Option<String>) -> Box<Self> {
-        let (read, write) = (BytesMut::new(), BytesMut::with_capacity(1024));
-        Box::new(Self { stream, read, write, name, since: Instant::now(), used: false })
+        let (read, write) = (BytesMut::new(), BytesMut::with_capacity(512));
+        Box::new(Self { stream, read, lent: 0, write, name, since: Instant::now(), used: false })
     }
 
     /// It carried requests before.
@@ -151,7 +168,8 @@ impl Link {
     }
 
     fn is_open_in(&mut self, cx: &mut Context<'_>) -> bool {
-        self.read.is_empty() && self.poll_read(cx, 64).is_pending()
+        let mut byte = [0];
+        self.read.is_empty() && Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
     }
 
     /// The stream, and what was read of it beyond the last message.
@@ -160,12 +178,21 @@ impl Link {
     }
 
     /// Reads what is there: how many bytes, none at the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Result<usize, Reason>> {
-        if self.read.capacity() - self.read.len() < room {
-            self.read.reserve(room);
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Reason>> {
+        if self.read.capacity() == 0 {
+            self.read = spare::take();
+        } else if self.read.capacity() == self.read.len() {
+            self.read.reserve(spare::SIZE);
         }
         let read = self.stream.read_buf(&mut self.read);
         pin!(read).poll(cx).map_err(|_| Reason::Reset)
+    }
+
+    /// The same, past its own buffer.
+    fn poll_read_into(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<usize, Reason>> {
+        let mut room = ReadBuf::new(room);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room)).map_err(|_| Reason::Reset)?;
+        Poll::Ready(Ok(room.filled().len()))
     }
 
     /// Writes what there is to write, and `queued` behind it.
@@ -221,6 +248,7 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
             upgrades: head.upgrade.is_some(),
             keep: true,
             interim: 0,
+            hints: Vec::new(),
             written: false,
             touched: false,
             heard: false,
@@ -247,19 +275,19 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
     }
 
     /// What is left of an exchange that failed before its answer.
-    pub(in crate::proxy) fn into_failure(self) -> Failure<B> {
+    pub(in crate::proxy) fn into_failure(mut self) -> Failure<B> {
         let used = self.link.as_ref().is_some_and(|link| link.used);
         Failure {
             is_stale: used && !self.heard,
             is_sent: self.written,
             is_heard: self.heard,
-            body: if self.touched { None } else { self.body },
+            body: self.body.take().filter(|_| !self.touched),
         }
     }
 
     /// The connection, which is no HTTP any more.
-    pub(in crate::proxy) fn into_link(self) -> Option<Box<Link>> {
-        self.link
+    pub(in crate::proxy) fn into_link(mut self) -> Option<Box<Link>> {
+        self.link.take()
     }
 
     /// Sends what can be sent. Ready when all is.
@@ -324,19 +352,19 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
     /// # Errors
     ///
     /// When the endpoint's answer does not come or is not to be trusted, or when the client's body fails.
-    pub(in crate::proxy) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Reason>> {
+    pub(in crate::proxy) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lines, Reason>> {
         // An endpoint may answer before it has the whole request: what it says goes before what became of sending.
         let sent = self.poll_send(cx);
         loop {
             let Some(link) = &mut self.link else { return Poll::Ready(Err(Reason::Internal)) };
             if !link.read.is_empty() {
                 self.heard = true;
-                if let Some(response) = self.parse()? {
-                    return Poll::Ready(Ok(response));
+                if let Some(answer) = self.parse()? {
+                    return Poll::Ready(Ok(answer));
                 }
             }
             let Some(link) = &mut self.link else { return Poll::Ready(Err(Reason::Internal)) };
-            match link.poll_read(cx, READ_HEAD) {
+            match link.poll_read(cx) {
                 Poll::Pending => {
                     if let Poll::Ready(sent) = sent {
                         sent?;
@@ -351,106 +379,114 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
         }
     }
 
-    /// The next piece of the answer's body; sends meanwhile. None at its end.
+    /// Interim answers that came since this was asked, as they are written to a client of HTTP/1.1.
+    pub(in crate::proxy) fn take_hints(&mut self) -> Option<Vec<u8>> {
+        (!self.hints.is_empty()).then(|| std::mem::take(&mut self.hints))
+    }
+
+    /// The next piece of the answer's body; sends meanwhile. None at its end. What it says about bytes holds until it is asked again.
     ///
     /// # Errors
     ///
     /// When the endpoint's answer ends too early or is not to be trusted, or when the client's body fails.
-    pub(in crate::proxy) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+    pub(in crate::proxy) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Option<Result<Piece, Reason>>> {
         if self.sending != Sending::Done
             && let Poll::Ready(Err(_)) = self.poll_send(cx)
         {
             // The answer may still come to its end.
             (self.body, self.keep, self.sending) = (None, false, Sending::Done);
         }
-        match ready!(self.poll_piece(cx)) {
+        match ready!(self.poll_data(cx, scratch)) {
             Err(reason) => {
                 (self.answer, self.link) = (Answer::Done, None);
                 Poll::Ready(Some(Err(reason)))
             }
-            Ok(piece) => {
-                if self.answer == Answer::Done {
-                    self.release();
-                }
-                Poll::Ready(piece.map(Ok))
+            Ok(None) => {
+                self.release();
+                Poll::Ready(None)
             }
+            Ok(Some(piece)) => Poll::Ready(Some(Ok(piece))),
         }
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Reason>> {
+    fn poll_data(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<Option<Piece>, Reason>> {
         loop {
             let Some(link) = &mut self.link else { return Poll::Ready(Ok(None)) };
-            match &mut self.answer {
+            link.read.advance(std::mem::take(&mut link.lent));
+            let most = match &mut self.answer {
                 Answer::Head | Answer::Done => return Poll::Ready(Ok(None)),
-                Answer::Length(left) if !link.read.is_empty() => {
-                    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(link.read.len());
-                    *left = left.saturating_sub(taken as u64);
+                Answer::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX),
+                Answer::Close => usize::MAX,
+                Answer::Chunked(state) => {
+                    match state.decode(&mut link.read).map_err(|_| Reason::BadAnswer)? {
+                        Decoded::Data(data) => return Poll::Ready(Ok(Some(Piece::Here(data)))),
+                        Decoded::Trailers(trailers) => {
+                            self.answer = Answer::Done;
+                            return Poll::Ready(Ok(Some(Piece::Trailers(trailers))));
+                        }
+                        Decoded::Done => {
+                            self.answer = Answer::Done;
+                            return Poll::Ready(Ok(None));
+                        }
+                        Decoded::More => {}
+                    }
+                    if ready!(link.poll_read(cx))? == 0 {
+                        return Poll::Ready(Err(Reason::Reset));
+                    }
+                    continue;
+                }
+            };
+            let (count, piece) = if link.read.is_empty() {
+                let room = scratch.len().min(most);
+                let count = ready!(link.poll_read_into(cx, scratch.get_mut(..room).unwrap_or_default()))?;
+                (count, Piece::Scratch(count))
+            } else {
+                let count = most.min(link.read.len());
+                link.lent = count;
+                (count, Piece::Link(count))
+            };
+            return Poll::Ready(match &mut self.answer {
+                Answer::Length(_) if count == 0 => Err(Reason::Reset),
+                Answer::Close if count == 0 => {
+                    self.answer = Answer::Done;
+                    Ok(None)
+                }
+                Answer::Length(left) => {
+                    *left = left.saturating_sub(count as u64);
                     if *left == 0 {
                         self.answer = Answer::Done;
                     }
-                    return Poll::Ready(Ok(Some(Frame::data(link.read.split_to(taken).freeze()))));
+                    Ok(Some(piece))
                 }
-                Answer::Close if !link.read.is_empty() => {
-                    return Poll::Ready(Ok(Some(Frame::data(link.read.split().freeze()))));
-                }
-                Answer::Chunked(state) => match state.decode(&mut link.read).map_err(|_| Reason::BadAnswer)? {
-                    Decoded::Data(data) => return Poll::Ready(Ok(Some(Frame::data(data)))),
-                    Decoded::Trailers(trailers) => {
-                        self.answer = Answer::Done;
-                        return Poll::Ready(Ok(Some(Frame::trailers(trailers))));
-                    }
-                    Decoded::Done => {
-                        self.answer = Answer::Done;
-                        return Poll::Ready(Ok(None));
-                    }
-                    Decoded::More => {}
-                },
-                Answer::Length(_) | Answer::Close => {}
-            }
-            let room = match self.answer {
-                Answer::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).clamp(64, READ_BODY),
-                Answer::Head | Answer::Chunked(_) | Answer::Close | Answer::Done => READ_BODY / 4,
-            };
-            if ready!(link.poll_read(cx, room))? == 0 {
-                return Poll::Ready(if self.answer == Answer::Close {
-                    self.answer = Answer::Done;
-                    Ok(None)
-                } else {
-                    Err(Reason::Reset)
-                });
-            }
+                Answer::Head | Answer::Chunked(_) | Answer::Close | Answer::Done => Ok(Some(piece)),
+            });
         }
     }
 
-    /// The rest of the body when all of it has been read already, which spares asking for it piece by piece.
-    pub(in crate::proxy) fn take_rest(&mut self) -> Option<Bytes> {
-        let link = self.link.as_mut()?;
-        let Answer::Length(left) = self.answer else { return None };
-        let length = usize::try_from(left).ok().filter(|length| *length <= link.read.len())?;
-        if self.sending != Sending::Done {
-            return None;
-        }
-        let rest = link.read.split_to(length).freeze();
-        self.answer = Answer::Done;
-        self.release();
-        Some(rest)
+    /// The bytes of a [`Piece::Link`].
+    pub(in crate::proxy) fn lent(&self, count: usize) -> &[u8] {
+        self.link.as_ref().and_then(|link| link.read.get(..count)).unwrap_or_default()
     }
 
     /// Keeps the connection for the next request if nothing speaks against it.
     fn release(&mut self) {
         let Some(mut link) = self.link.take() else { return };
+        let lent = std::mem::take(&mut link.lent);
+        link.read.advance(lent);
         // Bytes behind an answer are nobody's answer: the connection is not trusted any more.
         if self.keep && self.sending == Sending::Done && link.read.is_empty() && link.write.is_empty() {
             link.used = true;
             link.since = Instant::now();
-            if link.read.capacity() > READ_HEAD {
-                link.read = BytesMut::new();
-            }
+            spare::give(std::mem::take(&mut link.read));
             self.slot.put(link);
         }
     }
 
-    fn parse(&mut self) -> Result<Option<Response<()>>, Reason> {
+    fn parse(&mut self) -> Result<Option<Lines>, Reason> {
         let Some(link) = &mut self.link else { return Err(Reason::Internal) };
         loop {
             let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
@@ -463,10 +499,16 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
                 httparse::Status::Complete(length) => length,
             };
             let code = parsed.code.ok_or(Reason::BadAnswer)?;
-            if (100..200).contains(&code) && code != 101 {
+            let status = StatusCode::from_u16(code).map_err(|_| Reason::BadAnswer)?;
+            let (framing, mut lines) = read_fields(status, parsed.headers)?;
+            if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                 self.interim += 1;
                 if self.interim > INTERIM {
                     return Err(Reason::BadAnswer);
+                }
+                // The edge itself says who may go on.
+                if status != StatusCode::CONTINUE {
+                    lines.write(&mut self.hints);
                 }
                 link.read.advance(length);
                 if link.read.is_empty() {
@@ -474,57 +516,31 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
                 }
                 continue;
             }
-            let is_last = parsed.version != Some(1);
-            // Where names and values are: what the parser holds ends before the bytes are taken.
-            let start = link.read.as_ptr().addr();
-            let place = |bytes: &[u8]| {
-                let from = bytes.as_ptr().addr().saturating_sub(start);
-                from..from + bytes.len()
-            };
-            let mut headers = HeaderMap::with_capacity(parsed.headers.len() + 2);
-            let mut spans = Vec::with_capacity(parsed.headers.len());
-            for header in parsed.headers.iter() {
-                let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Reason::BadAnswer)?;
-                spans.push((name, place(header.value)));
+            if let Some(upgrade) = framing.upgrade.filter(|_| self.upgrades && status == StatusCode::SWITCHING_PROTOCOLS) {
+                lines.add("upgrade", upgrade);
+                lines.add("connection", b"upgrade");
             }
-            let head = link.read.split_to(length).freeze();
-            for (name, span) in spans {
-                let value = HeaderValue::from_maybe_shared(head.slice(span)).map_err(|_| Reason::BadAnswer)?;
-                headers.append(name, value);
-            }
-            let status = StatusCode::from_u16(code).map_err(|_| Reason::BadAnswer)?;
-            self.delimit(status, is_last, &headers)?;
-            if self.upgrades && status == StatusCode::SWITCHING_PROTOCOLS {
-                let upgrade = headers.get(header::UPGRADE).cloned();
-                strip(&mut headers);
-                if let Some(upgrade) = upgrade {
-                    headers.insert(header::UPGRADE, upgrade);
-                }
-                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            } else {
-                strip(&mut headers);
-            }
-            let mut response = Response::new(());
-            *response.status_mut() = status;
-            *response.version_mut() = Version::HTTP_11;
-            *response.headers_mut() = headers;
-            return Ok(Some(response));
+            let is_old = parsed.version != Some(1);
+            let Framing { coding, length: content, close, .. } = framing;
+            link.read.advance(length);
+            self.delimit(status, is_old, coding, content, close)?;
+            return Ok(Some(lines));
         }
     }
 
     /// Where the answer ends (RFC 9112 §6.3). What could be read in two ways is refused.
-    fn delimit(&mut self, status: StatusCode, is_old: bool, headers: &HeaderMap) -> Result<(), Reason> {
-        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-        let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-        let (coding, length) = (codings.next(), lengths.next());
-        if codings.next().is_some() || lengths.next().is_some() || (coding.is_some() && (length.is_some() || is_old)) {
+    fn delimit(
+        &mut self,
+        status: StatusCode,
+        is_old: bool,
+        coding: bool,
+        length: Option<u64>,
+        close: bool,
+    ) -> Result<(), Reason> {
+        if coding && (length.is_some() || is_old) {
             return Err(Reason::BadAnswer);
         }
-        let length = length.map(number).transpose()?;
-        if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-            return Err(Reason::BadAnswer);
-        }
-        self.keep = !is_old && !says(headers, "close");
+        self.keep = !is_old && !close;
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // Only who asked is switched, and there is no message behind it.
             self.answer = Answer::Done;
@@ -533,10 +549,10 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
         let has_none = self.method_is_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
         self.answer = match (coding, length) {
             _ if has_none => Answer::Done,
-            (Some(_), _) => Answer::Chunked(Chunked::Size),
-            (None, Some(0)) => Answer::Done,
-            (None, Some(length)) => Answer::Length(length),
-            (None, None) => {
+            (true, _) => Answer::Chunked(Chunked::Size),
+            (false, Some(0)) => Answer::Done,
+            (false, Some(length)) => Answer::Length(length),
+            (false, None) => {
                 self.keep = false;
                 Answer::Close
             }
@@ -545,5 +561,14 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
             self.release();
         }
         Ok(())
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Drop for Exchange<B> {
+    fn drop(&mut self) {
+        // Whoever got the last piece need not ask for another.
+        if self.answer == Answer::Done {
+            self.release();
+        }
     }
 }

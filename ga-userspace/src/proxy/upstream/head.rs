@@ -5,28 +5,10 @@ use std::fmt::Write as _;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use super::{
-    super::counts::Reason,
-    h1::{Head, Sending},
-};
+use super::h1::{Head, Sending};
 
 /// Pieces of a request's body up to here are copied behind what is to be written.
 const COPIED: usize = 4 * 1024;
-
-/// A number of bytes: digits and nothing else.
-pub(super) fn number(value: &HeaderValue) -> Result<u64, Reason> {
-    let bytes = value.as_bytes();
-    if bytes.is_empty() || !bytes.iter().all(u8::is_ascii_digit) {
-        return Err(Reason::BadAnswer);
-    }
-    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).ok_or(Reason::BadAnswer)
-}
-
-/// `Connection` has that option.
-pub(super) fn says(headers: &HeaderMap, option: &str) -> bool {
-    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(option))
-}
 
 /// Fields of one connection only (RFC 9110 §7.6.1). How messages are delimited is no part of this: it is written anew.
 fn is_hop(name: &HeaderName) -> bool {
