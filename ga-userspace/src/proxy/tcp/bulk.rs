@@ -125,7 +125,7 @@ impl Pipe {
     fn new() -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Where it cannot be larger, it holds less.
-        drop(fcntl_setpipe_size(&write, ROOM));
+        fcntl_setpipe_size(&write, ROOM).unwrap_or_default();
         Ok(Self { read, write })
     }
 }
