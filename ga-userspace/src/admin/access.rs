@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
 use crate::status::{Code, Refusal};
 
@@ -60,9 +61,7 @@ struct Peer {
 
 impl Owner {
     /// Reads it off the socket's file.
-    pub(super) fn of(listener: &UnixListener) -> io::Result<Self> {
-        let address = listener.local_addr()?;
-        let path = address.as_pathname().ok_or_else(|| io::Error::other("the admin socket has no path"))?;
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
         Ok(Self { uid: rustix::process::geteuid().as_raw(), gid: fs::metadata(path)?.gid() })
     }
 

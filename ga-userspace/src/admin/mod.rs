@@ -14,6 +14,7 @@
 //! | `POST /v1/trace` | [`TraceOrder`](crate::status::TraceOrder) | [`Trace`](crate::status::Trace); changes nothing |
 //! | `POST /v1/trace/http` | [`HttpTraceOrder`](crate::status::HttpTraceOrder) | [`HttpTrace`](crate::status::HttpTrace); changes nothing |
 //! | `POST /v1/watch` | [`WatchOrder`](crate::status::WatchOrder) | [`WatchLine`](crate::status::WatchLine)s, one a line, as they come |
+//! | `POST /v1/take-over` | | 101 to `ga-take-over/1`, the speech of two agents of which one takes over from the other |
 //! | `GET /livez` | | 200 while this task lives |
 //! | `GET /readyz` | | 200 when a plan is live and every interface attached, otherwise 503 and what is missing |
 //!
@@ -28,7 +29,7 @@ mod socket;
 
 pub use routes::{EndpointOrder, PlanOrder, WeightOrder};
 pub use serve::serve;
-pub use socket::{BindError, bind};
+pub use socket::{BindError, Bound, bind, rebind};
 
 /// Where the socket is unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ga/admin.sock";

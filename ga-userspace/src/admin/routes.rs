@@ -4,19 +4,27 @@ use axum::{
     Extension, Json, Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, Request, State},
-    http::StatusCode,
+    http::{
+        StatusCode,
+        header::{CONNECTION, UPGRADE},
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use futures_util::stream;
+use hyper::upgrade;
+use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::sync::mpsc;
+use tokio::{net::UnixStream, sync::mpsc};
 
 use super::access::{Access, Patience};
-use crate::status::{
-    Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, HttpTrace, HttpTraceOrder, MappingList, MappingQuery,
-    Planned, Refusal, Reloaded, Selector, Status, Trace, TraceOrder, WatchLine, WatchOrder,
+use crate::{
+    handover::TOKEN,
+    status::{
+        Action, Code, Drops, EndpointChange, FlowList, FlowQuery, Handle, HttpTrace, HttpTraceOrder, MappingList, MappingQuery,
+        Planned, Refusal, Reloaded, Selector, Status, Trace, TraceOrder, WatchLine, WatchOrder,
+    },
 };
 
 /// Bytes a body may have: a configuration is far smaller.
@@ -66,6 +74,7 @@ pub(super) fn router(handle: Handle) -> Router {
     let write = Router::new()
         .route("/v1/reload", post(reload))
         .route("/v1/watch", post(watch))
+        .route("/v1/take-over", post(take_over))
         .route("/v1/endpoints/drain", post(drain))
         .route("/v1/endpoints/undrain", post(undrain))
         .route("/v1/endpoints/weight", post(weight))
@@ -185,6 +194,24 @@ async fn watch(State(handle): State<Handle>, Extension(patience): Extension<Pati
         Ok(lines) => Body::from_stream(stream::unfold(lines, next_line)).into_response(),
         Err(refusal) => Answer::<()>(Err(refusal)).into_response(),
     }
+}
+
+/// The connection changes to what two agents speak, and the agent speaks it.
+async fn take_over(State(handle): State<Handle>, mut request: Request) -> Response {
+    let asked = request.headers().get(UPGRADE).and_then(|value| value.to_str().ok());
+    if asked != Some(TOKEN) {
+        let message = format!("this agent hands over by `{TOKEN}` only: stop it, then start the other");
+        return Answer::<()>(Err(Refusal::new(Code::Invalid, message))).into_response();
+    }
+    let upgrade = upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        if let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() {
+            handle.take_over(parts.io.into_inner()).await;
+        }
+    });
+    let headers = [(CONNECTION, "upgrade"), (UPGRADE, TOKEN)];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
 type Lines = mpsc::Receiver<WatchLine>;

@@ -9,14 +9,15 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
 use super::{
-    access::{Access, Owner, Patience},
+    access::{Access, Patience},
     routes,
+    socket::Bound,
 };
 use crate::status::Handle;
 
@@ -31,9 +32,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause after a failed accept: it is want of file descriptors, as a rule, and lasts.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the admin API on `listener` until `shutdown` resolves. The socket's file is left: the next agent replaces it.
-pub async fn serve(listener: UnixListener, handle: Handle, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-    let owner = Owner::of(&listener)?;
+/// Serves the admin API on `socket` until `shutdown` resolves. The socket's file is left: the next agent replaces it.
+pub async fn serve(socket: Bound, handle: Handle, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    let Bound { listener, owner } = socket;
     let router = routes::router(handle);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -67,7 +68,8 @@ async fn answer(stream: UnixStream, access: Access, router: Router) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     let mut given = CONNECTION;
     let ended = loop {
@@ -117,6 +119,7 @@ mod tests {
                 Request::Flows { query, reply } => {
                     reply.send(Ok(FlowList { matched: u64::from(query.limit), ..FlowList::default() }));
                 }
+                Request::TakeOver(_) => {}
                 Request::Mappings { reply, .. } => reply.send(Err(Refusal::new(Code::NotFound, "no such listener"))),
                 Request::Trace { reply, .. } => reply.send(Err(Refusal::new(Code::NotFound, "no such interface"))),
                 Request::TraceHttp { reply, .. } => reply.send(Err(Refusal::new(Code::NotFound, "no such listener"))),

@@ -12,8 +12,17 @@ use tokio::{
     time::timeout,
 };
 
+use super::access::Owner;
+
 /// Time a listener has to accept before it counts as alive but stuck.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// The socket, and whose it is.
+#[derive(Debug)]
+pub struct Bound {
+    pub(super) listener: UnixListener,
+    pub(super) owner: Owner,
+}
 
 /// Why the socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +46,7 @@ pub enum BindError {
 
 /// Listens on `path` with mode 0660. A dead socket there is replaced, a live one is refused. The file keeps the group it is
 /// created with; a set-group-id directory chooses another.
-pub async fn bind(path: &Path) -> Result<UnixListener, BindError> {
+pub async fn bind(path: &Path) -> Result<Bound, BindError> {
     let failed = |source| BindError::Io { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
@@ -49,10 +58,34 @@ pub async fn bind(path: &Path) -> Result<UnixListener, BindError> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).map_err(failed)?;
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    listen(path).map_err(failed)
+}
+
+/// Listens on `path` in the place of an agent that still does: whoever connects reaches the one or the other.
+pub fn rebind(path: &Path) -> Result<Bound, BindError> {
+    let failed = |source| BindError::Io { path: path.to_owned(), source };
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(failed)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
+        Ok(_) | Err(_) => {}
+    }
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let bound = listen(&new).map_err(failed)?;
+    fs::rename(&new, path).map_err(failed)?;
+    Ok(bound)
+}
+
+fn listen(path: &Path) -> io::Result<Bound> {
+    let listener = UnixListener::bind(path)?;
     // Until here the umask decided; credentials are checked on every connection anyway.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    Ok(listener)
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    Ok(Bound { owner: Owner::of(path)?, listener })
 }
 
 /// Nobody listens: the kernel refuses the connection. Any other outcome, a full backlog or no permission say, may be a live one.

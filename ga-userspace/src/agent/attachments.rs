@@ -42,6 +42,11 @@ impl Attachments {
         Self { ebpf, pins, slots: Vec::new(), pins_restored: 0, pin_trouble: None, tool: None }
     }
 
+    /// Lets another agent take the pins.
+    pub(super) fn unlock(&self) -> Result<(), Error> {
+        Ok(self.pins.unlock()?)
+    }
+
     /// The configured interfaces, in file order.
     pub(super) fn slots(&self) -> &[Slot] {
         &self.slots

@@ -132,6 +132,11 @@ impl DataPath {
         result
     }
 
+    /// Lets another agent take the maps: nothing may be done to them any more.
+    pub(super) fn unlock(&self) -> Result<(), Error> {
+        self.attachments.unlock()
+    }
+
     /// What the maps hold.
     pub(super) fn running(&self) -> &State {
         &self.running

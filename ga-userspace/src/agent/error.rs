@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{admin, config::problem::Report, maps, net, plan, program};
+use crate::{admin, config::problem::Report, handover, maps, net, plan, program};
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,9 @@ pub enum Error {
     /// The admin socket.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
+    /// The agent that runs does not hand over.
+    #[error(transparent)]
+    TakeOver(#[from] handover::AskError),
     /// The metrics listener.
     #[error("metrics on {address}: {source}")]
     Metrics {

@@ -7,6 +7,7 @@ mod data_path;
 mod error;
 mod flows;
 mod gate;
+mod handover;
 mod health;
 mod mappings;
 mod names;
@@ -17,6 +18,7 @@ mod ports;
 mod proxy;
 mod report;
 mod reset;
+mod run;
 mod trace;
 mod trace_http;
 mod watch;
@@ -31,31 +33,30 @@ use std::{
 use aya::Ebpf;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::{
-    net::{TcpListener, UnixListener},
-    select,
-    signal::unix::{SignalKind, signal},
-    sync::{Semaphore, mpsc, watch as stopping},
+    net::UnixStream,
+    sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::{Interval, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
 pub use error::Error;
+pub use run::run;
 pub use trace_http::explain;
 
 use self::{
     data_path::DataPath,
+    handover::Predecessor,
     health::{Begun, Health},
     overrides::OverrideFile,
-    passive::{Failures, LOOK},
+    passive::Failures,
     ports::Ports,
     reset::Resets,
     trace::{Asked, Tracer},
     watch::{Ending, Order, Watching},
 };
 use crate::{
-    admin, config,
+    config,
+    handover::{Kept, Sockets},
     health::Beliefs,
-    metrics,
     model::{EndpointName, Intent},
     net::Net,
     plan::{self, Changes, Overrides, Plan, State},
@@ -76,23 +77,12 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// Where what operators set by hand is kept.
     pub state_dir: PathBuf,
+    /// Take over from the agent that runs, if one does.
+    pub take_over: bool,
 }
 
-/// How often flow memory is swept, and interfaces, pins and next hops are looked at even when netlink says nothing.
-const SWEEP: Duration = Duration::from_secs(1);
-/// How often some of the neighbours in use are asked whether they are still there. Two rounds find one that is not.
-const ASK: Duration = Duration::from_millis(400);
-/// How often it is looked whether packets wait for hosts behind custom routing.
-const HOSTS: Duration = Duration::from_millis(50);
-/// How often the maps are compared with what they should hold, and everything that netlink reported with how it is.
-const REPAIR: Duration = Duration::from_secs(10);
 /// How long the start waits for neighbours to be resolved.
 const RESOLVE: Duration = Duration::from_secs(1);
-/// Notices that may wait for the agent.
-const NOTICES: usize = 8;
-/// Changes that netlink reports within this time are looked at together.
-const SETTLE: Duration = Duration::from_millis(20);
-
 /// Everything that the agent knows.
 struct Agent {
     options: Options,
@@ -113,6 +103,10 @@ struct Agent {
     plan: Plan,
     data_path: DataPath,
     proxy: Proxy,
+    /// What the service manager keeps of its sockets.
+    kept: Kept,
+    /// What is scraped at, once more: for the agent that takes over.
+    metrics: Option<std::net::TcpListener>,
     /// Where the proxy should listen and cannot.
     unbound: Vec<Unbound>,
     net: Net,
@@ -128,6 +122,8 @@ struct Agent {
     /// The plan is new: flows that it does not let in are looked for once more.
     is_gate_new: bool,
     tracer: Option<Tracer>,
+    /// Who asked to take over.
+    successor: Option<UnixStream>,
 }
 
 /// What work aside has to say to the task that owns all state.
@@ -138,87 +134,6 @@ enum Notice {
     TraceLoaded(Box<Result<Ebpf, Refusal>>, Asked),
     /// Enough was watched.
     WatchEnded(Ending),
-}
-
-/// Runs until SIGTERM or SIGINT. The data path stays as it is: it outlives the agent.
-pub async fn run(options: Options) -> Result<(), Error> {
-    let system = |what| move |source| Error::System { what, source };
-    let mut hangup = signal(SignalKind::hangup()).map_err(system("signal handler"))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("signal handler"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("signal handler"))?;
-
-    let (notify, mut notices) = mpsc::channel(NOTICES);
-    let mut agent = Agent::start(options, notify).await?;
-    let (handle, mut requests) = status::channel();
-    let (stop, stopped) = stopping::channel(false);
-    let until_stopped = |mut stopped: stopping::Receiver<bool>| async move {
-        // The sender going away is a stop too.
-        drop(stopped.wait_for(|&stop| stop).await);
-    };
-    let bound = bind(&agent).await;
-    let (socket, listener) = agent.data_path.keep_or_undo(bound)?;
-    let admin = tokio::spawn(admin::serve(socket, handle.clone(), until_stopped(stopped.clone())));
-    let metrics = listener.map(|listener| tokio::spawn(metrics::serve(listener, handle.clone(), until_stopped(stopped))));
-    tracing::info!(generation = agent.plan.generation.0, socket = %agent.options.admin_socket.display(), "ready");
-
-    let [mut sweep, mut ask, mut repair, mut look, mut hosts] = [SWEEP, ASK, REPAIR, LOOK, HOSTS].map(every);
-    loop {
-        select! {
-            Some(request) = requests.recv() => agent.answer(request).await,
-            Some(notice) = notices.recv() => agent.notice(notice),
-            Some(_ended) = agent.tasks.join_next() => {}
-            () = agent.resolver.changed() => agent.follow_names().await,
-            report = agent.health.changed() => agent.judge(report).await,
-            _ = hosts.tick(), if agent.is_custom() => agent.look_for_hosts().await,
-            () = agent.net.changed() => {
-                sleep(SETTLE).await;
-                agent.heal().await;
-            }
-            _ = sweep.tick() => {
-                agent.sweep();
-                agent.heal().await;
-            }
-            _ = ask.tick() => agent.net.ask_neighbours().await,
-            _ = repair.tick() => agent.repair().await,
-            _ = look.tick() => agent.look().await,
-            _ = hangup.recv() => {
-                if let Err(error) = agent.reload().await {
-                    tracing::error!("reload: {error}");
-                }
-            }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        }
-    }
-    agent.stop_watching();
-    tracing::info!("stopping; the data path goes on without the agent");
-    stop.send_replace(true);
-    proxy::stop(agent.proxy).await;
-    let tasks = async {
-        drop(admin.await);
-        if let Some(metrics) = metrics {
-            drop(metrics.await);
-        }
-    };
-    if timeout(Duration::from_secs(2), tasks).await.is_err() {
-        tracing::warn!("open admin or metrics connections were cut");
-    }
-    Ok(())
-}
-
-fn every(period: Duration) -> Interval {
-    // What a start has just looked at need not be looked at at once.
-    let mut interval = interval_at(tokio::time::Instant::now() + period, period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
-}
-
-/// Everything that others ask us through.
-async fn bind(agent: &Agent) -> Result<(UnixListener, Option<TcpListener>), Error> {
-    let socket = admin::bind(&agent.options.admin_socket).await?;
-    let Some(address) = agent.intent.node.metrics else { return Ok((socket, None)) };
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Metrics { address, source })?;
-    Ok((socket, Some(listener)))
 }
 
 /// A file that was read and found right.
@@ -242,13 +157,20 @@ fn parse(file: &str, text: String) -> Result<Read, Error> {
 }
 
 impl Agent {
-    async fn start(options: Options, notify: mpsc::Sender<Notice>) -> Result<Self, Error> {
+    /// Starts; what the proxy takes of `sockets` is taken out.
+    async fn start(
+        options: Options,
+        notify: mpsc::Sender<Notice>,
+        sockets: &mut Sockets,
+        kept: Kept,
+    ) -> Result<(Self, Option<Predecessor>), Error> {
         program::check_capabilities()?;
         let Read { mut loaded, hash, text } = read(&options.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{}: {}", options.config.display(), warning.message);
         }
         certificates::check(&Store::default(), &loaded, &text)?;
+        let predecessor = handover::take_over(&options, sockets).await?;
         let lock = program::preflight(&options.pin_dir)?;
         let override_file = OverrideFile::open(&options.state_dir)?;
         let overrides = override_file.read()?;
@@ -276,9 +198,13 @@ impl Agent {
         let health = data_path.keep_or_undo(begun.start(&mut net, proxy::addresses(&intent)).await)?;
         let failures = data_path.keep_or_undo(Failures::new(data_path.counters(), &plan))?;
 
-        let proxy = data_path.keep_or_undo(proxy::start(&intent.node))?;
+        let mut proxy = data_path.keep_or_undo(proxy::start(&intent.node))?;
+        // What it does not listen at is closed, but for the one of the metrics.
+        let metrics = intent.node.metrics.and_then(|address| sockets.remove_entry(&address));
+        proxy.inherit(std::mem::take(sockets));
+        sockets.extend(metrics);
         let last_reload = LastReload { successful: true, success_at: Some(clock::unix()), failures: 0, error: None };
-        let mut agent = Self {
+        let agent = Self {
             options,
             started: Instant::now(),
             started_at: clock::unix(),
@@ -295,6 +221,8 @@ impl Agent {
             plan,
             data_path,
             proxy,
+            kept,
+            metrics: None,
             unbound: Vec::new(),
             net,
             resets,
@@ -305,10 +233,14 @@ impl Agent {
             watching: None,
             is_gate_new: true,
             tracer: None,
+            successor: None,
         };
-        agent.serve();
-        agent.watch_certificates();
-        Ok(agent)
+        Ok((agent, predecessor))
+    }
+
+    /// Ends everything but what it serves.
+    fn into_proxy(self) -> Proxy {
+        self.proxy
     }
 
     async fn answer(&mut self, request: Request) {
@@ -328,6 +260,7 @@ impl Agent {
             Request::Trace { order, reply } => self.order_trace(order, reply),
             Request::TraceHttp { order, reply } => reply.send(self.trace_http(&order)),
             Request::Watch { order, reply } => self.order_watch(order, reply),
+            Request::TakeOver(stream) => self.successor = Some(stream),
         }
     }
 
@@ -421,7 +354,7 @@ impl Agent {
             self.data_path.set_nat_ports(&self.intent.node)?;
             return Err(error);
         }
-        let changes = plan::compare(Some(&self.plan), &plan);
+        let changes = plan::compare(Some(&self.plan), &plan).with_served(&self.intent, &intent);
         tracing::info!(generation = plan.generation.0, moved = changes.moved_total, "applied");
         (self.intent, self.overrides, self.addresses) = (intent, overrides, addresses);
         (self.beliefs, self.plan) = (beliefs, plan);
@@ -439,7 +372,7 @@ impl Agent {
         let known = self.resolver.known();
         let beliefs = self.believed(&names::roster(&loaded.intent, &known.addresses));
         let plan = names::plan(&loaded.intent, &self.overrides, &known.addresses, &beliefs, self.data_path.running())?;
-        let changes = plan::compare(Some(&self.plan), &plan);
+        let changes = plan::compare(Some(&self.plan), &plan).with_served(&self.intent, &loaded.intent);
         Ok(Planned {
             schema_version: status::SCHEMA_VERSION,
             changes: !changes.noop,
@@ -576,7 +509,7 @@ fn refusal(error: &Error) -> Refusal {
     let code = match error {
         Error::Config { .. } | Error::Plan(_) | Error::NeedsRestart { .. } | Error::Read { .. } => Code::Invalid,
         Error::Program(_) | Error::Maps(_) | Error::Net(_) => Code::Kernel,
-        Error::Admin(_) | Error::Metrics { .. } => Code::Conflict,
+        Error::Admin(_) | Error::Metrics { .. } | Error::TakeOver(_) => Code::Conflict,
         Error::State { .. } | Error::System { .. } => Code::Internal,
     };
     let refusal = Refusal::new(code, error.to_string());

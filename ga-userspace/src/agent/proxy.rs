@@ -53,6 +53,7 @@ impl Agent {
         let before = self.proxy.shared().view.load_full();
         let view = View::new(&self.plan, &whole, &before);
         self.unbound = self.proxy.apply(view);
+        self.kept.follow(self.proxy.sockets());
         for unbound in &self.unbound {
             tracing::error!("{unbound}");
         }

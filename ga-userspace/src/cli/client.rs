@@ -267,6 +267,7 @@ mod tests {
         let agent = tokio::spawn(async move {
             while let Some(question) = queue.recv().await {
                 match question {
+                    Question::TakeOver(_) => {}
                     Question::Status(reply) => reply.send(Ok(example())),
                     Question::Reload(reply) => reply.send(Err(Refusal::new(Code::Conflict, "eth0 has a foreign program"))),
                     Question::Plan { file, reply, .. } => reply.send(Ok(Planned {

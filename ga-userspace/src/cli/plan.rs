@@ -53,5 +53,5 @@ fn against(old: &Intent, new: &Intent) -> Result<Changes, PlanError> {
     let whole = |intent: &Intent| plan::resolved(intent, &Addresses::written(intent)).0.into_owned();
     let running = plan::build(&whole(old), &overrides, &beliefs, &State::default(), before)?;
     let planned = plan::build(&whole(new), &overrides, &beliefs, &running.target, seed(new).unwrap_or(before))?;
-    Ok(plan::compare(Some(&running), &planned))
+    Ok(plan::compare(Some(&running), &planned).with_served(old, new))
 }

@@ -6,11 +6,12 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::{Context, Exit, Failure};
-use crate::{admin::BindError, agent, config::render, program};
+use crate::{admin::BindError, agent, config::render, handover, program};
 
 pub(super) const EXAMPLES: &str = "Examples:
   ga run --config /etc/ga/ga.toml
-  ga run --config ga.toml --admin-socket /tmp/ga.sock --pin-dir /sys/fs/bpf/ga-test --state-dir /tmp/ga";
+  ga run --config ga.toml --admin-socket /tmp/ga.sock --pin-dir /sys/fs/bpf/ga-test --state-dir /tmp/ga
+  ga run --config /etc/ga/ga.toml --take-over     an upgrade that no client notices";
 
 /// Arguments of `ga run`.
 #[derive(Clone, Debug, Args)]
@@ -27,6 +28,9 @@ pub struct RunArgs {
     /// Where the agent keeps what must survive a restart
     #[arg(long, value_name = "PATH", default_value = "/var/lib/ga")]
     pub state_dir: PathBuf,
+    /// Take over from the agent that runs, with its sockets, and end it; its connections go on until they end
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 impl RunArgs {
@@ -49,9 +53,11 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Exit> {
         admin_socket: args.socket(context).clone(),
         pin_dir: args.pin_dir.clone(),
         state_dir: args.state_dir.clone(),
+        take_over: args.take_over,
     };
+    let sockets = handover::inherited();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    match runtime.block_on(agent::run(options)) {
+    match runtime.block_on(agent::run(options, sockets)) {
         Ok(()) => Ok(Exit::Ok),
         Err(error) => Err(failure(&error).into()),
     }
@@ -70,7 +76,9 @@ fn failure(error: &agent::Error) -> Failure {
         agent::Error::Program(program::Error::Foreign { .. }) => Exit::Conflict,
         agent::Error::Program(program::Error::Locked { .. }) | agent::Error::Admin(BindError::Live { .. }) => Exit::Locked,
         agent::Error::Program(program::Error::NoInterface { .. }) => Exit::Negative,
-        agent::Error::Admin(BindError::NotASocket { .. }) | agent::Error::Metrics { .. } => Exit::Conflict,
+        agent::Error::TakeOver(_) | agent::Error::Admin(BindError::NotASocket { .. }) | agent::Error::Metrics { .. } => {
+            Exit::Conflict
+        }
         agent::Error::Program(_) | agent::Error::Maps(_) | agent::Error::Net(_) | agent::Error::System { .. } => Exit::Kernel,
         agent::Error::Admin(BindError::Io { .. }) | agent::Error::State { .. } => Exit::Kernel,
     };

@@ -33,6 +33,10 @@ pub enum Object {
     Listener,
     /// An endpoint of a listener.
     Endpoint,
+    /// A forwarding rule of a listener.
+    Rule,
+    /// This host.
+    Node,
 }
 
 /// One line of the report.
@@ -47,7 +51,7 @@ pub struct Change {
     /// The field that changes; empty for the whole object.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
-    /// The value before.
+    /// The value before; empty with the one after when it would be too long to say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub from: String,
     /// The value after.
@@ -62,7 +66,7 @@ pub struct Changes {
     pub from: Option<u64>,
     /// The plan.
     pub to: u64,
-    /// The maps hold all of it already.
+    /// Nothing changes.
     pub noop: bool,
     /// Another hash key: every flow chooses anew.
     pub seed_changed: bool,
@@ -86,7 +90,7 @@ pub fn compare(old: Option<&Plan>, new: &Plan) -> Changes {
     Changes {
         from: old.map(|old| old.generation.0),
         to: new.generation.0,
-        noop: new.is_noop(),
+        noop: new.is_noop() && changes.is_empty(),
         seed_changed: old.is_some_and(|old| old.target.seed != new.target.seed),
         changes,
         moved: all.into_iter().filter(|moved| moved.share > 0.0).collect(),
@@ -109,7 +113,7 @@ pub(super) fn pairs<'a, T, K: Ord>(
     }
 }
 
-fn whole(action: Action, object: Object, name: String, about: String) -> Change {
+pub(super) fn whole(action: Action, object: Object, name: String, about: String) -> Change {
     let (from, to) = match action {
         Action::Removed => (about, String::new()),
         Action::Added | Action::Changed => (String::new(), about),

@@ -28,6 +28,7 @@ mod members;
 mod moved;
 mod numbers;
 mod overrides;
+mod served;
 mod shares;
 mod sheets;
 mod state;

@@ -14,7 +14,7 @@ impl Changes {
         if self.seed_changed {
             push(&mut text, "~ hash seed: every flow chooses anew, on every listener");
         }
-        if self.from.is_some() && !self.noop {
+        if self.from.is_some_and(|from| from != self.to) {
             push(&mut text, &format!("new flows that would choose another endpoint: {:.2} %", self.moved_total * 100.0));
             for moved in &self.moved {
                 push(&mut text, &format!("  {} {} {:.2} %", moved.listener, moved.family, moved.share * 100.0));
@@ -30,6 +30,9 @@ impl Changes {
     fn headline(&self) -> String {
         match (self.noop, self.from) {
             (true, _) => format!("nothing to do: generation {} holds all of it\n", self.to),
+            (false, Some(from)) if from == self.to => {
+                format!("generation {from} stays: only what the agent serves itself changes\n")
+            }
             (false, Some(from)) => format!("generation {from} → {}\n", self.to),
             (false, None) => format!("generation {} (everything is new)\n", self.to),
         }
@@ -58,12 +61,15 @@ fn describe(change: &Change) -> String {
         Object::EgressIp => "egress_ip",
         Object::Listener => "listener",
         Object::Endpoint => "endpoint",
+        Object::Rule => "rule",
+        Object::Node => "",
     };
     let about = match change.action {
+        Action::Changed if change.from.is_empty() && change.to.is_empty() => format!(": {}", change.field),
         Action::Changed => format!(": {} {} → {}", change.field, change.from, change.to),
         Action::Added if !change.to.is_empty() => format!(" ({})", change.to),
         Action::Removed if !change.from.is_empty() => format!(" ({})", change.from),
         Action::Added | Action::Removed => String::new(),
     };
-    format!("{object} {}{about}", change.name)
+    format!("{object} {}{about}", change.name).trim_start().to_owned()
 }

@@ -34,6 +34,11 @@ impl Pins {
         &self.dir
     }
 
+    /// Lets another agent take them.
+    pub fn unlock(&self) -> Result<(), Error> {
+        self.lock.release().map_err(|source| Error::Io { path: self.dir.clone(), source })
+    }
+
     /// Pins again what is not pinned any more, and returns how many maps that were. The directories are made again where they are
     /// gone, and locked.
     pub fn restore(&mut self) -> Result<usize, Error> {

@@ -22,6 +22,11 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 pub struct PinLock(File);
 
 impl PinLock {
+    /// Keeps nobody away any more.
+    pub(super) fn release(&self) -> io::Result<()> {
+        Ok(flock(&self.0, FlockOperation::NonBlockingUnlock)?)
+    }
+
     /// Whether `pin_dir` still is the directory that was locked.
     pub(super) fn is_of(&self, pin_dir: &Path) -> bool {
         let same = |ours: fs::Metadata, theirs: fs::Metadata| (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino());

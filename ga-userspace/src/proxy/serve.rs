@@ -36,13 +36,21 @@ const UNEVEN: usize = 16;
 /// How long a socket rests that cannot accept, because the process has too many files open.
 const REST: Duration = Duration::from_millis(50);
 
+/// How long a thread may take to end when its connections are cut.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// The threads of the proxy, and what they listen on.
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
-    bound: BTreeSet<SocketAddr>,
+    /// Every socket once more: what waits to be accepted is not lost when a thread lets go of its own, and another process can be
+    /// given them.
+    bound: BTreeMap<SocketAddr, Vec<std::net::TcpListener>>,
+    /// Sockets of a process before, for those of its addresses that are listened on next.
+    inherited: BTreeMap<SocketAddr, Vec<std::net::TcpListener>>,
     drain: watch::Sender<bool>,
+    cut: watch::Sender<bool>,
     open: Arc<Loads>,
 }
 
@@ -59,7 +67,7 @@ enum Order {
     /// Accept none any more.
     Close(SocketAddr),
     /// Serve a connection that another thread accepted.
-    Serve(std::net::TcpStream, Peer),
+    Serve(std::net::TcpStream, Peer, Open),
 }
 
 /// How many connections each thread has.
@@ -81,20 +89,32 @@ impl Proxy {
     pub fn start(threads: usize) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let (drain, drained) = watch::channel(false);
+        let (cut, is_cut) = watch::channel(false);
         let open = Arc::new(Loads((0..threads).map(|_| AtomicUsize::new(0)).collect()));
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         let spawn = |(index, (orders, receiver))| {
-            let cx = (Arc::clone(&shared), drained.clone(), Arc::clone(&open), senders.clone());
+            let cx = (Arc::clone(&shared), drained.clone(), is_cut.clone(), Arc::clone(&open), senders.clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let run = move || {
-                let (shared, drained, open, others) = cx;
-                let thread = Rc::new(Here { worker: Worker::new(shared, drained), index, open, others });
+                let (shared, drained, cut, open, others) = cx;
+                let thread = Rc::new(Here { worker: Worker::new(shared, drained), cut, index, open, others });
                 LocalSet::new().block_on(&runtime, thread.run(receiver));
             };
             Ok(Thread { orders, handle: thread::Builder::new().name(format!("ga-proxy-{index}")).spawn(run)? })
         };
         let threads = senders.clone().into_iter().zip(receivers).enumerate().map(spawn).collect::<io::Result<_>>()?;
-        Ok(Self { shared, threads, bound: BTreeSet::new(), drain, open })
+        Ok(Self { shared, threads, bound: BTreeMap::new(), inherited: BTreeMap::new(), drain, cut, open })
+    }
+
+    /// Sockets that another process listened with, for the next view: what waits at them is served. Those of addresses that it does
+    /// not have are closed.
+    pub fn inherit(&mut self, sockets: BTreeMap<SocketAddr, Vec<std::net::TcpListener>>) {
+        self.inherited = sockets;
+    }
+
+    /// What is listened with, by address.
+    pub fn sockets(&self) -> &BTreeMap<SocketAddr, Vec<std::net::TcpListener>> {
+        &self.bound
     }
 
     /// What all threads see.
@@ -108,31 +128,37 @@ impl Proxy {
         let wanted: BTreeSet<SocketAddr> = view.addresses().collect();
         // What is new is served from the moment when it is listened on, what is gone until then.
         self.shared.view.store(Arc::new(view));
-        for address in self.bound.difference(&wanted) {
-            for thread in &self.threads {
-                drop(thread.orders.send(Order::Close(*address)));
+        let mut inherited = std::mem::take(&mut self.inherited);
+        self.bound.retain(|address, _| {
+            let stays = wanted.contains(address);
+            if !stays {
+                self.threads.iter().for_each(|thread| drop(thread.orders.send(Order::Close(*address))));
             }
-        }
-        self.bound.retain(|address| wanted.contains(address));
+            stays
+        });
         let mut unbound = Vec::new();
         for address in wanted {
-            if self.bound.contains(&address) {
+            if self.bound.contains_key(&address) {
                 continue;
             }
-            match self.listen(address) {
-                Ok(()) => drop(self.bound.insert(address)),
+            match self.listen(address, inherited.remove(&address).unwrap_or_default()) {
+                Ok(sockets) => drop(self.bound.insert(address, sockets)),
                 Err(source) => unbound.push(Unbound { address, source }),
             }
         }
         unbound
     }
 
-    fn listen(&self, address: SocketAddr) -> io::Result<()> {
-        let sockets = self.threads.iter().map(|_| socket(address)).collect::<io::Result<Vec<_>>>()?;
-        for (thread, socket) in self.threads.iter().zip(sockets) {
+    /// Listens with `sockets`, all of them, and with as many more as there are threads without one.
+    fn listen(&self, address: SocketAddr, mut sockets: Vec<std::net::TcpListener>) -> io::Result<Vec<std::net::TcpListener>> {
+        while sockets.len() < self.threads.len() {
+            sockets.push(socket(address)?);
+        }
+        let clones = sockets.iter().map(std::net::TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
+        for (socket, thread) in clones.into_iter().zip(self.threads.iter().cycle()) {
             drop(thread.orders.send(Order::Listen(address, socket)));
         }
-        Ok(())
+        Ok(sockets)
     }
 
     /// Connections that are open.
@@ -141,16 +167,20 @@ impl Proxy {
     }
 
     /// Accepts nothing any more, lets what is open end, and cuts what has not ended after `patience`. Says how many those were.
-    pub fn stop(self, patience: Duration) -> usize {
+    pub fn stop(mut self, patience: Duration) -> usize {
         self.drain.send_replace(true);
+        self.bound.clear();
         let end = std::time::Instant::now() + patience;
         while self.connections() > 0 && std::time::Instant::now() < end {
             thread::sleep(Duration::from_millis(10));
         }
         let cut = self.connections();
-        for thread in self.threads {
-            drop(thread.orders);
-            drop(thread.handle);
+        self.cut.send_replace(true);
+        let end = std::time::Instant::now() + LAST_WORDS;
+        for Thread { handle, .. } in self.threads {
+            while !handle.is_finished() && std::time::Instant::now() < end {
+                thread::sleep(Duration::from_millis(1));
+            }
         }
         cut
     }
@@ -175,6 +205,8 @@ fn socket(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// One thread, seen from inside.
 struct Here {
     worker: Rc<Worker>,
+    /// Turns true when connections end that have not ended by themselves.
+    cut: watch::Receiver<bool>,
     index: usize,
     open: Arc<Loads>,
     others: Vec<mpsc::UnboundedSender<Order>>,
@@ -182,39 +214,39 @@ struct Here {
 
 impl Here {
     async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
-        let mut drain = self.worker.drain();
-        let mut sockets: BTreeMap<SocketAddr, tokio::task::JoinHandle<()>> = BTreeMap::new();
+        let (mut drain, mut cut) = (self.worker.drain(), self.cut.clone());
+        let mut is_draining = false;
+        let mut sockets: BTreeMap<SocketAddr, Vec<tokio::task::JoinHandle<()>>> = BTreeMap::new();
         loop {
             let order = select! {
+                biased;
+                _ = cut.wait_for(|&cut| cut) => break,
+                _ = drain.wait_for(|&drain| drain), if !is_draining => {
+                    is_draining = true;
+                    std::mem::take(&mut sockets).into_values().flatten().for_each(|task| task.abort());
+                    continue;
+                }
+                // Connections end by themselves now; what another thread accepted may still be on its way here.
                 order = orders.recv() => order,
-                _ = drain.wait_for(|&drain| drain) => None,
             };
             match order {
+                Some(Order::Listen(..)) if is_draining => {}
                 Some(Order::Listen(address, socket)) => match TcpListener::from_std(socket) {
                     Ok(socket) => {
                         let task = tokio::task::spawn_local(Rc::clone(&self).accept(socket, address));
-                        if let Some(before) = sockets.insert(address, task) {
-                            before.abort();
-                        }
+                        sockets.entry(address).or_default().push(task);
                     }
                     Err(error) => tracing::error!("{address} cannot be listened on: {error}"),
                 },
                 Some(Order::Close(address)) => {
-                    if let Some(task) = sockets.remove(&address) {
-                        task.abort();
-                    }
+                    sockets.remove(&address).into_iter().flatten().for_each(|task| task.abort());
                 }
-                Some(Order::Serve(stream, peer)) => match TcpStream::from_std(stream) {
-                    Ok(stream) => self.serve(stream, peer),
+                Some(Order::Serve(stream, peer, open)) => match TcpStream::from_std(stream) {
+                    Ok(stream) => self.serve(stream, peer, open),
                     Err(error) => tracing::debug!("a connection was lost between threads: {error}"),
                 },
                 None => break,
             }
-        }
-        sockets.into_values().for_each(|task| task.abort());
-        // Connections end by themselves, or with the process.
-        while self.open.0.get(self.index).is_some_and(|load| load.load(Relaxed) > 0) {
-            sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -232,20 +264,19 @@ impl Here {
                 }
             };
             let peer = Peer { client, local, tls: None };
-            match self.open.less_busy(self.index).and_then(|other| self.others.get(other)) {
-                None => self.serve(stream, peer),
-                Some(other) => {
+            match self.open.less_busy(self.index).and_then(|other| Some((other, self.others.get(other)?))) {
+                None => self.serve(stream, peer, Open::new(&self.open, self.index)),
+                Some((index, other)) => {
                     if let Ok(stream) = stream.into_std() {
-                        drop(other.send(Order::Serve(stream, peer)));
+                        drop(other.send(Order::Serve(stream, peer, Open::new(&self.open, index))));
                     }
                 }
             }
         }
     }
 
-    fn serve(self: &Rc<Self>, stream: TcpStream, peer: Peer) {
+    fn serve(self: &Rc<Self>, stream: TcpStream, peer: Peer, open: Open) {
         let Some(listener) = self.worker.view().at(peer.local) else { return };
-        let open = Open::new(Arc::clone(&self.open), self.index);
         let worker = Rc::clone(&self.worker);
         tokio::task::spawn_local(async move {
             // Counted until it ends, also when it ends by a panic.
@@ -265,15 +296,15 @@ impl Loads {
     }
 }
 
-/// A connection that is counted while it lasts.
+/// A connection that is counted while it lasts, from the moment when it was accepted.
 struct Open(Arc<Loads>, usize);
 
 impl Open {
-    fn new(loads: Arc<Loads>, index: usize) -> Self {
+    fn new(loads: &Arc<Loads>, index: usize) -> Self {
         if let Some(load) = loads.0.get(index) {
             load.fetch_add(1, Relaxed);
         }
-        Self(loads, index)
+        Self(Arc::clone(loads), index)
     }
 }
 

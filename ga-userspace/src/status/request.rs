@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::{
+    net::UnixStream,
     sync::{mpsc, oneshot},
     time::timeout,
 };
@@ -75,6 +76,8 @@ pub enum Request {
         /// Where the answer goes.
         reply: Reply<mpsc::Receiver<WatchLine>>,
     },
+    /// Hand over to the agent at the other end of this connection.
+    TakeOver(UnixStream),
 }
 
 /// What may be done to an endpoint.
@@ -160,6 +163,11 @@ impl Handle {
     /// Tell of packets as they come.
     pub async fn watch(&self, order: WatchOrder) -> Result<mpsc::Receiver<WatchLine>, Refusal> {
         self.ask(Self::CHANGE_DEADLINE, |reply| Request::Watch { order, reply }).await
+    }
+
+    /// Hand over to the agent at the other end of `stream`: all else is said there. False when nobody is left who could.
+    pub async fn take_over(&self, stream: UnixStream) -> bool {
+        self.requests.send(Request::TakeOver(stream)).await.is_ok()
     }
 
     async fn ask<T>(&self, deadline: Duration, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {

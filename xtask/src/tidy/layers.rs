@@ -24,16 +24,16 @@ const fn room(name: &'static str, may: &'static [&'static str], common: bool) ->
 /// Everything but the two rooms that nobody imports.
 const INNER: &[&str] = &[
     "source", "config", "model", "net", "trust", "resolve", "health", "plan", "maps", "program", "proxy", "fleet", "status",
-    "metrics", "admin",
+    "metrics", "admin", "handover",
 ];
 
 /// `agent` wires the rooms and `cli` is the way in, `ga run` included.
 const INNER_AND_AGENT: &[&str] = &[
     "source", "config", "model", "net", "trust", "resolve", "health", "plan", "maps", "program", "proxy", "fleet", "status",
-    "metrics", "admin", "agent",
+    "metrics", "admin", "handover", "agent",
 ];
 
-const ROOMS: [Room; 17] = [
+const ROOMS: [Room; 18] = [
     room("source", &[], false),
     // Capacities of the maps are checked where the file is.
     room("config", &["model"], true),
@@ -53,7 +53,10 @@ const ROOMS: [Room; 17] = [
     // The views that metrics, admin and the command line share.
     room("status", &["model", "plan"], true),
     room("metrics", &["status"], false),
-    room("admin", &["status"], false),
+    // It names what two agents speak when one takes over from the other.
+    room("admin", &["status", "handover"], false),
+    // Sockets from one process to the next.
+    room("handover", &[], false),
     room("agent", INNER, true),
     room("cli", INNER_AND_AGENT, true),
 ];

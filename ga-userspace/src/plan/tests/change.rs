@@ -2,7 +2,7 @@
 
 use super::fixtures::{SIZE, listener, nothing, shop};
 use crate::{
-    model::{Affinity, Intent, Protocol, Weight},
+    model::{Action as RuleAction, Affinity, Condition, Intent, Listener, Pattern, Protocol, Rule, Weight},
     plan::{Action, Changes, Plan, State, build::build_sized, compare},
 };
 
@@ -72,6 +72,47 @@ fn without_an_old_plan_everything_is_new() {
     let changes = compare(None, &plan(&shop(), &State::default()));
     assert!(changes.changes.iter().all(|change| change.action == Action::Added));
     assert_eq!((changes.from, changes.to, changes.moved_total), (None, 1, 0.0));
+}
+
+#[test]
+fn what_only_the_agent_serves_is_named_although_the_maps_stay() {
+    let rule = |name: &str, priority| Rule {
+        name: super::fixtures::name(name),
+        priority,
+        conditions: vec![Condition::Path(vec![Pattern::Wildcard(format!("/{name}"))])],
+        modifiers: Vec::new(),
+        action: RuleAction::Drop,
+    };
+    let web = |change: &dyn Fn(&mut Listener)| {
+        let mut intent = shop();
+        let mut web = listener("web", Protocol::Http, "80", &[("10.0.0.8", 9)]);
+        web.rules = vec![rule("old", 1), rule("stays", 2)];
+        change(&mut web);
+        intent.instances[0].listeners.push(web);
+        intent
+    };
+    let before = web(&|_| {});
+    let after = web(&|listener| {
+        listener.rules = vec![rule("new", 1), rule("stays", 3)];
+        listener.groups[0].endpoints[0].weight = Weight(100);
+        listener.http_sniff = true;
+    });
+    let old = plan(&before, &State::default());
+    let same = compare(Some(&old), &plan(&before, &old.target)).with_served(&before, &before);
+    assert!(same.noop && same.changes.is_empty(), "{}", same.render(false));
+    let changes = compare(Some(&old), &plan(&after, &old.target)).with_served(&before, &after);
+    let text = changes.render(false);
+    assert!(!changes.noop, "{text}");
+    for line in [
+        "generation 1 stays: only what the agent serves itself changes",
+        "~ endpoint shop/web/eu/ip/10.0.0.8: weight 9 → 100",
+        "~ listener shop/web: http_sniff",
+        "+ rule shop/web/new (priority 1)",
+        "- rule shop/web/old (priority 1)",
+        "~ rule shop/web/stays: priority 2 → 3",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
 }
 
 #[test]

@@ -57,15 +57,16 @@ pub(super) enum End {
 /// Moves bytes until both sides ended, one broke, or nothing came for `idle`; `moved` is told of bytes by the side they are from. What
 /// one side ends is ended towards the other, and the other way may go on. A relay that does not end by itself ends with a reset on
 /// both sides, so that nobody takes what came for the whole.
-pub(super) async fn relay(mut client: TcpStream, mut endpoint: TcpStream, idle: Duration, moved: impl Fn(Side, usize)) -> End {
+pub(super) async fn relay(client: TcpStream, endpoint: TcpStream, idle: Duration, moved: impl Fn(Side, usize)) -> End {
+    let (mut client, mut endpoint) = (Half::new(client), Half::new(endpoint));
     let latest = Cell::new(Instant::now());
     let note = |side, bytes| {
         latest.set(Instant::now());
         moved(side, bytes);
     };
     let both = async {
-        let (mut from_client, mut to_client) = client.split();
-        let (mut from_endpoint, mut to_endpoint) = endpoint.split();
+        let (mut from_client, mut to_client) = client.stream.split();
+        let (mut from_endpoint, mut to_endpoint) = endpoint.stream.split();
         let up = one_way(Side::Client, &mut from_client, &mut to_endpoint, &note);
         let down = one_way(Side::Endpoint, &mut from_endpoint, &mut to_client, &note);
         tokio::try_join!(up, down)
@@ -75,11 +76,29 @@ pub(super) async fn relay(mut client: TcpStream, mut endpoint: TcpStream, idle: 
         end = both => end.map_or_else(End::Broken, |_| End::Complete),
         () = silence(&latest, idle) => End::Idle,
     };
-    if end != End::Complete {
-        reset(&client);
-        reset(&endpoint);
-    }
+    let is_whole = end == End::Complete;
+    (client.is_whole, endpoint.is_whole) = (is_whole, is_whole);
     end
+}
+
+/// One side's connection. Unless all was said it ends with a reset, also when nobody waits for the relay's end.
+struct Half {
+    stream: TcpStream,
+    is_whole: bool,
+}
+
+impl Half {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, is_whole: false }
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            reset(&self.stream);
+        }
+    }
 }
 
 /// Closing `stream` resets its connection.
