@@ -232,6 +232,22 @@ async fn a_policy_agrees_on_its_versions_and_suites_only() {
     assert_eq!(troubles[0].file, Some(files.path("ec.pem")));
 }
 
+#[tokio::test]
+async fn aes_128_goes_first_unless_the_client_is_better_at_chacha20() {
+    let files = files();
+    files.write("a.pem", "a.example");
+    let (address, _hears) = serve(&store(&files.intent("certificates = { default = \"a.pem\" }", "")), HANDSHAKE_DEADLINE).await;
+    let (aes_128, aes_256, chacha) = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256");
+    for (offered, agreed) in [
+        (format!("{aes_256}:{chacha}:{aes_128}"), aes_128),
+        (format!("{aes_256}:{chacha}"), aes_256),
+        (format!("{chacha}:{aes_128}:{aes_256}"), chacha),
+    ] {
+        let (_, suite, _) = openssl(address, &["-tls1_3", "-ciphersuites", &offered]).await.unwrap();
+        assert_eq!(suite, agreed, "{offered}");
+    }
+}
+
 // proves: H01
 #[tokio::test]
 async fn a_new_certificate_is_shown_to_new_clients_and_a_broken_one_to_nobody() {

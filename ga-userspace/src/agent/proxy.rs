@@ -16,7 +16,7 @@ use crate::{
         counts::{Count, Reason, Reasons},
         tls,
     },
-    status::{Certificate, Proxied, ProxiedEndpoint, RuleHits},
+    status::{Certificate, Circuit, Proxied, ProxiedEndpoint, RuleHits},
 };
 
 /// How long connections may take to end when the agent stops.
@@ -71,6 +71,11 @@ impl Agent {
         self.proxy.shared().tls.report().into_iter().map(of_store).collect()
     }
 
+    /// Lines of the access log that were lost.
+    pub(super) fn access_log_lost(&self) -> u64 {
+        self.proxy.shared().view.load().log.as_ref().map_or(0, |log| log.lost.get())
+    }
+
     /// What was done for the listener of that path, if the proxy serves it.
     pub(super) fn proxied(&self, path: &str) -> Option<Proxied> {
         let view = self.proxy.shared().view.load();
@@ -86,6 +91,7 @@ impl Agent {
         Some(Proxied {
             connections: counts.connections.get(),
             active: counts.active.get(),
+            max_connections: listener.file.max_connections.into(),
             requests: counts.requests.get(),
             statuses: statuses(&counts.statuses),
             bytes_in: counts.bytes_in.get(),
@@ -93,6 +99,7 @@ impl Agent {
             retries: counts.retries.get(),
             failures: failures(&counts.reasons),
             rules: listener.file.rules.iter().zip(&listener.rules).map(hits).collect(),
+            circuits: listener.groups.iter().map(circuit).collect(),
             trouble: own.map(ToString::to_string).collect(),
         })
     }
@@ -124,6 +131,16 @@ fn does(action: &Action) -> String {
         Action::Redirect(redirect) => format!("redirect {}", redirect.code),
         Action::Fixed(fixed) => format!("fixed response {}", fixed.code),
         Action::Drop => "drop".to_owned(),
+    }
+}
+
+fn circuit(group: &crate::proxy::Group) -> Circuit {
+    let (load, most) = (&group.load, group.circuit);
+    Circuit {
+        group: group.name.to_string(),
+        connections: [load.connections(), most.connections],
+        requests: [load.requests(), most.requests],
+        refused: load.refused.get(),
     }
 }
 

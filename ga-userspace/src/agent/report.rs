@@ -47,6 +47,7 @@ impl Agent {
             drops: self.drops()?,
             passes: self.data_path.counters().passes()?.iter().map(|count| PassCount::of(count.reason, count.packets)).collect(),
             certificates: self.certificates(),
+            access_log_lost: self.access_log_lost(),
             warnings: self.warnings(),
         };
         status.attribute_drops();

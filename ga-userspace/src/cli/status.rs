@@ -149,7 +149,7 @@ fn title(instance: &Instance, listener: &Listener) -> String {
     let affinity = if client_affinity == "none" { String::new() } else { format!(", affinity {client_affinity}") };
     let moving = if *in_transition { ", older flows stay where they began" } else { "" };
     let open = match &listener.proxied {
-        Some(proxied) => format!("{} connections", count(proxied.active)),
+        Some(proxied) => format!("{} of {} connections", count(proxied.active), count(proxied.max_connections)),
         None => format!("{} flows", count(*active_flows)),
     };
     format!("{id}/{name}  {vips} {protocol} {ports}{affinity}, idle {idle_timeout_s} s, {open}{moving}")
@@ -167,6 +167,9 @@ fn answers(proxied: &Proxied) -> String {
     }
     if proxied.retries > 0 {
         out += &format!("; {} sent once more", count(proxied.retries));
+    }
+    for circuit in proxied.circuits.iter().filter(|circuit| circuit.refused > 0 || circuit.is_full()) {
+        out += &format!("\ncircuit: {circuit}");
     }
     for trouble in &proxied.trouble {
         out += &format!("\nwarning: {trouble}");

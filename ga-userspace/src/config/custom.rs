@@ -22,8 +22,8 @@ use super::{
     tree::{Table, Value, not_a_word, shorten},
 };
 use crate::model::{
-    Affinity, AllUnhealthy, Allowed, CustomGroup, Destination, Listener, Name, Policy, Port, Protocol, Protocols, Subnet,
-    addresses, unusable, usable,
+    Affinity, AllUnhealthy, Allowed, CustomGroup, Destination, Listener, MAX_CONNECTIONS, Name, Policy, Port, Protocol,
+    Protocols, Subnet, addresses, unusable, usable,
 };
 
 /// Prefix lengths that a subnet may have.
@@ -42,10 +42,11 @@ pub(super) enum Word {
 }
 
 /// Keys that say how traffic is balanced or guarded, which custom routing does not.
-const NOT_HERE: [(&str, &str); 11] = [
+const NOT_HERE: [(&str, &str); 12] = [
     ("protocol", "the destinations of a group say which protocols are forwarded"),
     ("client_affinity", "every port leads to one host anyway"),
     ("idle_timeout", "TCP flows are remembered for 900 s without packets, UDP flows for 20 s"),
+    ("max_connections", "`node.flows` bounds what the kernel serves"),
     ("acl", "the `policy` of a subnet says what may be reached"),
     ("all_unhealthy", "hosts are not probed: every port leads to its host, whatever its health"),
     ("failover_to_zero_ratio", "nothing is balanced"),
@@ -88,6 +89,7 @@ pub(super) fn read(
         affinity: Affinity::None,
         idle_timeout: Duration::from_secs(u64::from(*listener::idle_timeout_s(Protocol::Tcp).end())),
         max_new_flows_per_second: max_new_flows?,
+        max_connections: MAX_CONNECTIONS,
         acl: None,
         all_unhealthy: AllUnhealthy::FailClosed,
         failover_to_zero_ratio: true,

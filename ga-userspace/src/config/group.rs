@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::Duratio
 use ga_common::abi::family::Family;
 
 use super::{
-    client_ip,
+    bounds, client_ip,
     document::Context,
     endpoint, health_check, http,
     instance::Surroundings,
@@ -15,7 +15,7 @@ use super::{
     tree::{Table, Value},
 };
 use crate::model::{
-    Backend, BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind, Name, NamedEndpoint, Port,
+    Backend, BackendIpVersion, Circuit, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind, Name, NamedEndpoint, Port,
     PortMapping, Ports, Profile, Protocol, Target, TrafficRatio, Weight,
 };
 
@@ -183,6 +183,7 @@ fn read(
     let description = text::description(table.optional("description"), cx);
     let kind = kind(table.optional("kind"), protocol, cx);
     let backend = http::backend(table, protocol, cx);
+    let circuit = bounds::circuit(table, protocol, cx);
     let region = table
         .required("region", "say where the endpoints are: `region = \"eu-central\"`", &mut cx.problems)
         .and_then(|value| text::label(&value, cx));
@@ -227,6 +228,7 @@ fn read(
         name: name?,
         kind: kind?,
         backend: backend?,
+        circuit: circuit?,
         region: region?,
         description,
         traffic_ratio: traffic_ratio?,
@@ -248,6 +250,7 @@ pub(super) fn of_pool(value: &Value<'_>, cx: &mut Context<'_>) -> Option<Endpoin
         name: pool.clone(),
         kind: GroupKind::Default,
         backend: Backend::default(),
+        circuit: Circuit::default(),
         region: POOL_REGION.to_owned(),
         description: String::new(),
         traffic_ratio: TrafficRatio::default(),

@@ -30,6 +30,7 @@ pub(super) const NODE: Keys = Keys {
         "panic_threshold",
         "access_log",
         "proxy_threads",
+        "proxy_connections",
     ],
     later: &["private_snat_ips", "return"],
 };
@@ -80,6 +81,7 @@ pub(super) const LISTENER: Keys = Keys {
         "client_affinity",
         "idle_timeout",
         "max_new_flows_per_second",
+        "max_connections",
         "vserver_group",
         "acl",
         "all_unhealthy",
@@ -123,6 +125,7 @@ pub(super) const GROUP: Keys = Keys {
         "backend_protocol_version",
         "verify",
         "ca",
+        "circuit",
         "endpoint",
     ],
     later: &["failover"],
@@ -186,6 +189,8 @@ pub(super) const TIMEOUTS: Keys =
 
 pub(super) const HTTP_LIMITS: Keys =
     Keys { table: "`http_limits`", known: &["head", "fields", "target", "streams", "resets"], later: &[] };
+
+pub(super) const CIRCUIT: Keys = Keys { table: "`circuit`", known: &["connections", "requests"], later: &[] };
 
 pub(super) const HEALTH_CHECK: Keys = Keys {
     table: "`health_check`",
@@ -279,6 +284,7 @@ mod tests {
             ACCESS_LOG,
             TIMEOUTS,
             HTTP_LIMITS,
+            CIRCUIT,
             HEALTH_CHECK,
             ENDPOINT,
             VSERVER_GROUP,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use ga_common::abi::limits::{MAX_LISTENERS, MAX_SERVICES};
 
 use super::{
-    ListenerPlaces, acl, custom,
+    ListenerPlaces, acl, bounds, custom,
     document::Context,
     group, http,
     instance::Surroundings,
@@ -114,6 +114,7 @@ pub(super) fn read(
         Some(value) => value.integer(NEW_FLOWS, &mut cx.problems),
         None => Some(0),
     };
+    let max_connections = bounds::max_connections(table, cx);
     let port_items = ports.as_ref().map(PortList::items);
     let http = http::read(table, protocol, cx);
     let proxy_from = tcp::proxy_from(table, protocol, cx);
@@ -142,6 +143,7 @@ pub(super) fn read(
         affinity: affinity?,
         idle_timeout: idle_timeout?,
         max_new_flows_per_second: max_new_flows?,
+        max_connections: max_connections?,
         acl: acl?,
         all_unhealthy: all_unhealthy?,
         failover_to_zero_ratio: failover_to_zero_ratio?,
@@ -155,6 +157,7 @@ pub(super) fn read(
         blocks: Vec::new(),
     };
     tcp::no_transparency(table, &listener, cx);
+    bounds::only_served(table, &listener, cx);
     Some(listener)
 }
 

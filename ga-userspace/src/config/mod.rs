@@ -12,6 +12,7 @@ pub mod render;
 mod acl;
 mod across;
 mod address;
+mod bounds;
 mod change;
 mod client_ip;
 mod custom;

@@ -7,13 +7,14 @@ use std::{
 };
 
 use super::{
+    bounds,
     document::Context,
     keys,
     problem::{Fault, Kind},
     text,
     tree::{Table, Value, shorten},
 };
-use crate::model::{AccessLog, LogFormat, Node, Seed, XdpMode};
+use crate::model::{AccessLog, LogFormat, Node, PROXY_CONNECTIONS, Seed, XdpMode};
 
 /// Flows of one family: from a test's to what 64-byte slots make 4 GiB.
 pub(super) const FLOWS: RangeInclusive<u32> = 1_024..=16_777_216;
@@ -75,6 +76,9 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
         Some(value) => value.integer(PROXY_THREADS, &mut cx.problems).and_then(|count| u16::try_from(count).ok()).map(Some),
         None => Some(None),
     };
+    let proxy_connections = table
+        .optional("proxy_connections")
+        .map_or(Some(PROXY_CONNECTIONS), |value| value.integer(bounds::CONNECTIONS, &mut cx.problems));
     Some(Node {
         ap: ap?,
         interfaces: interfaces?,
@@ -87,6 +91,7 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
         panic_threshold: panic_threshold?,
         access_log: access_log?,
         proxy_threads: proxy_threads?,
+        proxy_connections: proxy_connections?,
     })
 }
 

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use super::series::{Family, Process, Series, Source};
 use crate::status::{
-    self, AttachMode, Certificate, Counters, Endpoint, Group, Health, Instance, Listener, Name, NextHop, Proxied,
+    self, AttachMode, Certificate, Circuit, Counters, Endpoint, Group, Health, Instance, Listener, Name, NextHop, Proxied,
     ProxiedEndpoint, RuleHits, Status,
 };
 
@@ -116,6 +116,31 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "proxy_connections_open",
         help: "Connections of clients that are open.",
         source: Source::Gauge(|status| proxied(status, |p| p.active as f64)),
+    },
+    Family {
+        name: "proxy_connections_limit",
+        help: "Connections of clients that may be open.",
+        source: Source::Gauge(|status| proxied(status, |p| p.max_connections as f64)),
+    },
+    Family {
+        name: "proxy_group_connections_open",
+        help: "Connections to the endpoint group that are used: relayed ones, and those of HTTP/2.",
+        source: Source::Gauge(|status| circuits(status, |circuit| f64::from(circuit.connections[0]))),
+    },
+    Family {
+        name: "proxy_group_requests_open",
+        help: "Requests to the endpoint group that are not answered to their end.",
+        source: Source::Gauge(|status| circuits(status, |circuit| f64::from(circuit.requests[0]))),
+    },
+    Family {
+        name: "proxy_group_refused",
+        help: "Requests and connections refused because the endpoint group had as many as it may.",
+        source: Source::Counter(|status| circuits(status, |circuit| circuit.refused)),
+    },
+    Family {
+        name: "access_log_lost_lines",
+        help: "Lines of the access log that were lost, because the disk is too slow or cannot be written.",
+        source: Source::Counter(|status| Series::only(status.access_log_lost)),
     },
     Family {
         name: "proxy_requests",
@@ -389,6 +414,16 @@ fn proxied_by<'s>(
         values(p).iter().map(line).collect::<Vec<_>>()
     };
     own.flat_map(lines).collect()
+}
+
+fn circuits<V>(status: &Status, value: impl Fn(&Circuit) -> V) -> Vec<Series<'_, V>> {
+    let own = status.listeners().filter_map(|(i, l)| Some((i, l, l.proxied.as_ref()?)));
+    let all = own.flat_map(|(i, l, p)| p.circuits.iter().map(move |circuit| (i, l, circuit)));
+    let labels = |i: &'_ Instance, l: &'_ Listener, circuit: &'_ Circuit| {
+        let labels = [("instance", i.id.clone()), ("listener", l.name.clone()), ("group", circuit.group.clone())];
+        labels.map(|(name, text)| (name, Cow::Owned(text))).to_vec()
+    };
+    all.map(|(i, l, circuit)| Series { labels: labels(i, l, circuit), value: value(circuit) }).collect()
 }
 
 fn rule_hits(status: &Status) -> Vec<Series<'_, u64>> {

@@ -86,7 +86,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::status::{Certificate, Proxied, ProxiedEndpoint, RuleHits, example::example};
+    use crate::status::{Certificate, Circuit, Proxied, ProxiedEndpoint, RuleHits, example::example};
 
     /// A strict little reader of OpenMetrics: family to type, and every series once. Panics on what it does not know.
     fn read(text: &str) -> (BTreeMap<String, String>, BTreeMap<String, f64>) {
@@ -134,6 +134,8 @@ mod tests {
             requests: 12,
             statuses: [("2xx".to_owned(), 11)].into(),
             failures: [("refused".to_owned(), 1)].into(),
+            max_connections: 100,
+            circuits: vec![Circuit { group: "near".to_owned(), connections: [0, 1024], requests: [3, 1024], refused: 7 }],
             rules: vec![RuleHits { rule: "api".to_owned(), priority: 10, does: "forward to api".to_owned(), hits: 5 }],
             ..Proxied::default()
         });
@@ -160,6 +162,10 @@ mod tests {
             (r#"ga_map_repairs_total{map="hops"}"#, 3.0),
             ("ga_next_hop_changes_total", 12.0),
             (r#"ga_certificate_not_after_timestamp_seconds{listener="ga-demo/game",name="default"}"#, 1_800_000_000.0),
+            (r#"ga_proxy_connections_limit{instance="ga-demo",listener="game"}"#, 100.0),
+            (r#"ga_proxy_group_requests_open{instance="ga-demo",listener="game",group="near"}"#, 3.0),
+            (r#"ga_proxy_group_refused_total{instance="ga-demo",listener="game",group="near"}"#, 7.0),
+            ("ga_access_log_lost_lines_total", 2.0),
             (r#"ga_proxy_responses_total{instance="ga-demo",listener="game",code="2xx"}"#, 11.0),
             (r#"ga_proxy_failures_total{instance="ga-demo",listener="game",reason="refused"}"#, 1.0),
             (r#"ga_proxy_rule_hits_total{instance="ga-demo",listener="game",rule="api"}"#, 5.0),

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
-use super::{Backend, HealthCheck, Name, NamedEndpoint, Part, PortMapping, Target};
+use super::{Backend, Circuit, HealthCheck, Name, NamedEndpoint, Part, PortMapping, Target};
 
 /// 0–255, 255 by default; the share of an endpoint is its weight over the sum of the group's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -192,6 +192,8 @@ pub struct EndpointGroup {
     pub kind: GroupKind,
     /// What the endpoints of HTTP and HTTPS listeners are spoken to with.
     pub backend: Backend,
+    /// What they are asked at a time where the agent serves.
+    pub circuit: Circuit,
     /// The region's label.
     pub region: String,
     /// Free text.

@@ -91,6 +91,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// New flows a second that are admitted; 0 is the automatic bound, which follows from the size of flow memory.
     pub max_new_flows_per_second: u32,
+    /// Connections of clients at a time where the agent serves (100,000).
+    pub max_connections: u32,
     /// Who may open flows; everybody without.
     pub acl: Option<ListenerAcl>,
     /// What happens to new flows when no endpoint is healthy.

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, a file or a socket, and nothing here knows TOML.
 
 mod acl;
+mod bounds;
 mod custom;
 mod endpoint;
 mod full_name;
@@ -23,6 +24,7 @@ mod tls;
 mod unicast;
 
 pub use acl::{Acl, AclEntry, AclMode, ListenerAcl};
+pub use bounds::{Circuit, MAX_CONNECTIONS, PROXY_CONNECTIONS};
 pub use custom::{Allowed, Block, CustomGroup, Destination, Policy, Protocols, RESERVED_PORTS, Subnet, addresses, usable};
 pub use endpoint::{BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind, TrafficRatio, Weight};
 pub use full_name::{EndpointName, EndpointNameError, GroupName};

@@ -78,6 +78,8 @@ pub struct Node {
     pub access_log: Option<AccessLog>,
     /// Threads of the proxy; as many as the host has CPUs when absent.
     pub proxy_threads: Option<u16>,
+    /// Connections of clients that the proxy has at a time, over all listeners (200,000).
+    pub proxy_connections: u32,
 }
 
 impl Node {

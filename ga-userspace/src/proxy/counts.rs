@@ -13,6 +13,8 @@ pub enum Reason {
     ClientBodyTimeout,
     /// The client took too long to read its answer.
     ClientWriteTimeout,
+    /// The client of HTTP/2 sent frames that carry nothing by the thousand.
+    Flood,
     /// The client left before the answer's end.
     ClientClosed,
     /// The head is larger than the listener allows.
@@ -25,8 +27,10 @@ pub enum Reason {
     TlsHandshake,
     /// Nobody may be chosen.
     NoEndpoint,
-    /// The listener, group or endpoint has as many as it may.
+    /// The listener, or the edge, has as many connections as it may.
     Limit,
+    /// The endpoint group has as many connections or requests as it may.
+    Circuit,
     /// A rule said so.
     Dropped,
     /// The endpoint refused the connection, or it cannot be reached.
@@ -53,11 +57,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in their order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::BadRequest,
         Self::ClientHeadTimeout,
         Self::ClientBodyTimeout,
         Self::ClientWriteTimeout,
+        Self::Flood,
         Self::ClientClosed,
         Self::TooLarge,
         Self::Method,
@@ -65,6 +70,7 @@ impl Reason {
         Self::TlsHandshake,
         Self::NoEndpoint,
         Self::Limit,
+        Self::Circuit,
         Self::Dropped,
         Self::Refused,
         Self::TimeoutConnect,
@@ -85,6 +91,7 @@ impl Reason {
             Self::ClientHeadTimeout => "client_head_timeout",
             Self::ClientBodyTimeout => "client_body_timeout",
             Self::ClientWriteTimeout => "client_write_timeout",
+            Self::Flood => "flood",
             Self::ClientClosed => "client_closed",
             Self::TooLarge => "too_large",
             Self::Method => "method",
@@ -92,6 +99,7 @@ impl Reason {
             Self::TlsHandshake => "tls_handshake",
             Self::NoEndpoint => "no_endpoint",
             Self::Limit => "limit",
+            Self::Circuit => "circuit",
             Self::Dropped => "dropped",
             Self::Refused => "refused",
             Self::TimeoutConnect => "timeout_connect",

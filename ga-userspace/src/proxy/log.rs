@@ -28,7 +28,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Log {
     file: AccessLog,
     pieces: SyncSender<Vec<u8>>,
-    /// Pieces that were lost because the disk is too slow, or could not be written.
+    /// Lines that were lost because the disk is too slow, or could not be written.
     pub lost: Arc<Count>,
 }
 
@@ -99,7 +99,7 @@ impl Log {
     pub(super) fn send(&self, piece: Vec<u8>) {
         match self.pieces.try_send(piece) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.lost.add(1),
+            Err(TrySendError::Full(piece) | TrySendError::Disconnected(piece)) => self.lost.add(lines(&piece)),
         }
     }
 }
@@ -134,9 +134,13 @@ fn write(path: &str, waiting: &Receiver<Vec<u8>>, lost: &Count) {
         }
         let wrote = file.as_mut().is_some_and(|(file, _)| file.write_all(&piece).is_ok());
         if !wrote && !piece.is_empty() {
-            lost.add(1);
+            lost.add(lines(&piece));
         }
     }
+}
+
+fn lines(piece: &[u8]) -> u64 {
+    piece.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 fn open(path: &str) -> io::Result<(File, u64)> {

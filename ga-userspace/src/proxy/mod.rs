@@ -4,8 +4,10 @@
 //! view; requests and connections that run keep the one they began with.
 #![forbid(unsafe_code)]
 
+pub mod circuit;
 pub mod counts;
 mod dispatch;
+mod full;
 pub mod guard;
 pub mod http;
 pub mod log;

@@ -25,7 +25,12 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Peer, Shared, View, Worker, dispatch};
+use super::{
+    Peer, Shared, View, Worker,
+    counts::{ListenerCounts, Reason},
+    dispatch,
+    full::{self, Full},
+};
 
 /// Connections that may wait to be accepted, of each socket.
 const BACKLOG: i32 = 4096;
@@ -90,6 +95,7 @@ impl Proxy {
         let shared = Arc::<Shared>::default();
         let (drain, drained) = watch::channel(false);
         let (cut, is_cut) = watch::channel(false);
+        let files = full::connections();
         let open = Arc::new(Loads((0..threads).map(|_| AtomicUsize::new(0)).collect()));
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         let spawn = |(index, (orders, receiver))| {
@@ -97,7 +103,8 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let run = move || {
                 let (shared, drained, cut, open, others) = cx;
-                let thread = Rc::new(Here { worker: Worker::new(shared, drained), cut, index, open, others });
+                let (worker, full) = (Worker::new(shared, drained), Full::default());
+                let thread = Rc::new(Here { worker, cut, index, open, others, files, full });
                 LocalSet::new().block_on(&runtime, thread.run(receiver));
             };
             Ok(Thread { orders, handle: thread::Builder::new().name(format!("ga-proxy-{index}")).spawn(run)? })
@@ -163,7 +170,7 @@ impl Proxy {
 
     /// Connections that are open.
     pub fn connections(&self) -> usize {
-        self.open.0.iter().map(|load| load.load(Relaxed)).sum()
+        self.open.all()
     }
 
     /// Accepts nothing any more, lets what is open end, and cuts what has not ended after `patience`. Says how many those were.
@@ -210,6 +217,9 @@ struct Here {
     index: usize,
     open: Arc<Loads>,
     others: Vec<mpsc::UnboundedSender<Order>>,
+    /// Connections that there are files for.
+    files: usize,
+    full: Full,
 }
 
 impl Here {
@@ -276,17 +286,32 @@ impl Here {
     }
 
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: Peer, open: Open) {
-        let Some(listener) = self.worker.view().at(peer.local) else { return };
-        let worker = Rc::clone(&self.worker);
+        let view = self.worker.view();
+        let Some(listener) = view.at(peer.local) else { return };
+        listener.counts.connections.add(1);
+        // Counted before it is judged: of threads that accept at once, none lets in one too many.
+        let active = Active::new(&listener.counts);
+        let is_full = self.open.all() > view.connections.min(self.files)
+            || listener.counts.active.get() > u64::from(listener.file.max_connections);
+        if is_full {
+            listener.counts.reasons.add(Reason::Limit);
+            return self.full.refuse(stream, listener.file.protocol);
+        }
+        let served = dispatch::serve(Rc::clone(&self.worker), listener, stream, peer);
         tokio::task::spawn_local(async move {
             // Counted until it ends, also when it ends by a panic.
-            let _open = open;
-            dispatch::serve(worker, listener, stream, peer).await;
+            let _counted = (open, active);
+            served.await;
         });
     }
 }
 
 impl Loads {
+    /// Connections of all threads.
+    fn all(&self) -> usize {
+        self.0.iter().map(|load| load.load(Relaxed)).sum()
+    }
+
     /// A thread that has far fewer connections than `index`.
     fn less_busy(&self, index: usize) -> Option<usize> {
         let load = |load: &AtomicUsize| load.load(Relaxed);
@@ -313,5 +338,21 @@ impl Drop for Open {
         if let Some(load) = self.0.0.get(self.1) {
             load.fetch_sub(1, Relaxed);
         }
+    }
+}
+
+/// A connection of a listener, counted while it lasts.
+struct Active(Arc<ListenerCounts>);
+
+impl Active {
+    fn new(counts: &Arc<ListenerCounts>) -> Self {
+        counts.active.add(1);
+        Self(Arc::clone(counts))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.sub(1);
     }
 }

@@ -8,12 +8,13 @@ use std::{
 };
 
 use super::{
+    circuit::Load,
     counts::{EndpointCounts, ListenerCounts, RuleCounts},
     log::Log,
     rules::Matcher,
 };
 use crate::{
-    model::{self, Affinity, Backend, ClientIp, EndpointKind, EndpointName, Intent, Name, Target as FoundBy},
+    model::{self, Affinity, Backend, Circuit, ClientIp, EndpointKind, EndpointName, Intent, Name, Target as FoundBy},
     plan::{Family, ListenerView, Plan, TargetView, Wheel, number_of},
 };
 
@@ -24,6 +25,8 @@ pub struct View {
     pub generation: u64,
     /// This edge's access point.
     pub ap: String,
+    /// Connections of clients at a time, over all listeners.
+    pub connections: usize,
     /// Where requests are written to when they have ended.
     pub log: Option<Arc<Log>>,
     /// By their paths.
@@ -77,6 +80,10 @@ pub struct Group {
     pub backend: Backend,
     /// How they are told about clients.
     pub client_ip: ClientIp,
+    /// What they are asked at a time.
+    pub circuit: Circuit,
+    /// What they have, and what was refused.
+    pub load: Arc<Load>,
 }
 
 /// Somebody who answers.
@@ -132,7 +139,8 @@ impl View {
             Some(known) if known.file() == file => Arc::clone(known),
             Some(_) | None => Arc::new(Log::open(file)),
         });
-        Self { generation: plan.generation.0, ap: intent.node.ap.clone(), listeners, by_address, log }
+        let connections = usize::try_from(intent.node.proxy_connections).unwrap_or(usize::MAX);
+        Self { generation: plan.generation.0, connections, ap: intent.node.ap.clone(), listeners, by_address, log }
     }
 }
 
@@ -156,10 +164,16 @@ impl Listener {
         view: &ListenerView,
         before: Option<&Self>,
     ) -> Self {
+        let load = |name: &Name| {
+            let known = before.and_then(|before| before.groups.iter().find(|group| group.name == *name));
+            known.map(|group| Arc::clone(&group.load)).unwrap_or_default()
+        };
         let groups = file.groups.iter().map(|group| Group {
             name: group.name.clone(),
             backend: group.backend.clone(),
             client_ip: group.client_ip,
+            circuit: group.circuit,
+            load: load(&group.name),
         });
         let groups: Vec<Group> = groups.collect();
         let known = |identity| {

@@ -121,6 +121,7 @@ pub(crate) fn example() -> Status {
             DropCount::of(reason::Drop::NoFlow, Some(("ga-demo", "game")), 17),
         ],
         passes: vec![PassCount::of(reason::Pass::NotOurs, 9_001)],
+        access_log_lost: 2,
         certificates: Vec::new(),
         warnings: Vec::new(),
     };

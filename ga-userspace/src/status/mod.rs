@@ -24,7 +24,7 @@ pub use flows::{FLOWS_LIMIT, FlowFilter, FlowList, FlowQuery, FlowRow, FlowState
 pub use mappings::{MAX_PAGE_SIZE, Mapping, MappingList, MappingQuery, PAGE_SIZE, SocketAddress};
 pub use names::{Name, Origin, Source};
 pub use order::{Drops, EndpointChange, EndpointList, EndpointRow, Planned, Reloaded};
-pub use proxy::{Certificate, Proxied, ProxiedEndpoint, RuleHits};
+pub use proxy::{Certificate, Circuit, Proxied, ProxiedEndpoint, RuleHits};
 pub use refusal::{Code, Refusal};
 pub use request::{Action, Handle, Reply, Request, channel};
 pub use selector::{EndpointPath, Selector, SelectorError};

@@ -1,6 +1,6 @@
 //! What the agent did for listeners that it serves itself.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,9 @@ pub struct Proxied {
     pub connections: u64,
     /// Those that are open.
     pub active: u64,
+    /// As many may be open.
+    #[serde(default)]
+    pub max_connections: u64,
     /// Requests that were answered, or connections that were relayed.
     pub requests: u64,
     /// Answers by the class of their status: `2xx`.
@@ -25,6 +28,9 @@ pub struct Proxied {
     pub failures: BTreeMap<String, u64>,
     /// Requests and connections that forwarding rules applied to, in the order of the rules.
     pub rules: Vec<RuleHits>,
+    /// What its endpoint groups have, and what was refused because they had as much as they may.
+    #[serde(default)]
+    pub circuits: Vec<Circuit>,
     /// Why some of its addresses are not listened on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trouble: Vec<String>,
@@ -43,6 +49,35 @@ pub struct RuleHits {
     pub does: String,
     /// How often it applied.
     pub hits: u64,
+}
+
+/// What an endpoint group of such a listener has at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Circuit {
+    /// The group.
+    pub group: String,
+    /// Connections that are used, and how many it may have.
+    pub connections: [u32; 2],
+    /// Requests that are not answered to their end, and how many it may have.
+    pub requests: [u32; 2],
+    /// Requests and connections that were refused since the agent began.
+    pub refused: u64,
+}
+
+impl Circuit {
+    /// The next would be refused.
+    pub fn is_full(&self) -> bool {
+        [self.connections, self.requests].iter().any(|[open, most]| open >= most)
+    }
+}
+
+impl fmt::Display for Circuit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { group, connections, requests, refused } = self;
+        let ([used, used_most], [open, open_most]) = (connections, requests);
+        let full = if self.is_full() { "full, " } else { "" };
+        write!(f, "group {group} {full}{used} of {used_most} connections, {open} of {open_most} requests, {refused} refused")
+    }
 }
 
 /// A certificate of an HTTPS listener.

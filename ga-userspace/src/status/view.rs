@@ -61,6 +61,9 @@ pub struct Status {
     /// Certificates of HTTPS listeners.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<Certificate>,
+    /// Lines of the access log that were lost since it was opened.
+    #[serde(default)]
+    pub access_log_lost: u64,
     /// What an operator should know, in sentences.
     #[serde(default)]
     pub warnings: Vec<String>,

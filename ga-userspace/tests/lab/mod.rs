@@ -125,7 +125,7 @@ impl Lab {
                     let listener = worker.listener("lab/web").unwrap();
                     let local = listener.addresses[0];
                     let peer = Peer { client, local, tls: tls.clone() };
-                    tokio::task::spawn_local(http::serve(std::rc::Rc::clone(&worker), listener, stream, peer));
+                    tokio::task::spawn_local(http::serve(std::rc::Rc::clone(&worker), &listener, stream, peer));
                 }
             });
         });

@@ -2,6 +2,7 @@
 //! between keys are [`parse`](super::parse)'s, and a test holds both to the same keys.
 
 mod acl;
+mod bounds;
 mod custom;
 mod health_check;
 mod http;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use self::{
     acl::{Acl, ListenerAcl},
+    bounds::Circuit,
     custom::CustomGroup,
     health_check::HealthCheck,
     http::{ForwardedHeader, HttpVersion, ProxyProtocol, Xff},
@@ -102,6 +104,10 @@ pub struct Node {
     /// Threads of the proxy for http and https listeners; without the key as many as the host has CPUs.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u16", range(min = 1, max = 1_024))]
     pub proxy_threads: Option<u16>,
+    /// Connections of clients that the proxy has at a time, over all listeners; further ones are refused as those of a listener's
+    /// `max_connections`. Never more than half of the files that the process may have open.
+    #[schemars(default = "proxy_connections", range(min = 1, max = 10_000_000))]
+    pub proxy_connections: u32,
 }
 
 /// How the program is attached.
@@ -166,6 +172,10 @@ pub struct Listener {
     /// the size of flow memory.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "u32", range(min = 1, max = 100_000_000))]
     pub max_new_flows_per_second: Option<u32>,
+    /// Connections of clients at a time, where the agent serves: `http`, `https`, and `tcp` with rules or the PROXY protocol. A
+    /// further one of `http` gets 503, others are closed at once.
+    #[schemars(default = "max_connections", range(min = 1, max = 10_000_000))]
+    pub max_connections: u32,
     /// The server group that gets all traffic, instead of endpoint groups.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "String")]
     pub vserver_group: Option<String>,
@@ -327,6 +337,9 @@ pub struct EndpointGroup {
     /// With `backend_protocol = "https"`: the file of certificates (PEM) that vouch for endpoints, instead of the system's.
     #[schemars(default, skip_serializing_if = "Option::is_none", with = "String", length(min = 1, max = 4_095))]
     pub ca: Option<String>,
+    /// What the endpoints of the group are asked at a time, where the agent serves; more is refused at once.
+    #[schemars(default, skip_serializing_if = "Option::is_none", with = "Circuit")]
+    pub circuit: Option<Circuit>,
     /// 1 to `limits.endpoints_per_group` endpoints.
     #[schemars(length(min = 1, max = 30))]
     pub endpoint: Vec<Endpoint>,
@@ -543,6 +556,14 @@ fn no_pools() -> Vec<VserverGroup> {
     Vec::new()
 }
 
+fn proxy_connections() -> u32 {
+    model::PROXY_CONNECTIONS
+}
+
+fn max_connections() -> u32 {
+    model::MAX_CONNECTIONS
+}
+
 fn yes() -> bool {
     true
 }
@@ -589,6 +610,7 @@ mod tests {
             ("AccessLog", &keys::ACCESS_LOG),
             ("Timeouts", &keys::TIMEOUTS),
             ("HttpLimits", &keys::HTTP_LIMITS),
+            ("Circuit", &keys::CIRCUIT),
             ("HealthCheck", &keys::HEALTH_CHECK),
             ("Endpoint", &keys::ENDPOINT),
             ("Inventory", &keys::INVENTORY),
@@ -626,7 +648,7 @@ mod tests {
 
     #[test]
     fn ranges_and_words_of_the_schema_are_the_parsers() {
-        use super::super::{acl, custom, endpoint, health_check, http_waits as http_waits_of, limits, listener};
+        use super::super::{acl, bounds, custom, endpoint, health_check, http_waits as http_waits_of, limits, listener};
         let schema = serde_json::to_value(generate()).unwrap();
         let range = |table: &str, key: &str| {
             let property = &schema["definitions"][table]["properties"][key];
@@ -671,6 +693,10 @@ mod tests {
             ("HttpLimits", "target", http_waits_of::TARGET),
             ("HttpLimits", "fields", http_waits_of::FIELDS),
             ("HttpLimits", "streams", http_waits_of::STREAMS),
+            ("Node", "proxy_connections", bounds::CONNECTIONS),
+            ("Listener", "max_connections", bounds::CONNECTIONS),
+            ("Circuit", "connections", bounds::CIRCUIT),
+            ("Circuit", "requests", bounds::CIRCUIT),
         ] {
             assert_eq!(range(table, key), (u64::from(*expected.start()), u64::from(*expected.end())), "{key}");
         }

@@ -5,9 +5,9 @@ use std::{sync::LazyLock, time::Duration};
 use crate::{
     health::Beliefs,
     model::{
-        Affinity, AllUnhealthy, Backend, BackendIpVersion, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind, Instance,
-        Intent, Inventory, Limits, Listener, Name, NameRule, Node, Part, PortMapping, Ports, Protocol, TrafficRatio, Weight,
-        XdpMode,
+        Affinity, AllUnhealthy, Backend, BackendIpVersion, Circuit, ClientIp, Endpoint, EndpointGroup, EndpointKind, GroupKind,
+        Instance, Intent, Inventory, Limits, Listener, Name, NameRule, Node, Part, PortMapping, Ports, Protocol, TrafficRatio,
+        Weight, XdpMode,
     },
     plan::{Overrides, build::Known},
 };
@@ -45,6 +45,7 @@ pub(super) fn intent(instances: Vec<Instance>) -> Intent {
         panic_threshold: None,
         access_log: None,
         proxy_threads: None,
+        proxy_connections: 100,
     };
     Intent { node, limits: Limits::default(), inventory: Inventory::default(), pools: Vec::new(), instances }
 }
@@ -70,6 +71,7 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         name: name("eu"),
         kind: GroupKind::Default,
         backend: Backend::default(),
+        circuit: Circuit::default(),
         region: "eu-central-1".to_owned(),
         description: String::new(),
         traffic_ratio: TrafficRatio::default(),
@@ -89,6 +91,7 @@ pub(super) fn listener(text: &str, protocol: Protocol, ports: &str, endpoints: &
         affinity: Affinity::None,
         idle_timeout: Duration::from_secs(900),
         max_new_flows_per_second: 0,
+        max_connections: 100,
         acl: None,
         all_unhealthy: AllUnhealthy::FailClosed,
         failover_to_zero_ratio: true,

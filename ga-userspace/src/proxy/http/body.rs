@@ -21,6 +21,7 @@ use super::{
     },
     client::Client,
     served::Served,
+    streams::Turn,
     timer::Wait,
     wire::Upload,
 };
@@ -171,6 +172,7 @@ impl Answer {
             Content::Http1(exchange) => exchange.is_done(),
             Content::Http2(incoming, _) => incoming.is_end_stream(),
         };
+        served.client.turn.set(Turn::Client);
         Self { content, served }
     }
 
@@ -276,7 +278,9 @@ impl Body for Answer {
         let this = &mut *self;
         let client = Rc::clone(this.client());
         let mut scratch = client.worker.scratch();
-        let Some(piece) = ready!(this.poll_piece(cx, &mut scratch)).transpose()? else { return Poll::Ready(None) };
+        let polled = this.poll_piece(cx, &mut scratch);
+        client.turn.set(if polled.is_pending() { Turn::Endpoint } else { Turn::Client });
+        let Some(piece) = ready!(polled).transpose()? else { return Poll::Ready(None) };
         Poll::Ready(Some(Ok(match piece {
             Piece::Here(bytes) => Frame::data(bytes),
             Piece::Trailers(trailers) => Frame::trailers(trailers),

@@ -13,6 +13,7 @@ use http::HeaderValue;
 
 use super::{
     super::{Listener, Peer, Worker, guard::Refusal},
+    streams::Turn,
     timer::{Timer, Wait},
     tunnel::Tunnel,
 };
@@ -32,6 +33,10 @@ pub(super) struct Client {
     /// Those of the newest plan that a request saw.
     pub(super) timeouts: Cell<Timeouts>,
     pub(super) is_h2: bool,
+    /// Whom the stream of HTTP/2 that is asked now waits for.
+    pub(super) turn: Cell<Turn>,
+    /// The stream that ends now does because its client takes nothing.
+    pub(super) is_late: Cell<bool>,
     /// Requests that are not answered to their end.
     pub(super) active: Cell<u32>,
     /// What is wrong with the body of the request of HTTP/1 that is under way.
@@ -43,7 +48,7 @@ pub(super) struct Client {
     /// How long the next request may take to come.
     pub(super) patience: Cell<Duration>,
     /// What the connection becomes when HTTP ends.
-    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    pub(super) tunnel: RefCell<Option<Box<Tunnel>>>,
     /// The client may still be sending what nobody reads.
     pub(super) lingers: Cell<bool>,
 }
@@ -60,6 +65,8 @@ impl Client {
             timer: Timer::default(),
             timeouts: Cell::new(timeouts),
             is_h2: peer.tls.as_ref().is_some_and(|tls| tls.is_h2),
+            turn: Cell::default(),
+            is_late: Cell::new(false),
             active: Cell::new(0),
             refused: Cell::new(None),
             hints: RefCell::default(),

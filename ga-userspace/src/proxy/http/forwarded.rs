@@ -43,7 +43,7 @@ pub(super) fn sanitize(headers: &mut HeaderMap, http: &Http) {
 
 /// The fields that the endpoint gets besides the client's. They replace those of the same name.
 pub(super) fn fields(client: &Client, listener: &Listener, ap: &str, headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-    let mut fields = Vec::with_capacity(6);
+    let mut fields = Vec::with_capacity(1);
     let Some(http) = &listener.file.http else { return fields };
     fields.push((XFF, chain(client, http, headers)));
     let told = http.forwarded;

@@ -8,6 +8,7 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{
     super::{
         Listener, Worker,
+        circuit::Unit,
         counts::Reason,
         tls,
         upstream::{self, Link, Place, Slot, Stream},
@@ -70,8 +71,11 @@ impl Way {
         if let Some(place) = self.slot.shared.place(name) {
             return Ok((place, true));
         }
+        let group = listener.endpoints.get(self.place).and_then(|endpoint| listener.groups.get(endpoint.group));
+        let group = group.ok_or(Reason::Internal)?;
+        let held = group.load.hold(Unit::Connection, group.circuit.connections)?;
         let stream = self.connect(client, listener).await?;
-        Ok((self.slot.shared.add(stream, name).await?, false))
+        Ok((self.slot.shared.add(stream, name, held).await?, false))
     }
 
     async fn connect(&self, client: &Client, listener: &Listener) -> Result<Stream, Reason> {

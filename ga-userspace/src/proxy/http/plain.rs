@@ -32,7 +32,7 @@ use super::{
 use crate::model::HttpLimits;
 
 /// How long a connection keeps what it needs for a request after the last one.
-const PARK: Duration = Duration::from_millis(500);
+const PARK: Duration = Duration::from_millis(100);
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +60,20 @@ impl From<io::Error> for End {
 }
 
 /// Serves it to its end.
-pub(super) async fn serve<S>(client: Rc<Client>, stream: S, limits: HttpLimits)
+pub(super) fn serve<S>(client: Rc<Client>, stream: S, limits: HttpLimits) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let HttpLimits { head, target, fields, .. } = limits;
     let wire = Wire::new(stream, Rc::clone(&client), guard::Limits { head, target, fields });
+    served(client, wire)
+}
+
+/// Nothing is in this future but what a connection needs that says nothing.
+async fn served<S>(client: Rc<Client>, wire: Shared<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let mut drain = client.worker.drain();
     let mut drained = pin!(drain.wait_for(|drains| *drains));
     // Asked once, it wakes this task when it happens; whether it has is asked each time.
@@ -132,7 +140,7 @@ where
 {
     loop {
         let served = match poll_fn(|cx| poll_next(client, wire, cx)).await {
-            Ok(Next::Request(parts, body)) => one(client, wire, *parts, body).await,
+            Ok(Next::Request(parts, body)) => one(client, wire, parts, body).await,
             Ok(Next::Refused(refusal)) => {
                 let answered = request::refuse_message(Rc::clone(client), refusal);
                 let told = wire::Request { is_old: false, is_head: false, keeps: false };

@@ -251,6 +251,10 @@ async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> R
         let is_again = fresh.is_some();
         let Some(way) = fresh.take().or_else(|| request.choose(number, &tried)) else { break };
         let Some(endpoint) = listener.endpoints.get(way.place) else { break };
+        if let Err(full) = served.enter(listener, endpoint.group, way.is_http2) {
+            last = Some(full);
+            break;
+        }
         served.given_to(&endpoint.counts);
         // A host that a rule writes goes before.
         let own_host = endpoint.own_host.as_deref().filter(|_| !request.is_rewritten);
@@ -363,9 +367,10 @@ fn status_of(reason: Reason) -> Refused {
         Reason::ClientBodyTimeout => StatusCode::REQUEST_TIMEOUT,
         Reason::ClientClosed | Reason::BadRequest => StatusCode::BAD_REQUEST,
         Reason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        Reason::NoEndpoint | Reason::Limit => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::NoEndpoint | Reason::Limit | Reason::Circuit => StatusCode::SERVICE_UNAVAILABLE,
         Reason::ClientHeadTimeout
         | Reason::ClientWriteTimeout
+        | Reason::Flood
         | Reason::TooLarge
         | Reason::Method
         | Reason::Misdirected
@@ -425,7 +430,7 @@ fn poll_answer(
 fn answered_by(lines: Lines, exchange: Box<Exchange<FromClient>>, served: &mut Served) -> (Head, Content) {
     if lines.status == StatusCode::SWITCHING_PROTOCOLS {
         if let Some(link) = exchange.into_link() {
-            *served.client.tunnel.borrow_mut() = Tunnel::new(*link, served);
+            *served.client.tunnel.borrow_mut() = Tunnel::new(*link, served).map(Box::new);
         }
         return (lines.into(), Content::Whole(Bytes::new()));
     }

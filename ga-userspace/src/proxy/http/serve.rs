@@ -1,13 +1,21 @@
 //! A client's connection from its first byte to its last.
 
-use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures_util::TryFutureExt;
-use hyper::{Request, body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
+use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::timeout,
+    time::{Instant, Sleep, sleep, timeout},
 };
 
 use super::{
@@ -15,7 +23,9 @@ use super::{
     answer::Answered,
     body::Source,
     client::Client,
+    frames::{Framed, Frames},
     plain, request,
+    streams::Streams,
     timer::Wait,
     watched::Watched,
 };
@@ -29,22 +39,35 @@ const LINGER_BYTES: u64 = 256 * 1024;
 const GOAWAY: Duration = Duration::from_secs(2);
 
 /// Serves a connection of an HTTP or HTTPS listener until it ends. `stream` is what HTTP is spoken over, TLS done with.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+pub fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     worker: Rc<Worker>,
-    listener: Arc<Listener>,
+    listener: &Arc<Listener>,
     stream: S,
     peer: Peer,
-) {
+) -> Pin<Box<dyn Future<Output = ()>>> {
     let limits = listener.file.http.as_ref().map(|http| http.limits).unwrap_or_default();
-    let client = Client::new(worker, &listener, peer);
-    drop(listener);
+    let client = Client::new(worker, listener, peer);
     client.timer.arm(Wait::Idle, client.timeouts.get().first_byte);
     if client.is_h2 {
         let watched = Watched { stream, client: Rc::clone(&client) };
-        Box::pin(serve_http2(client, watched, limits)).await;
+        Box::pin(serve_http2(client, watched, limits))
     } else {
-        plain::serve(client, stream, limits).await;
+        Box::pin(plain::serve(client, stream, limits))
     }
+}
+
+/// How a connection of HTTP/2 ended, where the library did not end it.
+fn ended(frames: &RefCell<Frames>, late: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Option<Reason> {
+    let frames = frames.borrow();
+    if frames.is_flood() {
+        return Some(Reason::Flood);
+    }
+    let sleep = late.as_mut()?;
+    if frames.is_acknowledged() {
+        *late = None;
+        return None;
+    }
+    sleep.as_mut().poll(cx).is_ready().then_some(Reason::ClientHeadTimeout)
 }
 
 async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Client>, io: Watched<S>, limits: HttpLimits) {
@@ -52,7 +75,9 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
         request::serve(Rc::clone(&client), request.map(Source::Hyper)).map_ok(Answered::into_response)
     });
     let list = u32::try_from(limits.head).unwrap_or(u32::MAX);
-    let connection = http2::Builder::new(Local)
+    let frames = Rc::new(RefCell::new(Frames::new(Instant::now())));
+    let io = Framed { stream: io, frames: Rc::clone(&frames) };
+    let connection = http2::Builder::new(Streams(Rc::clone(&client)))
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(list)
         .initial_stream_window_size(64 * 1024)
@@ -65,6 +90,8 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
     let mut drain = client.worker.drain();
     let mut drained = pin!(drain.wait_for(|drains| *drains));
     let (mut is_watching, mut is_ending) = (true, false);
+    // Until the client acknowledges the edge's settings.
+    let mut late = Some(Box::pin(sleep(client.timeouts.get().first_byte)));
     poll_fn(|cx| {
         if std::mem::take(&mut is_watching) {
             drop(drained.as_mut().poll(cx));
@@ -75,6 +102,10 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
         }
         loop {
             if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if let Some(reason) = ended(&frames, &mut late, cx) {
+                count(&client, reason);
                 return Poll::Ready(());
             }
             match client.timer.poll(cx) {
@@ -113,17 +144,4 @@ pub(super) async fn finish<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, li
     };
     // Who does not take the end in time loses it.
     drop(timeout(LINGER, end).await);
-}
-
-/// Streams of HTTP/2 stay on the connection's thread.
-#[derive(Clone, Copy, Debug)]
-struct Local;
-
-impl<F: Future + 'static> Executor<F> for Local
-where
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
 }

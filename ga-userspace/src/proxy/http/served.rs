@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         Listener,
+        circuit::{self, Held, Unit},
         counts::{Count, EndpointCounts, Reason},
         log::{Line, Log},
     },
@@ -21,6 +22,8 @@ pub(super) struct Served {
     pub(super) client: Rc<Client>,
     pub(super) listener: Option<Arc<Listener>>,
     pub(super) endpoint: Option<Arc<EndpointCounts>>,
+    /// Its place among what the endpoint group may have.
+    pub(super) held: Option<Held>,
     pub(super) status: StatusCode,
     pub(super) reason: Option<Reason>,
     pub(super) bytes_out: u64,
@@ -122,6 +125,7 @@ impl Served {
             client,
             listener: None,
             endpoint: None,
+            held: None,
             status: StatusCode::INTERNAL_SERVER_ERROR,
             reason: None,
             bytes_out: 0,
@@ -134,6 +138,19 @@ impl Served {
     /// What its waits are timed with: in the task that serves it.
     pub(super) fn timer(&self) -> &Timer {
         if self.client.is_h2 { &self.own } else { &self.client.timer }
+    }
+
+    /// It is for that group, which `has_streams` where many requests share a connection.
+    ///
+    /// # Errors
+    ///
+    /// When the group has as many as it may.
+    pub(super) fn enter(&mut self, listener: &Listener, group: usize, has_streams: bool) -> Result<(), Reason> {
+        self.held = None;
+        if let Some(group) = listener.groups.get(group) {
+            self.held = Some(group.load.hold(Unit::Request, circuit::requests(group.circuit, has_streams))?);
+        }
+        Ok(())
     }
 
     /// It went to that endpoint.
@@ -162,7 +179,7 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         if !self.complete && self.reason.is_none() {
-            self.reason = Some(Reason::ClientClosed);
+            self.reason = Some(if self.client.is_late.get() { Reason::ClientWriteTimeout } else { Reason::ClientClosed });
         }
         let class = usize::from(self.status.as_u16() / 100).saturating_sub(1);
         let one = |statuses: &[Count; 5]| {

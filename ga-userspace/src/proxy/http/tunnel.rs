@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     super::{
         Listener,
+        circuit::Held,
         counts::{Count, EndpointCounts},
         upstream::{Link, Stream},
     },
@@ -28,15 +29,18 @@ pub(super) struct Tunnel {
     listener: Arc<Listener>,
     endpoint: Arc<EndpointCounts>,
     idle: Duration,
+    /// The request's place among what the group may have: the connection goes on.
+    _held: Option<Held>,
 }
 
 impl Tunnel {
-    pub(super) fn new(link: Link, served: &Served) -> Option<Self> {
+    pub(super) fn new(link: Link, served: &mut Served) -> Option<Self> {
         let (listener, endpoint) = (served.listener.as_ref()?, served.endpoint.as_ref()?);
         let (stream, early) = link.into_parts();
         endpoint.active.add(1);
         let idle = served.client.timeouts.get().tunnel;
-        Some(Self { stream, early, listener: Arc::clone(listener), endpoint: Arc::clone(endpoint), idle })
+        let (listener, endpoint) = (Arc::clone(listener), Arc::clone(endpoint));
+        Some(Self { stream, early, listener, endpoint, idle, _held: served.held.take() })
     }
 
     /// Moves bytes until both ends have ended, one fails, or nothing moved for too long; `said` is what the client said already.

@@ -13,7 +13,7 @@ use std::{io, net::IpAddr, ops::ControlFlow, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use self::{
@@ -22,11 +22,12 @@ use self::{
 };
 use super::{
     Listener, Peer, Worker,
+    circuit::{Held, Unit},
     counts::Reason,
     guard::{Asked, Limits},
     proxy_protocol::{self, Version},
     rules::Act,
-    upstream,
+    upstream::{self, Slot},
 };
 
 /// How long a client may take to say whom it wants to speak to. One that does not, because it waits for the server to speak first,
@@ -35,6 +36,9 @@ pub const SNIFF_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long an endpoint may take to accept; then another is tried.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long all endpoints that are tried one after the other may take.
+pub const CONNECT_ALL: Duration = Duration::from_secs(10);
 
 /// What is read of the head of an HTTP request.
 const HEAD: Limits = Limits { head: MAX_HELLO, target: 8 * 1024, fields: 100 };
@@ -47,7 +51,7 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut client: TcpS
     // In a box: what is needed until there is an endpoint is not kept as long as the connection lasts.
     let opened = Box::pin(open(&worker, &listener, &mut client, &peer)).await;
     drop(worker);
-    let (listener, place, stream) = match opened {
+    let Opened { listener, place, stream, held: _held } = match opened {
         Ok(opened) => opened,
         Err(reason) => {
             listener.counts.reasons.add(reason);
@@ -76,14 +80,18 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut client: TcpS
     }
 }
 
-/// A connection to the endpoint that the client's is for, which has got what the client said so far; the listener as it was when the
-/// endpoint was chosen, and the endpoint's place in it.
-async fn open(
-    worker: &Worker,
-    listener: &Arc<Listener>,
-    client: &mut TcpStream,
-    peer: &Peer,
-) -> Result<(Arc<Listener>, usize, TcpStream), Reason> {
+/// A connection to the endpoint that the client's is for, which has got what the client said so far.
+struct Opened {
+    /// As it was when the endpoint was chosen.
+    listener: Arc<Listener>,
+    /// The endpoint's in it.
+    place: usize,
+    stream: TcpStream,
+    /// The connection's place among what the endpoint's group may have.
+    held: Held,
+}
+
+async fn open(worker: &Worker, listener: &Arc<Listener>, client: &mut TcpStream, peer: &Peer) -> Result<Opened, Reason> {
     let (hello, said) = if listener.file.rules.is_empty() {
         (Hello::More, Vec::new())
     } else {
@@ -92,7 +100,7 @@ async fn open(
     // The plan may have changed while the client was silent.
     let listener = worker.listener(&listener.path).unwrap_or_else(|| Arc::clone(listener));
     let target = target(&listener, &hello)?;
-    let (place, mut stream) = connect(worker, &listener, target, peer).await?;
+    let (place, mut stream, held) = connect(worker, &listener, target, peer).await?;
     let endpoint = listener.endpoints.get(place).ok_or(Reason::Internal)?;
     let version = listener.groups.get(endpoint.group).and_then(|group| Version::of(group.client_ip));
     let mut first = version.map_or_else(Vec::new, |version| proxy_protocol::write(version, peer.client, peer.local));
@@ -105,7 +113,7 @@ async fn open(
     endpoint.counts.bytes_in.add(said.len() as u64);
     listener.counts.requests.add(1);
     endpoint.counts.requests.add(1);
-    Ok((listener, place, stream))
+    Ok(Opened { listener, place, stream, held })
 }
 
 /// The client's first bytes, until they say whom it wants to speak to or that they do not: within [`SNIFF_TIMEOUT`].
@@ -154,30 +162,66 @@ fn target(listener: &Listener, hello: &Hello) -> Result<usize, Reason> {
     }
 }
 
-/// Connects to the endpoint that is chosen, or, where one does not accept, to the others of the target: each once.
-async fn connect(worker: &Worker, listener: &Listener, target: usize, peer: &Peer) -> Result<(usize, TcpStream), Reason> {
+/// Connects to the endpoint that is chosen, or, where one does not accept, to the others of the target: each once, and all of them
+/// within [`CONNECT_ALL`].
+async fn connect(worker: &Worker, listener: &Listener, target: usize, peer: &Peer) -> Result<(usize, TcpStream, Held), Reason> {
     let random = worker.random();
     let number = listener.number(peer.client.ip(), random);
-    // A client behind a proxy may be of a family that the instance has no VIP of.
-    let family: IpAddr = peer.local.ip();
+    let until = Instant::now() + CONNECT_ALL;
     let (mut tried, mut why) = (Vec::new(), Reason::NoEndpoint);
-    while let Some(place) = listener.choose(target, family, number, &tried) {
+    while let Some((place, slot)) = next(worker, listener, target, peer, number, &tried) {
         let Some(endpoint) = listener.endpoints.get(place) else { break };
+        let Some(group) = listener.groups.get(endpoint.group) else { break };
+        let held = group.load.hold(Unit::Connection, group.circuit.connections)?;
         if !tried.is_empty() {
             listener.counts.retries.add(1);
         }
+        let patience = CONNECT_TIMEOUT.min(until.saturating_duration_since(Instant::now()));
         let address = listener.address(place, peer.local.port());
-        match upstream::connect(address, &listener.egress, random, CONNECT_TIMEOUT).await {
+        match upstream::connect(address, &listener.egress, random, patience).await {
             Ok(stream) => {
+                slot.succeeded();
                 endpoint.counts.connections.add(1);
-                return Ok((place, stream));
+                return Ok((place, stream, held));
             }
             Err(reason) => {
+                slot.failed();
                 endpoint.counts.reasons.add(reason);
                 why = reason;
                 tried.push(place);
             }
         }
+        if Instant::now() >= until {
+            break;
+        }
     }
     Err(why)
+}
+
+/// The next to be tried: not who was, and rather not who failed lately.
+fn next(
+    worker: &Worker,
+    listener: &Listener,
+    target: usize,
+    peer: &Peer,
+    number: u64,
+    tried: &[usize],
+) -> Option<(usize, Rc<Slot>)> {
+    // A client behind a proxy may be of a family that the instance has no VIP of.
+    let family: IpAddr = peer.local.ip();
+    let slot = |place: usize| {
+        let endpoint = listener.endpoints.get(place)?;
+        let backend = &listener.groups.get(endpoint.group)?.backend;
+        let address = listener.address(place, peer.local.port());
+        Some((place, worker.pools().slot(endpoint.identity, address, backend, &endpoint.counts)))
+    };
+    let mut avoided = tried.to_vec();
+    while let Some(place) = listener.choose(target, family, number, &avoided) {
+        let (place, slot) = slot(place)?;
+        if !slot.is_shunned() {
+            return Some((place, slot));
+        }
+        avoided.push(place);
+    }
+    slot(listener.choose(target, family, number, tried)?)
 }

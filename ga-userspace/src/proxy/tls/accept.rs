@@ -2,11 +2,12 @@
 
 use std::{cell::RefCell, io, net::IpAddr, sync::Arc, time::Duration};
 
+use rustls::server::Acceptor;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use super::{
     names::{Names, host_of},
@@ -48,7 +49,11 @@ pub async fn accept<S>(stream: S, server: &Server, deadline: Duration) -> Result
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let handshake = TlsAcceptor::from(Arc::clone(server.config())).accept(stream);
+    let handshake = async {
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let config = Arc::clone(server.config_for(begun.client_hello().cipher_suites()));
+        begun.into_stream(config).await
+    };
     let stream = timeout(deadline, handshake).await.map_err(|_| AcceptError::Timeout(deadline))?.map_err(failed)?;
     let (_, connection) = stream.get_ref();
     let server_name = connection.server_name().map(str::to_ascii_lowercase);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use rustls::{
-    Error, ServerConfig,
+    CipherSuite, Error, ServerConfig,
     server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -14,7 +14,10 @@ use crate::model::{HttpVersion, TlsPolicy};
 /// How one listener shakes hands.
 #[derive(Debug)]
 pub struct Server {
+    /// The client's order of suites counts.
     config: Arc<ServerConfig>,
+    /// The edge's does.
+    own_order: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
 }
 
@@ -47,11 +50,17 @@ impl Server {
             HttpVersion::Http1 => vec![b"http/1.1".to_vec()],
             HttpVersion::Http2 | HttpVersion::Http3 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         };
-        Ok(Self { config: Arc::new(config), certificates })
+        let mut own_order = config.clone();
+        own_order.ignore_client_order = true;
+        Ok(Self { config: Arc::new(config), own_order: Arc::new(own_order), certificates })
     }
 
-    pub(super) fn config(&self) -> &Arc<ServerConfig> {
-        &self.config
+    /// For a client that offers `suites`. One whose first is ChaCha20 has no instructions for AES, and it is asked for what it is good
+    /// at; for all others AES-128 goes before AES-256, whose SHA-384 costs a handshake more and makes nothing safer.
+    pub(super) fn config_for(&self, suites: &[CipherSuite]) -> &Arc<ServerConfig> {
+        let first =
+            suites.iter().find(|suite| self.config.crypto_provider().cipher_suites.iter().any(|own| own.suite() == **suite));
+        if first == Some(&CipherSuite::TLS13_CHACHA20_POLY1305_SHA256) { &self.config } else { &self.own_order }
     }
 
     pub(super) fn certificates(&self) -> &Certificates {

@@ -9,7 +9,7 @@ use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    super::{counts::Reason, http::FromClient},
+    super::{circuit::Held, counts::Reason, http::FromClient},
     stream::Stream,
 };
 
@@ -43,17 +43,20 @@ impl Shared {
         free.min_by_key(|connection| connection.open.get()).map(Connection::place)
     }
 
-    /// Makes `stream` one of the connections, and takes a place on it.
+    /// Makes `stream` one of the connections, for which the group holds `held`, and takes a place on it.
     ///
     /// # Errors
     ///
     /// When the endpoint does not speak HTTP/2.
-    pub(in crate::proxy) async fn add(&self, stream: Stream, name: &str) -> Result<Place, Reason> {
+    pub(in crate::proxy) async fn add(&self, stream: Stream, name: &str, held: Held) -> Result<Place, Reason> {
         let mut builder = http2::Builder::new(Local);
         builder.initial_stream_window_size(256 * 1024).initial_connection_window_size(4 * 1024 * 1024);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|_| Reason::BadAnswer)?;
         // It ends when nobody can send on it any more, or when the endpoint ends it; what requests have of it says why.
-        tokio::task::spawn_local(async move { drop(connection.await) });
+        tokio::task::spawn_local(async move {
+            let _held = held;
+            drop(connection.await);
+        });
         let connection = Connection { sender, name: name.to_owned(), open: Rc::default() };
         let place = connection.place();
         self.0.borrow_mut().push(connection);

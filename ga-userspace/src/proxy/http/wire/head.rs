@@ -1,24 +1,26 @@
 //! The head of a request that the guard has let pass.
 
+use std::mem::MaybeUninit;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts};
-use httparse::{EMPTY_HEADER, ParserConfig};
+use httparse::ParserConfig;
 
 /// As many fields as there is room for without asking.
-const USUAL_FIELDS: usize = 64;
+const USUAL_FIELDS: usize = 128;
 
 /// What `bytes`, a whole head, say, and whether the client waits for leave to send the body.
-pub(super) fn parse(bytes: &[u8], fields: usize) -> Option<(Box<Parts>, bool)> {
+pub(super) fn parse(bytes: &[u8], fields: usize) -> Option<(Parts, bool)> {
     let (mut few, mut many);
     let room = if fields <= USUAL_FIELDS {
-        few = [EMPTY_HEADER; USUAL_FIELDS];
+        few = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
         &mut few[..]
     } else {
-        many = vec![EMPTY_HEADER; fields];
+        many = vec![MaybeUninit::uninit(); fields];
         &mut many[..]
     };
-    let mut parsed = httparse::Request::new(room);
-    ParserConfig::default().parse_request(&mut parsed, bytes).ok()?;
+    let mut parsed = httparse::Request::new(&mut []);
+    ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, bytes, room).ok()?;
     // Values are pieces of one copy.
     let whole = Bytes::copy_from_slice(bytes);
     let start = bytes.as_ptr().addr();
@@ -38,5 +40,5 @@ pub(super) fn parse(bytes: &[u8], fields: usize) -> Option<(Box<Parts>, bool)> {
     parts.uri = Uri::from_maybe_shared(piece(parsed.path?.as_bytes())?).ok()?;
     parts.version = if parsed.version? == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     parts.headers = headers;
-    Some((Box::new(parts), expects))
+    Some((parts, expects))
 }

@@ -57,9 +57,10 @@ pub(super) type Shared<S> = Rc<RefCell<Wire<S>>>;
 
 /// What comes next on a connection.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is a request nearly always, and lives for a moment")]
 pub(super) enum Next {
     /// A request, and what of its body is to come.
-    Request(Box<Parts>, Body),
+    Request(Parts, Body),
     /// A message that is none; nothing behind it is read.
     Refused(Refusal),
     /// The client has said all it will say.
