@@ -519,7 +519,7 @@ fn an_alb_endpoint_under_udp_is_refused_for_good() {
     file().endpoints(&["type = \"alb\"\naddress = \"alb-1\""]).loaded();
 }
 
-// proves: D12
+// proves: C15, D12
 #[test]
 fn an_oss_endpoint_with_ipv6_or_affinity_is_refused_for_good() {
     for version in ["ipv6", "affinity"] {

@@ -12,34 +12,8 @@ use std::{
     },
 };
 
-use lab::{Endpoint, Lab, field, read_head};
+use lab::{Endpoint, Lab, cases, field, read_head};
 use raw::{Seen, Witness, somebody_else};
-use serde::Deserialize;
-
-/// A request of the table.
-#[derive(Deserialize)]
-struct Case {
-    number: u32,
-    name: String,
-    raw: String,
-    answers: Vec<u16>,
-    #[serde(default)]
-    seen: usize,
-}
-
-impl Case {
-    fn bytes(&self) -> Vec<u8> {
-        self.raw.chars().map(|char| u8::try_from(u32::from(char)).unwrap()).collect()
-    }
-}
-
-fn cases() -> Vec<Case> {
-    #[derive(Deserialize)]
-    struct File {
-        request: Vec<Case>,
-    }
-    toml::from_str::<File>(include_str!("../../tests/http/requests.toml")).unwrap().request
-}
 
 /// The statuses that a client gets for `bytes`, up to so many; 100 left out. Whether the connection has ended after them is said too.
 fn answers(lab: &Lab, bytes: &[u8], most: usize) -> (Vec<u16>, bool) {
@@ -71,7 +45,7 @@ fn every_request_of_the_table_gets_the_required_answer() {
     let lab = Lab::new(&witness.endpoint(), &[2], "");
     somebody_else(&lab, "/first");
     let mut wrong = Vec::new();
-    for case in cases() {
+    for case in cases::all() {
         witness.take();
         let connections = witness.accepted();
         let (statuses, closes) = answers(&lab, &case.bytes(), case.answers.len());

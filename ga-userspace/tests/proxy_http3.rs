@@ -1,7 +1,7 @@
 //! HTTP/3 of HTTPS listeners, on loopback addresses: a client of the same libraries, and bytes of which no client consists.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
-mod common;
+mod lab;
 mod lab;
 
 use std::{
@@ -44,7 +44,7 @@ impl Site {
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let port = endpoint.port;
-        let text = common::file(&format!(
+        let text = lab::file(&format!(
             "[[instance.listener]]\nname = \"web\"\nprotocol = \"https\"\nports = \"{port}\"\nhttp_version = \"http3\"\n\
              certificates = {{ default = \"{}\" }}\n{keys}[[instance.listener.endpoint_group]]\nregion = \"here\"\n\
              [[instance.listener.endpoint_group.endpoint]]\ntype = \"private_ip\"\naddress = \"10.0.0.11\"\n",
@@ -73,7 +73,7 @@ impl Site {
         let tls = &self.proxy.shared().tls;
         tls.commit(tls.prepare(&intent).unwrap_or_else(|troubles| panic!("{troubles:#?}")));
         let before = self.proxy.shared().view.load_full();
-        let unbound = self.proxy.apply(common::view(&self.text, &before));
+        let unbound = self.proxy.apply(lab::planned(&self.text, &before).1);
         assert!(unbound.is_empty(), "{unbound:?}");
     }
 

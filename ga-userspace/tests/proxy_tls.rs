@@ -1,7 +1,7 @@
 //! TLS of HTTPS listeners and to endpoints, on the loopback interface: handshakes of rustls and OpenSSL with certificates in files.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
-mod common;
+mod lab;
 
 use std::{
     fs,
@@ -15,8 +15,8 @@ use std::{
 use ga::{
     config,
     model::{Backend, BackendTls, Intent},
+    proxy::Proxy,
     proxy::tls::{self, AcceptError, ConnectError, HANDSHAKE_DEADLINE, Store, TlsInfo},
-    proxy::{Proxy, View},
 };
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
 use rustls::{
@@ -597,7 +597,7 @@ async fn a_request_goes_through_tls_on_both_sides_and_not_where_it_does_not_belo
     ] {
         let endpoint = origin(&files.path(certificate)).await;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
-        let text = common::file(&format!(
+        let text = lab::file(&format!(
             "[[instance.listener]]\nname = \"web\"\nprotocol = \"https\"\nports = \"{port}\"\n\
              certificates = {{ default = \"{}\" }}\n[[instance.listener.endpoint_group]]\nregion = \"eu\"\n\
              backend_protocol = \"https\"\n{}\nport_mapping = [{{ listener = {port}, endpoint = {} }}]\n\
@@ -609,7 +609,7 @@ async fn a_request_goes_through_tls_on_both_sides_and_not_where_it_does_not_belo
         let intent = config::parse("test.toml", &text).unwrap_or_else(|report| panic!("{:#?}", report.problems)).intent;
         let mut proxy = Proxy::start(1).unwrap();
         proxy.shared().tls.commit(proxy.shared().tls.prepare(&intent).unwrap());
-        let unbound = proxy.apply(common::view(&text, &View::default()));
+        let unbound = proxy.apply(lab::view(&text).1);
         assert!(unbound.is_empty(), "{unbound:?}");
         for (argument, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
             let said = curl(&files, port, &[argument]).await;

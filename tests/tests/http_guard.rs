@@ -20,19 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lab::{Endpoint, Lab};
-use serde::Deserialize;
-
-/// A request of the table.
-#[derive(Deserialize)]
-struct Case {
-    number: u32,
-    name: String,
-    raw: String,
-    answers: Vec<u16>,
-    #[serde(default)]
-    seen: usize,
-}
+use lab::{Endpoint, Lab, cases};
 
 /// Somebody who stands before an endpoint.
 struct Edge {
@@ -164,11 +152,6 @@ fn statuses(answer: &[u8]) -> Vec<u16> {
 
 #[test]
 fn three_columns_of_the_same_requests() {
-    #[derive(Deserialize)]
-    struct File {
-        request: Vec<Case>,
-    }
-    let cases = toml::from_str::<File>(include_str!("../http/requests.toml")).unwrap().request;
     let dir = tempfile::tempdir().unwrap();
     let (nginx, _nginx) = nginx(dir.path());
     let (haproxy, _haproxy) = haproxy(dir.path());
@@ -176,8 +159,8 @@ fn three_columns_of_the_same_requests() {
     let ours = Edge { address: Lab::new(&endpoint, &[2], "").address(), heard };
     let mut table = format!("{:<38} {:<12} {:<14} {:<14} ours\n", "request", "required", "nginx", "HAProxy");
     let (mut wrong, mut theirs) = (Vec::new(), 0);
-    for case in cases {
-        let bytes: Vec<u8> = case.raw.chars().map(|char| u8::try_from(u32::from(char)).unwrap()).collect();
+    for case in cases::all() {
+        let bytes = case.bytes();
         let most = case.answers.len();
         let ask = |edge: &Edge, quiet| edge.ask(&bytes, most, Duration::from_millis(quiet));
         let (nginx, haproxy, ours) = thread::scope(|scope| {

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ga::status::{Endpoint, EndpointState};
 use ga_tests::{
-    lab::{Agent, EGRESS4, Lab, VIP4, client4, server4},
+    lab::{Agent, EGRESS4, Lab, Nginx, VIP4, client4, curl, self_signed, server4},
     traffic::{Flows, Hello, Server, block_in, port_is_open, spread, until},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -457,6 +457,62 @@ fn an_inventory_is_asked_in_tls_by_whom_its_authority_vouches_for() -> Result<()
     until("an answer without a body", PATIENCE, || {
         Ok(fs::read_to_string(dir.join("access.log"))?.contains("\"GET /hosts.json HTTP/1.1\" 304 ").then_some(()))
     })
+}
+
+// proves: C15
+#[test]
+fn objects_of_a_store_are_fetched_through_http_and_https_by_the_domain_that_it_knows() -> Result<()> {
+    let lab = Lab::new(3)?;
+    let mut zone = Zone::new(&lab)?;
+    zone.write(&[server4(1)])?;
+    zone.serve()?;
+    // It serves its own bucket, and nothing to those who ask for anybody else.
+    let bucket = |listen: &str| {
+        format!(
+            "server {{ listen {listen} default_server; ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; return 403; }}\n\
+             server {{ listen {listen}; server_name pool.lab.test; ssl_certificate DIR/cert.pem; ssl_certificate_key DIR/key.pem; \
+             root DIR/objects; }}\n"
+        )
+    };
+    let store = Nginx::start(&lab, 1, &(bucket("80") + &bucket("443 ssl")), &[80, 443], &["pool.lab.test"])?;
+    fs::create_dir_all(store.dir.join("objects"))?;
+    let object: String = (0..100_000).map(|number| format!("line {number}\n")).collect();
+    fs::write(store.dir.join("objects/object.txt"), &object)?;
+    self_signed(&lab.dir, &["www.shop.example"])?;
+    let https = format!("certificates = {{ default = \"{}\" }}", lab.dir.join("both.pem").display());
+    let vouched = format!("backend_protocol = \"https\"\nca = \"{}\"", store.dir.join("cert.pem").display());
+    let served = |protocol: &str, port: u16, keys: &str, group: &str, to: u16| {
+        format!(
+            "\n[[instance.listener]]\nname = \"of-{port}\"\nprotocol = \"{protocol}\"\nports = \"{port}\"\n{keys}\n\
+             [[instance.listener.endpoint_group]]\nname = \"store\"\nregion = \"lab\"\n{group}\n\
+             port_mapping = [{{ listener = {port}, endpoint = {to} }}]\n\
+             [[instance.listener.endpoint_group.endpoint]]\ntype = \"oss\"\naddress = \"pool.lab.test\"\n"
+        )
+    };
+    let rule = "[[instance.listener.rule]]\nname = \"other\"\nwhen = [{ path = \"/other/*\" }]\n\
+                do = [{ rewrite = { domain = \"other.lab.test\", path = \"/object.txt\" } }, { forward = \"store\" }]\n";
+    let text = head(&lab, &format!("resolvers = [\"{}\"]", server4(3)))
+        + &served("http", 80, "", "", 80)
+        + rule
+        + &served("https", 443, &https, "", 80)
+        + &served("https", 8443, &https, &vouched, 443);
+    lab.configure(&text)?;
+    let agent = Agent::start(&lab)?;
+    let ca = lab.dir.join("cert.pem").display().to_string();
+    let fetch = |scheme: &str, port: u16, path: &str| {
+        let resolve = format!("www.shop.example:{port}:{VIP4}");
+        let url = format!("{scheme}://www.shop.example:{port}{path}");
+        curl(&lab.clients[0], &["--fail", "--cacert", &ca, "--resolve", &resolve], &url)
+    };
+    until("the bucket's address", PATIENCE, || Ok(fetch("http", 80, "/object.txt").ok()))?;
+    for (scheme, port) in [("http", 80), ("https", 443), ("https", 8443)] {
+        ensure!(fetch(scheme, port, "/object.txt")? == object, "not the object, through {scheme} at {port}");
+    }
+    let refused = fetch("http", 80, "/other/object.txt").err().context("a bucket that is not there")?;
+    ensure!(format!("{refused:#}").contains("403"), "a rule's host goes before: {refused:#}");
+    let said = agent.ok(&["trace", "http", "--listener", "of-80", "--host", "www.shop.example"])?;
+    ensure!(said.contains("of group store, 100.0 % of such requests, asked for pool.lab.test\n"), "{said}");
+    Ok(())
 }
 
 /// A certificate authority; the first one made signs the certificate that the inventory's server has.

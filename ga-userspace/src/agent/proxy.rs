@@ -9,7 +9,7 @@ use std::{
 
 use super::{Agent, Error, certificates};
 use crate::{
-    model::{Intent, Listener, Node},
+    model::{Action, Intent, Listener, Node},
     plan::{self, EndpointView},
     proxy::{
         self, Proxy, View,
@@ -118,6 +118,8 @@ impl Agent {
         let counts = &listener.counts;
         let hits = |(rule, counts): (&crate::model::Rule, &std::sync::Arc<proxy::counts::RuleCounts>)| RuleHits {
             rule: rule.name.to_string(),
+            priority: rule.priority,
+            does: does(&rule.action),
             hits: counts.hits.get(),
         };
         let own = self.unbound.iter().filter(|unbound| listener.addresses.contains(&unbound.address));
@@ -152,6 +154,18 @@ impl Agent {
             bytes_out: counts.bytes_out.get(),
             failures: failures(&counts.reasons),
         })
+    }
+}
+
+/// What a rule does, in a few words.
+fn does(action: &Action) -> String {
+    match action {
+        Action::Forward(groups) => {
+            format!("forward to {}", groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+        }
+        Action::Redirect(redirect) => format!("redirect {}", redirect.code),
+        Action::Fixed(fixed) => format!("fixed response {}", fixed.code),
+        Action::Drop => "drop".to_owned(),
     }
 }
 

@@ -5,7 +5,7 @@ use ga_common::abi::id::ListenerId;
 use super::{Agent, Error, state};
 use crate::{
     maps::LiveFlows,
-    model::{Affinity, GroupName},
+    model::{Affinity, GroupKind, GroupName},
     plan::{EndpointView, Family, GroupView, ListenerView},
     status::{
         AttachMode, Counters, DropCount, Endpoint, FlowTable, Flows, Group, Instance, Interface, Listener, MapFill, PassCount,
@@ -146,6 +146,10 @@ impl Agent {
         let latency = view.latency.or_else(|| self.beliefs.latency.get(&name).copied());
         Ok(Group {
             name: view.name.to_string(),
+            kind: match view.kind {
+                GroupKind::Default => "default".to_owned(),
+                GroupKind::Virtual => "virtual".to_owned(),
+            },
             region: view.region.clone(),
             priority: view.priority,
             traffic_ratio: view.traffic_ratio.0,

@@ -6,29 +6,31 @@ use http::{HeaderMap, HeaderValue, Request as HttpRequest, header::HOST, request
 
 use super::Agent;
 use crate::{
+    model::{Affinity, Protocol},
     proxy::{
         Listener, View, guard,
         rules::{Act, Changes, Request, judge},
+        tls::{Shown, Store, server_name},
     },
-    status::{Code, HttpCandidate, HttpRewritten, HttpTrace, HttpTraceOrder, Refusal, RuleTried, SCHEMA_VERSION},
+    status::{Code, HttpCandidate, HttpRewritten, HttpTrace, HttpTraceOrder, Refusal, RuleTried, SCHEMA_VERSION, TlsShown},
 };
 
 impl Agent {
     /// Explains a request.
     pub(super) fn trace_http(&self, order: &HttpTraceOrder) -> Result<HttpTrace, Refusal> {
-        explain(&self.proxy.shared().view.load(), order, true)
+        explain(&self.proxy.shared().view.load(), &self.proxy.shared().tls, order, true)
     }
 }
 
-/// What would become of a request under `view`; without `knows_key` the key of affinity is not the one that an agent has.
+/// What would become of a request under `view`, whose certificates are in `store`; without `knows_key` the key of affinity is not the one that an agent has.
 ///
 /// # Errors
 /// There is no such listener, or what the order describes is no request.
-pub fn explain(view: &View, order: &HttpTraceOrder, knows_key: bool) -> Result<HttpTrace, Refusal> {
-    let listener = named(view, order.listener.as_deref())?;
+pub fn explain(view: &View, store: &Store, order: &HttpTraceOrder, knows_key: bool) -> Result<HttpTrace, Refusal> {
+    let listener = named(view, order)?;
     let client = order.client.unwrap_or_else(|| somebody(listener));
     let parts = request(order)?;
-    let is_https = listener.file.protocol == crate::model::Protocol::Https;
+    let is_https = listener.file.protocol == Protocol::Https;
     let local = listener.addresses.iter().find(|address| address.is_ipv4() == client.to_canonical().is_ipv4());
     let local = local.or(listener.addresses.first()).copied().unwrap_or(SocketAddr::new(client, 0));
     let request = Request::new(&parts, client, local, is_https);
@@ -37,6 +39,7 @@ pub fn explain(view: &View, order: &HttpTraceOrder, knows_key: bool) -> Result<H
         priority: judged.rule.priority,
         unmet: judged.unmet,
     });
+    let (tls, is_misdirected) = shown(listener, store, order)?;
     let decision = listener.matcher.decide(&request);
     let mut trace = HttpTrace {
         schema_version: SCHEMA_VERSION,
@@ -44,21 +47,29 @@ pub fn explain(view: &View, order: &HttpTraceOrder, knows_key: bool) -> Result<H
         client,
         host: request.host.to_owned(),
         target: target(&parts),
-        tried: tried.collect(),
-        rule: decision.rule.and_then(|rule| listener.file.rules.get(rule)).map(|rule| rule.name.to_string()),
+        tls,
+        tried: Vec::new(),
+        rule: None,
         action: String::new(),
         answer: None,
         rewritten: None,
         endpoint: None,
         candidates: Vec::new(),
     };
+    if is_misdirected {
+        trace.action = "misdirected".to_owned();
+        trace.answer = Some("421".to_owned());
+        return Ok(trace);
+    }
+    trace.tried = tried.collect();
+    trace.rule = decision.rule.and_then(|rule| listener.file.rules.get(rule)).map(|rule| rule.name.to_string());
     match decision.act {
         Act::Forward { target, changes } => {
             trace.action = "forward".to_owned();
             if !changes.is_empty() {
                 trace.rewritten = Some(rewritten(changes, &parts, client)?);
             }
-            who(listener, *target, client, local.port(), knows_key, &mut trace);
+            who(listener, (*target, changes.rewrites_host()), client, local.port(), knows_key, &mut trace);
         }
         Act::Redirect(redirect) => {
             trace.action = "redirect".to_owned();
@@ -78,9 +89,31 @@ pub fn explain(view: &View, order: &HttpTraceOrder, knows_key: bool) -> Result<H
     Ok(trace)
 }
 
+/// What the client is shown by an HTTPS listener, and whether its request does not belong there.
+fn shown(listener: &Listener, store: &Store, order: &HttpTraceOrder) -> Result<(Option<TlsShown>, bool), Refusal> {
+    if listener.file.protocol != Protocol::Https {
+        if order.server_name.is_some() {
+            let message = format!("{} has no certificates: only an https listener ends TLS here", listener.path);
+            return Err(Refusal::new(Code::Invalid, message));
+        }
+        return Ok((None, false));
+    }
+    let name = order.server_name.as_deref();
+    let Some(server) = store.server(&listener.path) else {
+        let shown = TlsShown { server_name: server_name(name, &order.host), certificate: None, is_believed: None };
+        return Ok((Some(shown), false));
+    };
+    let Shown { server_name, certificate, is_believed, is_covered } = server.shown(name, &order.host);
+    Ok((Some(TlsShown { server_name, certificate: Some(certificate), is_believed: Some(is_believed) }), !is_covered))
+}
+
 /// The listener of that name; without one the only one that there is.
-fn named<'v>(view: &'v View, name: Option<&str>) -> Result<&'v Listener, Refusal> {
-    let has_requests = |listener: &&Listener| listener.file.protocol.is_http() || !listener.file.rules.is_empty();
+fn named<'v>(view: &'v View, order: &HttpTraceOrder) -> Result<&'v Listener, Refusal> {
+    let name = order.listener.as_deref();
+    let has_requests = |listener: &&Listener| {
+        (listener.file.protocol.is_http() || !listener.file.rules.is_empty())
+            && !(order.tls && listener.file.protocol == Protocol::Http)
+    };
     let is_named = |listener: &&Listener| name.is_none_or(|name| listener.path == name || listener.file.name.as_str() == name);
     let found: Vec<&Listener> = view.listeners.values().map(AsRef::as_ref).filter(has_requests).filter(is_named).collect();
     match (found.as_slice(), name) {
@@ -144,9 +177,16 @@ fn rewritten(changes: &Changes, before: &Parts, client: IpAddr) -> Result<HttpRe
 }
 
 /// The endpoints that the target's table has, and the one that it has for this client.
-fn who(listener: &Listener, target: usize, client: IpAddr, port: u16, knows_key: bool, trace: &mut HttpTrace) {
+fn who(
+    listener: &Listener,
+    (target, is_rewritten): (usize, bool),
+    client: IpAddr,
+    port: u16,
+    knows_key: bool,
+    trace: &mut HttpTrace,
+) {
     let address = |endpoint| listener.address(endpoint, port);
-    if listener.file.affinity == crate::model::Affinity::SourceIp && knows_key {
+    if listener.file.affinity == Affinity::SourceIp && knows_key {
         let chosen = listener.choose(target, client, listener.number(client, 0), &[]);
         trace.endpoint = chosen.map(|endpoint| address(endpoint).to_string());
     }
@@ -154,9 +194,15 @@ fn who(listener: &Listener, target: usize, client: IpAddr, port: u16, knows_key:
         let group = listener.endpoints.get(endpoint).and_then(|endpoint| listener.groups.get(endpoint.group));
         group.map_or_else(String::new, |group| group.name.to_string())
     };
+    let host = |endpoint: usize| listener.endpoints.get(endpoint).filter(|_| !is_rewritten)?.own_host.clone();
     trace.candidates = listener
         .shares(target, client)
         .into_iter()
-        .map(|(endpoint, share)| HttpCandidate { group: group(endpoint), address: address(endpoint), share })
+        .map(|(endpoint, share)| HttpCandidate {
+            group: group(endpoint),
+            address: address(endpoint),
+            share,
+            host: host(endpoint),
+        })
         .collect();
 }

@@ -12,7 +12,8 @@ use super::{
     watch::{Unit, Watch, watch},
 };
 use crate::status::{
-    AttachMode, Endpoint, EndpointState, FlowTable, Health, Instance, Interface, Listener, NextHop, Proxied, Repairs, Status,
+    AttachMode, Certificate, Endpoint, EndpointState, FlowTable, Health, Instance, Interface, Listener, NextHop, Proxied,
+    Repairs, Status,
 };
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -47,6 +48,8 @@ pub(super) fn render(status: &Status, style: &Style, unit: Unit) -> String {
     for (instance, listener) in status.listeners() {
         out += &format!("\n{}\n", title(instance, listener));
         out += &listener.proxied.as_ref().map(answers).unwrap_or_default();
+        out += &certificates(status, &format!("{}/{}", instance.id, listener.name));
+        out += &listener.proxied.as_ref().and_then(|proxied| rules(proxied, style)).unwrap_or_default();
         out += &groups(listener, style).unwrap_or_default();
         out += &endpoints(listener, style, unit);
     }
@@ -100,30 +103,37 @@ fn interface(interface: &Interface) -> String {
     format!("{} {}", interface.name, if interface.attached { mode } else { "NOT ATTACHED" })
 }
 
-/// What somebody else changed and the agent put right: no trouble any more, but somebody's.
 /// A line for each group in the order of their priority, where there are several.
 fn groups(listener: &Listener, style: &Style) -> Option<String> {
     use CellAlignment::{Left, Right};
     if listener.groups.len() < 2 {
         return None;
     }
-    let columns =
-        [("group", Left), ("region", Left), ("priority", Right), ("latency", Right), ("ratio", Right), ("share", Right)];
+    let has_virtual = listener.groups.iter().any(|group| group.kind == "virtual");
+    let mut columns = vec![("group", Left), ("region", Left)];
+    if has_virtual {
+        columns.push(("kind", Left));
+    }
+    columns.extend([("priority", Right), ("latency", Right), ("ratio", Right), ("share", Right)]);
     let mut table = style.table(&columns);
     for group in &listener.groups {
         let shares = [group.share_ipv4, group.share_ipv6].into_iter().flatten().map(percent).collect::<Vec<_>>();
-        table.add_row(vec![
-            Cell::new(&group.name),
-            Cell::new(&group.region),
+        let mut row = vec![Cell::new(&group.name), Cell::new(&group.region)];
+        if has_virtual {
+            row.push(Cell::new(&group.kind));
+        }
+        row.extend([
             Cell::new(group.priority),
             Cell::new(group.latency_ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"))),
             Cell::new(format!("{} %", group.traffic_ratio)),
             Cell::new(or_dash(shares.join(" / "))),
         ]);
+        table.add_row(row);
     }
     Some(style.draw(table))
 }
 
+/// What somebody else changed and the agent put right: no trouble any more, but somebody's.
 fn repairs(repairs: &Repairs) -> Option<String> {
     let maps = repairs.maps.iter().filter(|(_, count)| **count > 0);
     let mut parts: Vec<String> = maps.map(|(map, entries)| format!("{} in {map}", count(*entries))).collect();
@@ -158,10 +168,6 @@ fn answers(proxied: &Proxied) -> String {
     if proxied.retries > 0 {
         out += &format!("; {} sent once more", count(proxied.retries));
     }
-    let hits = proxied.rules.iter().map(|rule| format!("{} {}", rule.rule, count(rule.hits))).collect::<Vec<_>>();
-    if !hits.is_empty() {
-        out += &format!("\nrules: {}", hits.join(", "));
-    }
     for circuit in proxied.circuits.iter().filter(|circuit| circuit.refused > 0 || circuit.is_full()) {
         out += &format!("\ncircuit: {circuit}");
     }
@@ -169,6 +175,30 @@ fn answers(proxied: &Proxied) -> String {
         out += &format!("\nwarning: {trouble}");
     }
     out + "\n"
+}
+
+/// How long the certificates of an https listener are good for.
+fn certificates(status: &Status, listener: &str) -> String {
+    let now = status.started_at.unwrap_or_default() + status.uptime_s as u64;
+    let one = |certificate: &Certificate| match u64::try_from(certificate.not_after).unwrap_or(0).checked_sub(now) {
+        Some(left) => format!("{} good for {}", certificate.name, duration(left)),
+        None => format!("{} HAS EXPIRED", certificate.name),
+    };
+    let own: Vec<String> = status.certificates.iter().filter(|one| one.listener == listener).map(one).collect();
+    if own.is_empty() { String::new() } else { format!("certificates: {}\n", own.join(", ")) }
+}
+
+/// A line for each rule, as they are tried, where there are any.
+fn rules(proxied: &Proxied, style: &Style) -> Option<String> {
+    use CellAlignment::{Left, Right};
+    if proxied.rules.is_empty() {
+        return None;
+    }
+    let mut table = style.table(&[("rule", Left), ("priority", Right), ("does", Left), ("applied", Right)]);
+    for rule in &proxied.rules {
+        table.add_row(vec![Cell::new(&rule.rule), Cell::new(rule.priority), Cell::new(&rule.does), Cell::new(count(rule.hits))]);
+    }
+    Some(style.draw(table))
 }
 
 /// All columns, or where they do not fit, all but the packets.
@@ -278,7 +308,7 @@ fn or_dash(text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::example::example;
+    use crate::status::{RuleHits, example::example};
 
     const HEAD: &str = "\
 ga 0.1.0 at fra1, generation 42, up 3d 4h, configured 10m ago
@@ -318,6 +348,7 @@ ga-demo/voice  198.51.100.10 udp 80,90~92,8080, affinity source_ip, idle 900 s, 
         let groups = &mut status.instances[0].listeners[0].groups;
         groups.push(crate::status::Group {
             name: "far".to_owned(),
+            kind: "default".to_owned(),
             region: "us-east".to_owned(),
             priority: 2,
             traffic_ratio: 0,
@@ -331,6 +362,45 @@ ga-demo/voice  198.51.100.10 udp 80,90~92,8080, affinity source_ip, idle 900 s, 
   group  region      priority  latency  ratio   share
   near   eu-central         1   4.2 ms  100 %  100.0%
   far    us-east            2        -    0 %       -
+";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn rules_and_certificates_are_told_of_what_the_agent_serves() {
+        let mut status = example();
+        let started = status.started_at.unwrap_or_default() + status.uptime_s as u64;
+        status.certificates = [("default", 29 * 86_400), ("*.shop.example", -5)]
+            .map(|(name, left)| Certificate {
+                listener: "ga-demo/game".to_owned(),
+                name: name.to_owned(),
+                not_after: started as i64 + left,
+                ..Certificate::default()
+            })
+            .into();
+        let rule =
+            |rule: &str, priority, does: &str, hits| RuleHits { rule: rule.to_owned(), priority, does: does.to_owned(), hits };
+        let listener = &mut status.instances[0].listeners[0];
+        listener.proxied = Some(Proxied {
+            requests: 1_300,
+            statuses: [("2xx".to_owned(), 1_200), ("4xx".to_owned(), 100)].into(),
+            rules: vec![rule("api", 10, "forward to api", 1_200), rule("closed", 20, "fixed response 503", 0)],
+            ..Proxied::default()
+        });
+        let mut api = listener.groups[0].clone();
+        (api.name, api.kind, api.share_ipv4) = ("api".to_owned(), "virtual".to_owned(), None);
+        api.endpoints.truncate(1);
+        listener.groups.push(api);
+        let text = render(&status, &Style::default(), Unit::Total);
+        let expected = "
+requests 1,300; answers: 1,200 2xx, 100 4xx
+certificates: default good for 29d, *.shop.example HAS EXPIRED
+  rule    priority  does                applied
+  api           10  forward to api        1,200
+  closed        20  fixed response 503        0
+  group  region      kind     priority  latency  ratio   share
+  near   eu-central  default         1   4.2 ms  100 %  100.0%
+  api    eu-central  virtual         1   4.2 ms  100 %       -
 ";
         assert!(text.contains(expected), "{text}");
     }

@@ -136,7 +136,7 @@ mod tests {
             failures: [("refused".to_owned(), 1)].into(),
             max_connections: 100,
             circuits: vec![Circuit { group: "near".to_owned(), connections: [0, 1024], requests: [3, 1024], refused: 7 }],
-            rules: vec![RuleHits { rule: "api".to_owned(), hits: 5 }],
+            rules: vec![RuleHits { rule: "api".to_owned(), priority: 10, does: "forward to api".to_owned(), hits: 5 }],
             ..Proxied::default()
         });
         listener.groups[0].endpoints[0].proxied =

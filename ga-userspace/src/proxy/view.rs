@@ -16,7 +16,7 @@ use super::{
     rules::Matcher,
 };
 use crate::{
-    model::{self, Affinity, Backend, Circuit, ClientIp, EndpointName, Intent, Name, Target as FoundBy},
+    model::{self, Affinity, Backend, Circuit, ClientIp, EndpointKind, EndpointName, Intent, Name, Target as FoundBy},
     plan::{Family, ListenerView, Plan, TargetView, Wheel, number_of},
 };
 
@@ -110,6 +110,8 @@ pub struct Endpoint {
     pub group: usize,
     /// The domain that it was found by.
     pub domain: Option<String>,
+    /// The host that it answers for, whatever the client asked for: an object store knows its buckets by their domains, and no other.
+    pub own_host: Option<String>,
     /// What happened with it, since the agent began.
     pub counts: Arc<EndpointCounts>,
 }
@@ -234,15 +236,21 @@ impl Listener {
             });
             known.unwrap_or_default()
         };
+        let is_store = |found: &FoundBy| {
+            let all = file.groups.iter().flat_map(|group| &group.endpoints);
+            all.into_iter().any(|endpoint| endpoint.kind == EndpointKind::Oss && endpoint.found_by.as_ref() == Some(found))
+        };
+        let domain = |found: &FoundBy| match found {
+            FoundBy::Domain(domain) => Some(domain.clone()),
+            FoundBy::Host { .. } | FoundBy::Pool(_) => None,
+        };
         let endpoint = |endpoint: &crate::plan::EndpointView| Endpoint {
             counts: known(endpoint.identity).unwrap_or_default(),
             name: endpoint.name.clone(),
             identity: endpoint.identity,
             group: groups.iter().position(|group| group.name == endpoint.name.group).unwrap_or(0),
-            domain: endpoint.found_by.as_ref().and_then(|found| match found {
-                FoundBy::Domain(domain) => Some(domain.clone()),
-                FoundBy::Host { .. } | FoundBy::Pool(_) => None,
-            }),
+            domain: endpoint.found_by.as_ref().and_then(domain),
+            own_host: endpoint.found_by.as_ref().filter(|found| is_store(found)).and_then(domain),
         };
         let mut listener = Self {
             path: view.path(),

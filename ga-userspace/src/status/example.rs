@@ -62,6 +62,7 @@ fn listener(id: u16, name: &str, protocol: &str, endpoints: Vec<Endpoint>) -> Li
         drops: Vec::new(),
         groups: vec![Group {
             name: "near".to_owned(),
+            kind: "default".to_owned(),
             region: "eu-central".to_owned(),
             priority: 1,
             traffic_ratio: 100,

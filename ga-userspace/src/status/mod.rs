@@ -29,7 +29,7 @@ pub use refusal::{Code, Refusal};
 pub use request::{Action, Handle, Reply, Request, channel};
 pub use selector::{EndpointPath, Selector, SelectorError};
 pub use trace::{TRACE_LENGTH, Trace, TraceOrder, TracePacket, TraceStep};
-pub use trace_http::{HttpCandidate, HttpRewritten, HttpTrace, HttpTraceOrder, RuleTried};
+pub use trace_http::{HttpCandidate, HttpRewritten, HttpTrace, HttpTraceOrder, RuleTried, TlsShown};
 pub use view::{
     AttachMode, Counters, DropCount, Endpoint, EndpointState, FlowTable, Flows, Group, Health, Instance, Interface, LastReload,
     Listener, MapFill, NextHop, PassCount, Probes, ReasonCount, Repairs, SCHEMA_VERSION, Status,

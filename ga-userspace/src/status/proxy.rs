@@ -41,6 +41,12 @@ pub struct Proxied {
 pub struct RuleHits {
     /// Its name.
     pub rule: String,
+    /// Its place: lower ones are tried first.
+    #[serde(default)]
+    pub priority: u16,
+    /// What it does: `forward to api`, `redirect 308`, `fixed response 503`, `drop`.
+    #[serde(default)]
+    pub does: String,
     /// How often it applied.
     pub hits: u64,
 }

@@ -13,6 +13,12 @@ pub struct HttpTraceOrder {
     pub listener: Option<String>,
     /// The host that the client asks for; for a TCP listener the server name of its TLS.
     pub host: String,
+    /// The client speaks TLS: HTTP listeners are not meant.
+    #[serde(default)]
+    pub tls: bool,
+    /// The server name of its TLS where that is not the host: of a connection that is used for another host, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
     /// Path and query.
     pub target: String,
     /// The method.
@@ -38,12 +44,15 @@ pub struct HttpTrace {
     pub host: String,
     /// Path and query as rules see them and as they are forwarded.
     pub target: String,
+    /// What the client is shown; of HTTPS listeners only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsShown>,
     /// The rules that were tried, in order.
     pub tried: Vec<RuleTried>,
     /// The rule that applies; none when none does, and the default endpoint groups serve the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// `forward`, `redirect`, `fixed_response` or `drop`.
+    /// `forward`, `redirect`, `fixed_response` or `drop`; `misdirected` when the host is not for this connection.
     pub action: String,
     /// The answer of the edge: its status, and where it sends the client or what it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,6 +66,20 @@ pub struct HttpTrace {
     /// Who may get it, and how much of such requests they get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<HttpCandidate>,
+}
+
+/// What a handshake shows the client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsShown {
+    /// The server name; none of a client that asks for an address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// The domain whose certificate is shown, `default` for the default one; none when its files cannot be read here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// Whether that certificate is good for what the client asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_believed: Option<bool>,
 }
 
 /// A rule that was tried.
@@ -93,4 +116,7 @@ pub struct HttpCandidate {
     pub address: SocketAddr,
     /// Its part of such requests, 0 to 1.
     pub share: f64,
+    /// The host that it is asked for, where that is neither the client's nor a rule's: an object store knows its own domains only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }

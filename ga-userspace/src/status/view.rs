@@ -205,6 +205,9 @@ pub struct Listener {
 pub struct Group {
     /// Its name.
     pub name: String,
+    /// `default`, or `virtual`: only forwarding rules lead there.
+    #[serde(default)]
+    pub kind: String,
     /// The region's label.
     pub region: String,
     /// Where it stands in the scheduling priority of its listener; 1 is the nearest.

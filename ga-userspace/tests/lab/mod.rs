@@ -1,6 +1,8 @@
 //! A proxy of one thread, endpoints and clients on loopback addresses. Endpoint `N` is 127.0.0.N; its port is the listener's.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "not every test uses all of it, and one fails by panicking")]
 
+pub mod cases;
+
 use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -162,15 +164,21 @@ pub fn listener(port: u16, lasts: &[u8], keys: &str, weight: u8) -> String {
         )
     };
     let endpoints: String = lasts.iter().map(endpoint).collect();
-    format!(
-        "[node]\ninterfaces = [\"eth0\"]\n[[instance]]\nid = \"lab\"\nvips = [\"198.51.100.10\"]\negress_ips = [\"203.0.113.5\"]\n\
-         [[instance.listener]]\nname = \"web\"\nprotocol = \"http\"\nports = \"{port}\"\n{keys}\
+    file(&format!(
+        "[[instance.listener]]\nname = \"web\"\nprotocol = \"http\"\nports = \"{port}\"\n{keys}\
          [[instance.listener.endpoint_group]]\nregion = \"here\"\n{endpoints}"
+    ))
+}
+
+/// A file with one instance and `listeners`.
+pub fn file(listeners: &str) -> String {
+    format!(
+        "[node]\ninterfaces = [\"eth0\"]\n[[instance]]\nid = \"lab\"\nvips = [\"198.51.100.10\"]\negress_ips = [\"203.0.113.5\"]\n{listeners}"
     )
 }
 
 /// Planned as the agent does, with addresses of this host: endpoints cannot have those in a file.
-fn view(text: &str) -> (Intent, View) {
+pub fn view(text: &str) -> (Intent, View) {
     planned(text, &View::default())
 }
 

@@ -1,6 +1,7 @@
 //! The demo: clients, an edge and servers in network namespaces, real traffic, and what became of it.
 
 mod acts;
+mod https;
 mod picture;
 mod screen;
 mod servers;
@@ -149,19 +150,24 @@ fn show(args: &Args, stop: &Stop) -> Result<Vec<String>> {
     let addresses = acts::affinity(&site, &mut screen, stop)?;
     let rates = acts::throughput(&site, &mut screen, stop)?;
     acts::drain(&site, &mut screen, stop)?;
+    let https = https::show(&mut site, &mut screen, stop)?;
     let killed = acts::kill(&mut site, &mut screen, stop)?;
     counters(&site, &screen)?;
     screen.check(site.servers_run()?, "every server still runs");
 
     if let Some(path) = &args.svg {
-        svg::write(path, &svg::Findings { spreads: &spreads, addresses, rates, killed })?;
+        svg::write(path, &svg::Findings { spreads: &spreads, addresses, rates, https: &https, killed })?;
         screen.note(&format!("the picture is in {}", path.display()));
     }
     let (seconds, failures) = (screen.seconds(), screen.failures.len());
     screen.heading("Sum");
     let flows: u64 = spreads.iter().map(tally::Spread::flows).sum();
     let text = match failures {
-        0 => format!("all as it should be: {} flows spread by weight, none lost, in {seconds:.0} s", thousands(flows)),
+        0 => format!(
+            "all as it should be: {} flows and {} requests, none lost, in {seconds:.0} s",
+            thousands(flows),
+            thousands(https.urls.iter().map(|(_, _, answers)| answers.answered()).sum::<u64>() + https.answered)
+        ),
         _ => format!("{failures} findings are not as they should be"),
     };
     let ink = if failures == 0 { Ink::Green } else { Ink::Red };
@@ -200,6 +206,10 @@ fn play(site: &Site, screen: &Screen) -> Result<()> {
             vec![
                 format!("{client} curl http://198.51.100.10/"),
                 format!("{client} curl 'http://[2001:db8:100::10]:8001/'"),
+                format!(
+                    "{client} curl --cacert {} --resolve api.demo.example:443:198.51.100.10 https://api.demo.example/",
+                    site.lab.dir.join("cert.pem").display()
+                ),
                 format!("{client} sh -c 'echo hello | socat -t1 - udp:198.51.100.10:5300'"),
                 format!("{client} iperf3 -c 198.51.100.10 -t 5"),
             ],
@@ -209,6 +219,7 @@ fn play(site: &Site, screen: &Screen) -> Result<()> {
             vec![
                 format!("export GA_SOCKET={}", site.agent.socket().display()),
                 format!("{ga} status --watch"),
+                format!("{ga} trace http --tls --host www.demo.example --path /api/cart"),
                 format!("{ga} drops"),
                 format!("{ga} endpoints drain ga-demo/web/10.0.1.11"),
                 format!("{ga} endpoints undrain ga-demo/web/10.0.1.11"),

@@ -17,6 +17,8 @@ use crate::lab::{Lab, Namespace};
 
 /// Ports of nginx.
 const HTTP: [u16; 5] = [80, 7000, 8000, 8001, 8002];
+/// Programs that run on each server; nginx is the first.
+pub(super) const PROGRAMS: usize = 3;
 /// Size of the file for long transfers.
 const FILE_BYTES: usize = 6 << 20;
 /// Bytes per second of a long transfer: it takes 3 s.
@@ -39,16 +41,10 @@ pub(super) fn start(lab: &Lab, stop: &Stop) -> Result<Vec<Child>> {
     fs::write(file(lab), bytes).context("cannot write the file for long transfers")?;
     let this = std::env::current_exe().context("cannot find this program")?.display().to_string();
     let mut children = Vec::new();
-    for (index, server) in lab.servers.iter().enumerate() {
-        let name = name(index + 1);
-        let dir = lab.dir.join(&name);
-        fs::create_dir_all(&dir)?;
-        let conf = dir.join("nginx.conf");
-        fs::write(&conf, nginx_conf(&name, &dir, &file(lab)))?;
-        let log = dir.join("nginx.log").display().to_string();
-        children.push(spawn(server, &["nginx", "-e", &log, "-c", &conf.display().to_string()])?);
-        children.push(spawn(server, &["iperf3", "-s"])?);
-        children.push(spawn(server, &[&this, "--serve-udp", &name])?);
+    for (server, number) in lab.servers.iter().zip(1..) {
+        let programs: [Child; PROGRAMS] =
+            [nginx(lab, number)?, spawn(server, &["iperf3", "-s"])?, spawn(server, &[&this, "--serve-udp", &name(number)])?];
+        children.extend(programs);
     }
     for (server, index) in lab.servers.iter().zip(1..) {
         stop.wait(&format!("the servers of {}", name(index)), Duration::from_secs(10), || {
@@ -58,6 +54,18 @@ pub(super) fn start(lab: &Lab, stop: &Stop) -> Result<Vec<Child>> {
         })?;
     }
     Ok(children)
+}
+
+/// nginx on server `number`.
+pub(super) fn nginx(lab: &Lab, number: usize) -> Result<Child> {
+    let server = lab.servers.get(number - 1).context("no such server")?;
+    let name = name(number);
+    let dir = lab.dir.join(&name);
+    fs::create_dir_all(&dir)?;
+    let conf = dir.join("nginx.conf");
+    fs::write(&conf, nginx_conf(&name, &dir, &file(lab)))?;
+    let log = dir.join("nginx.log").display().to_string();
+    spawn(server, &["nginx", "-e", &log, "-c", &conf.display().to_string()])
 }
 
 /// In a session of its own: neither Ctrl-C nor the end of the terminal is for it.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{servers, stop::Stop};
+use super::{https, servers, stop::Stop};
 use crate::lab::{Agent, Lab};
 
 /// Prefix of namespaces, name of the directory of pins.
@@ -19,7 +19,7 @@ const NAME: &str = "ga-demo";
 /// Configuration, socket, logs. Only root can write beside it.
 const DIR: &str = "/run/ga-demo";
 /// What is run: the example that is shipped.
-const CONFIG: &str = include_str!("../../../config/demo.toml");
+pub(super) const CONFIG: &str = include_str!("../../../config/demo.toml");
 /// Client addresses beside the first, for affinity.
 const MORE_ADDRESSES: usize = 24;
 
@@ -52,6 +52,7 @@ impl Site {
 
     /// Starts the agent with the shipped example.
     pub(super) fn start(lab: Lab, servers: Vec<Child>) -> Result<Self> {
+        https::certificate(&lab)?;
         lab.configure(CONFIG)?;
         Ok(Self { agent: Agent::start(&lab)?, servers, lab })
     }
@@ -63,6 +64,20 @@ impl Site {
             all &= server.try_wait()?.is_none();
         }
         Ok(all)
+    }
+
+    /// Kills nginx of server `number`, the first is 1.
+    pub(super) fn kill_server(&mut self, number: usize) -> Result<()> {
+        let nginx = self.servers.get_mut((number - 1) * servers::PROGRAMS).context("no such server")?;
+        nginx.kill().context("cannot kill nginx")?;
+        nginx.wait().map(|_status| ()).context("nginx does not end")
+    }
+
+    /// Starts it again.
+    pub(super) fn start_server(&mut self, number: usize) -> Result<()> {
+        let nginx = self.servers.get_mut((number - 1) * servers::PROGRAMS).context("no such server")?;
+        *nginx = servers::nginx(&self.lab, number)?;
+        Ok(())
     }
 
     /// Leaves everything as it is, for `--down` to find.

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     acts::Killed,
+    https::Https,
     screen::thousands,
     tally::{Row, Spread},
 };
@@ -24,12 +25,14 @@ pub(super) struct Findings<'a> {
     pub(super) addresses: usize,
     /// Bits per second of one stream, IPv4 and IPv6.
     pub(super) rates: [f64; 2],
+    /// What the agent serves itself.
+    pub(super) https: &'a Https,
     /// Around the `kill -9`.
     pub(super) killed: Killed,
 }
 
 const WIDTH: u32 = 880;
-const HEIGHT: u32 = 640;
+const HEIGHT: u32 = 822;
 
 /// The card brings its own ground, so it is legible wherever it is shown.
 const STYLE: &str = "\
@@ -47,6 +50,9 @@ text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-se
 .weight{fill:#c4ccd4}
 .v4{fill:#0969da}
 .v6{fill:#8250df}
+.s1{fill:#0969da}
+.s2{fill:#54aeff}
+.s3{fill:#8250df}
 .good{fill:#1a7f37}
 .bad{fill:#cf222e}
 @media (prefers-color-scheme:dark){
@@ -60,6 +66,9 @@ text{fill:#f0f6fc}
 .weight{fill:#4b535d}
 .v4{fill:#4493f8}
 .v6{fill:#ab7df8}
+.s1{fill:#4493f8}
+.s2{fill:#1f4f99}
+.s3{fill:#ab7df8}
 .good{fill:#3fb950}
 .bad{fill:#f85149}
 }
@@ -82,6 +91,7 @@ fn draw(findings: &Findings<'_>) -> String {
         }
     }
     legend(&mut svg);
+    requests(&mut svg, findings.https);
     tiles(&mut svg, findings);
     format!(
         "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}' role='img' \
@@ -131,7 +141,8 @@ fn topology(svg: &mut Svg, web: &[&Spread]) {
     }
     svg.tag("rect class='edge' x='330' y='32' width='220' height='262' rx='10'");
     svg.text((350, 60), "title", "edge");
-    svg.text((350, 80), "small", "ga: forwards in XDP");
+    svg.text((350, 80), "small", "ga: TCP, UDP in XDP,");
+    svg.text((350, 96), "small", "HTTPS by its proxy");
     svg.text((350, 130), "small dim", "clients reach");
     svg.text((350, 150), "mono", VIP4);
     svg.text((350, 168), "mono", VIP6);
@@ -173,26 +184,55 @@ fn legend(svg: &mut Svg) {
     }
 }
 
+/// A bar for each URL, cut by who answered.
+fn requests(svg: &mut Svg, https: &Https) {
+    /// Pixels of 100 %.
+    const FULL: f64 = 250.0;
+    svg.text((32, 606), "title", "site: HTTPS 443, rules by host and path");
+    let all: u64 = https.urls.iter().map(|(_, _, answers)| answers.answered()).sum();
+    svg.text_left_of((848, 606), "small dim", format_args!("{} requests", thousands(all)));
+    for ((url, what, answers), top) in https.urls.iter().zip([622, 648, 674]) {
+        svg.text((32, top + 12), "mono", url);
+        svg.text((222, top + 12), "small dim", what);
+        let (mut from, mut shares) = (424.0, Vec::new());
+        for (server, times) in &answers.by_server {
+            let part = *times as f64 / answers.answered().max(1) as f64;
+            let width = part * FULL;
+            svg.tag(format_args!("rect class='{server}' x='{from:.1}' y='{top}' width='{width:.1}' height='15' rx='2'"));
+            from += width;
+            shares.push(format!("{server} {:.1} %", part * 100.0));
+        }
+        svg.text((684, top + 12), "small", shares.join(" · "));
+    }
+}
+
 fn tiles(svg: &mut Svg, findings: &Findings<'_>) {
-    let Findings { addresses, rates, killed, .. } = findings;
+    let Findings { addresses, rates, killed, https, .. } = findings;
     let rate = |bits: f64| format!("{:.1}", bits / 1e9);
-    let lost = if killed.lost == 0 { "big good" } else { "big bad" };
-    let tiles = [
-        ("big", thousands(killed.without_agent), "new flows after kill -9 of the agent"),
-        (lost, killed.lost.to_string(), "lost"),
-        ("big", addresses.to_string(), "client addresses, each on one server"),
-        ("big", format!("{} / {} Gbit/s", rate(rates[0]), rate(rates[1])), "one stream, IPv4 / IPv6"),
+    let of_lost = |lost: u64| (if lost == 0 { "big good" } else { "big bad" }, lost.to_string(), "lost".to_owned());
+    let big = |number: String, text: &str| ("big", number, text.to_owned());
+    let during = format!("requests during {} reloads and the death of an endpoint", https.reloads);
+    let rows = [
+        vec![
+            big(thousands(killed.without_agent), "new flows after kill -9 of the agent"),
+            of_lost(killed.lost),
+            big(addresses.to_string(), "client addresses, each on one server"),
+            big(format!("{} / {} Gbit/s", rate(rates[0]), rate(rates[1])), "one stream, IPv4 / IPv6"),
+        ],
+        vec![big(thousands(https.answered), &during), of_lost(https.lost)],
     ];
-    for ((class, number, text), x) in tiles.into_iter().zip([32, 286, 380, 652]) {
-        svg.text((x, 601), class, number);
-        svg.text((x, 620), "small dim", text);
+    for ((row, xs), y) in rows.into_iter().zip([&[32, 286, 380, 652][..], &[32, 380]]).zip([729, 783]) {
+        for ((class, number, text), x) in row.into_iter().zip(xs) {
+            svg.text((*x, y), class, number);
+            svg.text((*x, y + 19), "small dim", text);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::traffic::{Family, Protocol};
+    use crate::demo::traffic::{Answers, Family, Protocol};
 
     fn spread(listener: &str, protocol: Protocol, family: Family) -> Spread {
         let row = |server: &str, share: f64| Row { server: server.to_owned(), configured: share, flows: 100, seen: share };
@@ -206,10 +246,21 @@ mod tests {
             .map(|(listener, protocol)| Family::ALL.map(|family| spread(listener, protocol, family)))
             .concat();
         let killed = Killed { without_agent: 1234, lost: 0 };
-        let svg = draw(&Findings { spreads: &spreads, addresses: 96, rates: [4e9, 3.5e9], killed });
-        for expected in
-            ["prefers-color-scheme:dark", "57.1 %", "14.3 %", "web: TCP 80,8000–8002", "1,234", "4.0 / 3.5 Gbit/s", "10.0.3.11"]
-        {
+        let mut answers = Answers::default();
+        ["s1", "s1", "s2"].into_iter().for_each(|server| answers.add(Ok(server.to_owned())));
+        let https = Https { urls: vec![("www.demo.example/", "no rule", answers)], reloads: 10, answered: 1400, lost: 0 };
+        let svg = draw(&Findings { spreads: &spreads, addresses: 96, rates: [4e9, 3.5e9], https: &https, killed });
+        for expected in [
+            "prefers-color-scheme:dark",
+            "57.1 %",
+            "14.3 %",
+            "web: TCP 80,8000–8002",
+            "1,234",
+            "4.0 / 3.5 Gbit/s",
+            "10.0.3.11",
+            "s1 66.7 %",
+            "1,400",
+        ] {
             assert!(svg.contains(expected), "{expected} is not in\n{svg}");
         }
         assert_eq!(svg.matches("class='v6'").count(), 7, "three servers, two listeners, the legend");

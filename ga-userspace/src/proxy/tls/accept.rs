@@ -80,6 +80,11 @@ impl TlsInfo {
         Self { is_h3: true, ..Self::of(server, server_name.map(|name| name.to_ascii_lowercase())) }
     }
 
+    /// Of a client that asked for `server_name` and was shown a certificate of `names`.
+    pub(super) fn named(server_name: Option<String>, names: Arc<Names>) -> Self {
+        Self { server_name, names: Some(names), ..Self::default() }
+    }
+
     /// Whether a request for `authority` (`Host` or `:authority`, with or without a port) belongs on this connection; if not, the answer
     /// is 421 (RFC 9110 §15.5.20). It does when the client asked for that very name in the handshake, or the certificate is good for
     /// it. A client that asked for no name, as is usual with addresses (RFC 6066 §3), may ask for an address.

@@ -99,9 +99,23 @@ impl Certificates {
     /// The certificate for a client that asks for `name`, in lower case: that of the very domain, of the longest `*.` domain that it
     /// ends with, or the default one.
     pub(super) fn choose(&self, name: Option<&str>) -> &Arc<Certificate> {
-        let Some(name) = name else { return &self.default };
+        self.find(name).map_or(&self.default, |(_, certificate)| certificate)
+    }
+
+    /// The domain that [`choose`](Self::choose) goes by, as the file has it; `default` when it is none.
+    pub(super) fn domain(&self, name: Option<&str>) -> String {
+        match self.find(name) {
+            Some((ending, _)) if ending.starts_with('.') => format!("*{ending}"),
+            Some((domain, _)) => domain.to_owned(),
+            None => "default".to_owned(),
+        }
+    }
+
+    fn find(&self, name: Option<&str>) -> Option<(&str, &Arc<Certificate>)> {
+        let name = name?;
         let endings = || name.match_indices('.').filter_map(|(dot, _)| name.get(dot..));
-        self.exact.get(name).or_else(|| endings().find_map(|ending| self.wildcards.get(ending))).unwrap_or(&self.default)
+        let found = self.exact.get_key_value(name).or_else(|| endings().find_map(|ending| self.wildcards.get_key_value(ending)));
+        found.map(|(domain, certificate)| (domain.as_str(), certificate))
     }
 }
 
@@ -141,6 +155,7 @@ mod tests {
             (Some("notexample"), "default.test"),
         ] {
             assert_eq!(certificates.choose(name).names.first().as_deref(), Some(expected), "{name:?}");
+            assert_eq!(certificates.domain(name), if expected == "default.test" { "default" } else { expected });
         }
     }
 }
