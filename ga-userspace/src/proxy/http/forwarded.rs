@@ -21,10 +21,12 @@ pub(super) fn here(client: &Client) -> HeaderValue {
 }
 
 fn name_of(local: SocketAddr, usual: u16) -> String {
+    if local.port() != usual {
+        return local.to_string();
+    }
     match local.ip() {
-        IpAddr::V6(ip) if local.port() == usual => format!("[{ip}]"),
-        ip if local.port() == usual => ip.to_string(),
-        _ => local.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        IpAddr::V4(ip) => ip.to_string(),
     }
 }
 

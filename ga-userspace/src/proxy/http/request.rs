@@ -264,7 +264,7 @@ async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> R
         served.given_to(&endpoint.counts);
         // A host that a rule writes goes before.
         let own_host = endpoint.own_host.as_deref().filter(|_| !request.is_rewritten);
-        let head = Head { host: own_host.map_or(head.host, str::as_bytes), ..head };
+        let head = upstream::Head { host: own_host.map_or(head.host, str::as_bytes), ..head };
         if way.is_http2 {
             let unanswered = match served.timed(way.share(client, listener)).await {
                 Err(reason) => Unanswered { reason, body: Some(body) },
