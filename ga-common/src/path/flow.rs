@@ -323,7 +323,7 @@ pub fn release_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>
 
 /// [`release_pair`], for whoever has no more stack to give.
 #[inline(always)]
-fn free_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, index: u32, state: State) {
+pub(super) fn free_pair<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, index: u32, state: State) {
     if T::DRY {
         return;
     }
@@ -375,102 +375,13 @@ pub(super) fn peer_across<const P: usize, const Q: usize, M: FlowMemory<P, Q>>(
 
 /// The slot of the other half, if it still is the other half, and what it is.
 #[inline(always)]
-fn peer_of<const K: usize, const W: usize, M: FlowMemory<K, W>>(memory: &M, found: Found) -> Option<(&FlowSlot<K, W>, State)> {
+pub(super) fn peer_of<const K: usize, const W: usize, M: FlowMemory<K, W>>(
+    memory: &M,
+    found: Found,
+) -> Option<(&FlowSlot<K, W>, State)> {
     let slot = memory.slot(found.state.peer())?;
     let state = slot.state();
     if state.is_live() && state.peer() == found.index { Some((slot, state)) } else { None }
-}
-
-/// Flags of the other half, in whichever family's table it is.
-#[inline(always)]
-fn peer_flags<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, found: Found) -> Option<u8> {
-    if !found.state.is_across() {
-        return peer_of::<K, W, T>(tables, found).map(|(peer, _)| peer.meta().flags());
-    }
-    let peer = found.state.peer_across();
-    match K {
-        1 => peer_across::<4, 14, T>(tables, found.index, peer).map(|(peer, _)| peer.meta().flags()),
-        _ => peer_across::<1, 6, T>(tables, found.index, peer).map(|(peer, _)| peer.meta().flags()),
-    }
-}
-
-/// Whether the flow of the forward half in the slot at `index` is to be tried with another endpoint, now that the client asks again:
-/// its SYN was repeated twice, or once after the endpoint was said to be unreachable, and nothing answered. The pair is free then.
-/// `opens` says that the packet is a SYN.
-///
-/// What a stranger says counts for nothing while the endpoint answers: a failure is counted only where it stayed silent.
-#[inline(always)]
-pub fn gives_up<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
-    tables: &T,
-    index: u32,
-    state: State,
-    opens: bool,
-) -> bool {
-    let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return false };
-    let Some(half) = Half::read(slot, state) else { return false };
-    let is_udp = half.meta.protocol() == UDP;
-    let asks_again = is_udp || opens && slot.is_retried(tables.tick());
-    if !asks_again {
-        return false;
-    }
-    let answers = Flow::<K>::ANSWERED | Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED;
-    match peer_flags::<K, W, T>(tables, Found { index, state }) {
-        Some(flags) if flags & answers == 0 => {}
-        Some(_) | None => return false,
-    }
-    if !half.has(Flow::<K>::AGAIN) {
-        if !T::DRY {
-            half.mark(tables, Flow::<K>::AGAIN, None);
-        }
-        return false;
-    }
-    if !T::DRY {
-        if !is_udp {
-            tables.count_failure(half.meta.endpoint());
-        }
-        free_pair::<K, W, T>(tables, index, state);
-    }
-    true
-}
-
-/// Takes note of a message that the endpoint of the return half in the slot at `index` cannot be reached. True when the client need
-/// not hear of it: it will ask again, and another endpoint is tried. A datagram is not sent again by itself; who sent it hears of it,
-/// and the next one goes elsewhere.
-#[inline(always)]
-pub fn is_unreachable<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
-    tables: &T,
-    index: u32,
-    state: State,
-) -> bool {
-    let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return false };
-    blame(tables, slot, state, || peer_of::<K, W, T>(tables, Found { index, state }))
-}
-
-/// [`is_unreachable`] for two halves wherever they are.
-#[inline(always)]
-pub(super) fn blame<'a, const K: usize, const W: usize, const P: usize, const Q: usize, T: Tables>(
-    tables: &T,
-    slot: &FlowSlot<K, W>,
-    state: State,
-    peer: impl FnOnce() -> Option<(&'a FlowSlot<P, Q>, State)>,
-) -> bool {
-    let Some(half) = Half::read(slot, state) else { return false };
-    if half.has(Flow::<K>::ANSWERED | Flow::<K>::ESTABLISHED | Flow::<K>::CLOSED) {
-        return false;
-    }
-    let Some((peer, state)) = peer() else { return false };
-    let Some(forward) = Half::read(peer, state) else { return false };
-    if forward.has(Flow::<P>::AGAIN) {
-        return false;
-    }
-    let is_udp = half.meta.protocol() == UDP;
-    if !T::DRY {
-        forward.mark(tables, Flow::<P>::AGAIN, None);
-        if is_udp {
-            tables.count_failure(half.meta.endpoint());
-        }
-    }
-    !is_udp
 }
 
 /// What a packet says that a pair must be told.
@@ -490,27 +401,27 @@ pub fn is_news<const K: usize>(half: u8, protocol: u8, tcp: u8) -> bool {
 }
 
 /// A half that is to be changed: its slot, and what the slot was when it was judged.
-struct Half<'a, const K: usize, const W: usize> {
-    slot: &'a FlowSlot<K, W>,
-    state: State,
-    meta: Meta,
+pub(super) struct Half<'a, const K: usize, const W: usize> {
+    pub(super) slot: &'a FlowSlot<K, W>,
+    pub(super) state: State,
+    pub(super) meta: Meta,
 }
 
 impl<'a, const K: usize, const W: usize> Half<'a, K, W> {
     #[inline(always)]
-    fn read(slot: &'a FlowSlot<K, W>, state: State) -> Option<Self> {
+    pub(super) fn read(slot: &'a FlowSlot<K, W>, state: State) -> Option<Self> {
         let meta = slot.meta();
         if slot.state() == state { Some(Self { slot, state, meta }) } else { None }
     }
 
     #[inline(always)]
-    fn has(&self, flag: u8) -> bool {
+    pub(super) fn has(&self, flag: u8) -> bool {
         self.meta.flags() & flag != 0
     }
 
     /// Sets flags, and the timeout where there is one to set, unless the slot is somebody else's by now.
     #[inline(always)]
-    fn mark<T: Tables>(&self, tables: &T, flags: u8, timeout_s: Option<u16>) {
+    pub(super) fn mark<T: Tables>(&self, tables: &T, flags: u8, timeout_s: Option<u16>) {
         if !tables.swap(self.slot.meta_cell(), self.meta.0, self.meta.with(flags).0) {
             return;
         }
@@ -524,7 +435,7 @@ impl<'a, const K: usize, const W: usize> Half<'a, K, W> {
 
     /// Makes it lead to another router or interface, unless the slot is somebody else's by now.
     #[inline(always)]
-    fn lead<T: Tables>(&self, tables: &T, to: &Way) {
+    pub(super) fn lead<T: Tables>(&self, tables: &T, to: &Way) {
         let (cell, old, new) = self.slot.client_change(to);
         if self.slot.state() == self.state && tables.swap(cell, old, new) {
             self.slot.set_client_link(to);

@@ -19,6 +19,7 @@ use super::{
     cross::icmp::Report,
     custom,
     explain::Stage,
+    fail,
     flow::{self, NO_SLOT, News},
     gateway,
     parse::{Parsed, Place},
@@ -161,22 +162,22 @@ pub trait FlowMemory<const K: usize, const W: usize> {
         flow::evict::<K, W, Self>(self, index, hash, self.tick(), Event::PortReused)
     }
 
-    /// [`flow::gives_up`].
+    /// [`fail::gives_up`].
     #[inline(always)]
     fn gives_up(&self, index: u32, state: State, opens: bool) -> bool
     where
         Self: Tables + Sized,
     {
-        flow::gives_up::<K, W, Self>(self, index, state, opens)
+        fail::gives_up::<K, W, Self>(self, index, state, opens)
     }
 
-    /// [`flow::is_unreachable`].
+    /// [`fail::is_unreachable`].
     #[inline(always)]
     fn is_unreachable(&self, index: u32, state: State) -> bool
     where
         Self: Tables + Sized,
     {
-        flow::is_unreachable::<K, W, Self>(self, index, state)
+        fail::is_unreachable::<K, W, Self>(self, index, state)
     }
 
     /// [`track::choose`] for the packet in its room.

@@ -13,7 +13,7 @@ use crate::{
     path::{
         NOT_READY, TRUNCATED,
         explain::Stage,
-        flow,
+        fail, flow,
         icmp::{ICMP_LEN, Message, Quoted, change, is_same_source, is_unreachable, locate, quote},
         owner,
         parse::Place,
@@ -120,7 +120,7 @@ where
     }
     let is_receivers = is_same_source(near.reply.addrs, near.packet.tuple.addrs);
     let is_blamed = is_return && is_unreachable::<K, F>(frame, at, is_receivers, protocol);
-    if is_blamed && flow::blame(tables, slot, found.state, || Some((peer, peer_state))) {
+    if is_blamed && fail::blame(tables, slot, found.state, || Some((peer, peer_state))) {
         return Err(Outcome::drop(Drop::Unreachable, owner(tables, meta.endpoint())));
     }
     far.from = if is_return {
