@@ -18,7 +18,7 @@ use ga_common::{
         reason::Event,
     },
     path::{
-        self, cross, flow, gateway, select,
+        self, cross, fail, flow, gateway, select,
         tables::{FlowMemory, Half, Tables as _},
         track,
         verdict::Outcome,
@@ -149,32 +149,32 @@ pub(crate) extern "C" fn ga_remember6() -> u32 {
     0
 }
 
-/// [`flow::gives_up`] of an IPv4 half.
+/// [`fail::gives_up`] of an IPv4 half.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ga_give_up4(index: u32, state: u64, opens: u32) -> u32 {
-    flow::gives_up::<1, 6, KernelTables>(&KernelTables, index, State(state), opens != 0).into()
+    fail::gives_up::<1, 6, KernelTables>(&KernelTables, index, State(state), opens != 0).into()
 }
 
-/// [`flow::gives_up`] of an IPv6 half.
+/// [`fail::gives_up`] of an IPv6 half.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ga_give_up6(index: u32, state: u64, opens: u32) -> u32 {
-    flow::gives_up::<4, 14, KernelTables>(&KernelTables, index, State(state), opens != 0).into()
+    fail::gives_up::<4, 14, KernelTables>(&KernelTables, index, State(state), opens != 0).into()
 }
 
-/// [`flow::is_unreachable`] of an IPv4 half.
+/// [`fail::is_unreachable`] of an IPv4 half.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ga_unreachable4(index: u32, state: u64) -> u32 {
-    flow::is_unreachable::<1, 6, KernelTables>(&KernelTables, index, State(state)).into()
+    fail::is_unreachable::<1, 6, KernelTables>(&KernelTables, index, State(state)).into()
 }
 
-/// [`flow::is_unreachable`] of an IPv6 half.
+/// [`fail::is_unreachable`] of an IPv6 half.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ga_unreachable6(index: u32, state: u64) -> u32 {
-    flow::is_unreachable::<4, 14, KernelTables>(&KernelTables, index, State(state)).into()
+    fail::is_unreachable::<4, 14, KernelTables>(&KernelTables, index, State(state)).into()
 }
 
 /// [`select::elsewhere`].

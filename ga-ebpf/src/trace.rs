@@ -27,7 +27,7 @@ use ga_common::{
     path::{
         self, cross,
         explain::{STAGES, Stage, Trace},
-        flow, gateway, refuse,
+        fail, flow, gateway, refuse,
         tables::{Direction, FlowMemory, Half, Scratch, Tables},
         track::{self, Tracked},
         verdict::{Outcome, Verdict},
@@ -229,18 +229,18 @@ impl cross::Steps for TraceAcross {
     }
 }
 
-/// [`flow::gives_up`](path::flow::gives_up) of an IPv4 half, were it asked again now.
+/// [`fail::gives_up`](path::fail::gives_up) of an IPv4 half, were it asked again now.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_give_up4(index: u32, state: u64, opens: u32) -> u32 {
-    flow::gives_up::<1, 6, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
+    fail::gives_up::<1, 6, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
 }
 
 /// The same of an IPv6 half.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ga_trace_give_up6(index: u32, state: u64, opens: u32) -> u32 {
-    flow::gives_up::<4, 14, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
+    fail::gives_up::<4, 14, TraceTables>(&TraceTables, index, State(state), opens != 0).into()
 }
 
 /// As [`crate::apart::ga_track4`], which nothing is remembered by.

@@ -28,7 +28,7 @@ fn peer_flags<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tabl
 ///
 /// What a stranger says counts for nothing while the endpoint answers: a failure is counted only where it stayed silent.
 #[inline(always)]
-pub(super) fn gives_up<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
+pub fn gives_up<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     index: u32,
     state: State,
@@ -65,7 +65,7 @@ pub(super) fn gives_up<const K: usize, const W: usize, T: Tables + FlowMemory<K,
 /// not hear of it: it will ask again, and another endpoint is tried. A datagram is not sent again by itself; who sent it hears of it,
 /// and the next one goes elsewhere.
 #[inline(always)]
-pub(super) fn is_unreachable<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
+pub fn is_unreachable<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
     index: u32,
     state: State,

@@ -12,7 +12,7 @@ pub mod custom;
 pub mod direct;
 pub mod encap;
 pub mod explain;
-mod fail;
+pub mod fail;
 pub mod flow;
 pub mod gateway;
 pub mod host;
