@@ -158,6 +158,10 @@ impl Pair {
         let flags = segment.flags;
         if segment.speaks || !self.established && !self.closed {
             self.halves[mine].heard_ms = now_ms;
+            // Halves in tables of two families are not looked at together: each is told when the other is heard.
+            if self.client.is_ipv4() != self.endpoint.is_ipv4() {
+                self.halves[other].heard_ms = now_ms;
+            }
         }
         if flags.ack {
             self.halves[mine].acked = segment.ack;
