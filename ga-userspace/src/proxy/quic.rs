@@ -28,7 +28,7 @@ use super::{
     Listener, Peer,
     counts::Reason,
     http::http3,
-    serve::{Here, Open},
+    serve::{Here, Open, bind},
     tls,
 };
 use crate::model::HttpLimits;
@@ -110,13 +110,7 @@ fn socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
     // The process that takes over from this one listens before this one ends.
     socket.set_reuse_port(true)?;
-    if address.is_ipv4() {
-        socket.set_freebind_v4(true)?;
-    } else {
-        socket.set_only_v6(true)?;
-        socket.set_freebind_v6(true)?;
-    }
-    socket.bind(&address.into())?;
+    bind(&socket, address)?;
     Ok(socket.into())
 }
 

@@ -247,15 +247,20 @@ fn socket(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
+    bind(&socket, address)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Binds a socket to `address` alone, whether this host has it already or not.
+pub(super) fn bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv4() {
         socket.set_freebind_v4(true)?;
     } else {
         socket.set_only_v6(true)?;
         socket.set_freebind_v6(true)?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    socket.bind(&address.into())
 }
 
 /// A socket of a thread, at work.

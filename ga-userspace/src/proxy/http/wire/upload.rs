@@ -98,8 +98,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         self.expects = false;
         loop {
-            if !self.write.is_empty() && self.poll_flush(cx).map_err(|_| Broken)?.is_pending() {
-                // What may be sent now is told when the client takes it.
+            if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
+                return Poll::Ready(Err(Broken));
             }
             if !self.read.is_empty() {
                 return Poll::Ready(match self.machine.feed(&self.read) {
