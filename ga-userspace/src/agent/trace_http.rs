@@ -43,7 +43,7 @@ pub fn explain(view: &View, store: &Store, order: &HttpTraceOrder, knows_key: bo
     let decision = listener.matcher.decide(&request);
     let mut trace = HttpTrace {
         schema_version: SCHEMA_VERSION,
-        listener: listener.path.clone(),
+        listener: listener.path.to_string(),
         client,
         host: request.host.to_owned(),
         target: target(&parts),
@@ -114,7 +114,7 @@ fn named<'v>(view: &'v View, order: &HttpTraceOrder) -> Result<&'v Listener, Ref
         (listener.file.protocol.is_http() || !listener.file.rules.is_empty())
             && !(order.tls && listener.file.protocol == Protocol::Http)
     };
-    let is_named = |listener: &&Listener| name.is_none_or(|name| listener.path == name || listener.file.name.as_str() == name);
+    let is_named = |listener: &&Listener| name.is_none_or(|name| *listener.path == *name || listener.file.name.as_str() == name);
     let found: Vec<&Listener> = view.listeners.values().map(AsRef::as_ref).filter(has_requests).filter(is_named).collect();
     match (found.as_slice(), name) {
         ([one], _) => Ok(one),
@@ -127,7 +127,7 @@ fn named<'v>(view: &'v View, order: &HttpTraceOrder) -> Result<&'v Listener, Ref
         ([], None) => Err(Refusal::new(Code::NotFound, "there is no http or https listener, and none with rules")),
         (several, _) => {
             let message = "several listeners have requests: name one by --listener";
-            Err(Refusal::new(Code::Ambiguous, message).with_problems(several.iter().map(|listener| listener.path.clone())))
+            Err(Refusal::new(Code::Ambiguous, message).with_problems(several.iter().map(|listener| &*listener.path)))
         }
     }
 }

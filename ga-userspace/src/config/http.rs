@@ -1,6 +1,6 @@
 //! Keys of HTTP and HTTPS listeners, and of what their endpoints are spoken to with (specification §1.2, §1.4, §1.12).
 
-use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
+use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -60,7 +60,7 @@ pub(super) fn read(listener: &Table<'_>, protocol: Option<Protocol>, cx: &mut Co
     let trusted = listener.optional("trusted_proxies").map_or(Some(Vec::new()), |value| networks(&value, cx));
     let before = cx.problems.count();
     let underscores = listener.optional("underscores_in_headers").and_then(|value| value.boolean(&mut cx.problems));
-    let timeouts = http_waits::timeouts(listener.optional("timeouts"), cx);
+    let timeouts = Arc::new(http_waits::timeouts(listener.optional("timeouts"), cx));
     let limits = http_waits::limits(listener.optional("http_limits"), cx);
     if cx.problems.count() > before {
         return Err(());

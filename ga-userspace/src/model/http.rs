@@ -1,7 +1,7 @@
 //! What HTTP and HTTPS listeners have that others have not (specification §1.2, §1.12), and what their endpoints are spoken to with
 //! (§1.4).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -58,7 +58,7 @@ pub struct Http {
     /// Header names with an underscore are forwarded (false): servers may take them for others.
     pub underscores: bool,
     /// How long each side is waited for.
-    pub timeouts: Timeouts,
+    pub timeouts: Arc<Timeouts>,
     /// How large and how many.
     pub limits: HttpLimits,
 }

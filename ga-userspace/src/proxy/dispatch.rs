@@ -27,7 +27,7 @@ async fn begin(worker: Rc<Worker>, listener: Arc<Listener>, mut stream: TcpStrea
     match proxy_protocol::accept(&mut stream, &listener.file.proxy_from, peer.client).await {
         Ok(client) => peer.client = client,
         Err(fault) => {
-            tracing::debug!(listener = listener.path, proxy = %peer.client, "{fault}");
+            tracing::debug!(listener = &*listener.path, proxy = %peer.client, "{fault}");
             listener.counts.reasons.add(Reason::ProxyHeader);
             return None;
         }
@@ -45,10 +45,10 @@ async fn begin(worker: Rc<Worker>, listener: Arc<Listener>, mut stream: TcpStrea
 async fn https(worker: Rc<Worker>, listener: &Arc<Listener>, stream: TcpStream, peer: Peer) -> Option<Served> {
     let server = worker.shared().tls.server(&listener.path)?;
     match tls::accept(stream, &server, tls::HANDSHAKE_DEADLINE).await {
-        Ok((stream, agreed)) => Some(http::serve(worker, listener, stream, Peer { tls: Some(agreed), ..peer })),
+        Ok((stream, agreed)) => Some(http::serve(worker, listener, stream, Peer { tls: Some(Box::new(agreed)), ..peer })),
         Err(error) => {
             listener.counts.reasons.add(Reason::TlsHandshake);
-            tracing::debug!(listener = listener.path, client = %peer.client, "handshake: {error}");
+            tracing::debug!(listener = &*listener.path, client = %peer.client, "handshake: {error}");
             None
         }
     }

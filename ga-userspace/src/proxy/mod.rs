@@ -4,6 +4,7 @@
 //! view; requests and connections that run keep the one they began with.
 #![forbid(unsafe_code)]
 
+mod bells;
 pub mod circuit;
 pub mod counts;
 mod dispatch;

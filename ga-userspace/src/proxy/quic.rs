@@ -194,7 +194,7 @@ pub(super) fn serve(thread: &Rc<Here>, arrival: Arrival, open: Open) {
             Ok((connection, peer)) => http3::serve(worker, listener, connection, peer).await,
             Err(error) => {
                 counts.reasons.add(Reason::TlsHandshake);
-                tracing::debug!(listener = listener.path, %client, "handshake: {error}");
+                tracing::debug!(listener = &*listener.path, %client, "handshake: {error}");
             }
         }
     });
@@ -259,7 +259,7 @@ impl Arrival {
         let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
         let name = data.and_then(|data| data.server_name);
         let agreed = tls::TlsInfo::http3(server, name);
-        Ok((connection, Peer { client, local, tls: Some(agreed) }))
+        Ok((connection, Peer { client, local, tls: Some(Box::new(agreed)) }))
     }
 }
 

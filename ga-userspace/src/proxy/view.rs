@@ -44,7 +44,7 @@ pub struct View {
 #[derive(Debug)]
 pub struct Listener {
     /// `instance/listener`.
-    pub path: String,
+    pub path: Arc<str>,
     /// The instance.
     pub instance: Name,
     /// What the file says of it; its endpoints and groups are below.
@@ -253,7 +253,7 @@ impl Listener {
             own_host: endpoint.found_by.as_ref().filter(|found| is_store(found)).and_then(domain),
         };
         let mut listener = Self {
-            path: view.path(),
+            path: view.path().into(),
             instance: instance.id.clone(),
             file: file.clone(),
             addresses: addresses(instance, file).collect(),

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
+    task::Context,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     Leaving, Listener, View,
+    bells::{Bell, Bells},
     log::{self, Line, Log},
     tls::{self, TlsInfo},
     upstream::{Pools, SCRATCH},
@@ -50,6 +52,7 @@ pub struct Worker {
     /// Lines that wait for others, and the log that they are for.
     lines: Rc<RefCell<Lines>>,
     drain: watch::Receiver<Leaving>,
+    bells: Rc<Bells>,
     /// Room for a piece of an answer, between reading it and writing it.
     scratch: RefCell<Box<[u8]>>,
     /// The second since 1970, and as it is written.
@@ -64,7 +67,7 @@ pub struct Peer {
     /// Where it connected to.
     pub local: SocketAddr,
     /// What was agreed on with TLS; none over plain TCP.
-    pub tls: Option<TlsInfo>,
+    pub tls: Option<Box<TlsInfo>>,
 }
 
 impl Worker {
@@ -79,6 +82,7 @@ impl Worker {
             budget: Cell::new(BUDGET * COST),
             lines: Rc::default(),
             drain,
+            bells: Rc::default(),
             scratch,
             date: RefCell::default(),
         })
@@ -167,6 +171,11 @@ impl Worker {
     /// Changes when connections shall end.
     pub fn drain(&self) -> watch::Receiver<Leaving> {
         self.drain.clone()
+    }
+
+    /// Wakes the task that is polled whenever other connections than before shall end, until the bell is dropped.
+    pub(super) fn bell(&self, cx: &Context<'_>) -> Bell {
+        Bells::add(&self.bells, &self.drain, cx)
     }
 
     /// Connections of the listener of that path shall end.

@@ -101,12 +101,12 @@ impl Lab {
 
     /// The same, to clients who agreed on HTTP/2.
     pub fn http2(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
-        let mut tls = TlsInfo::default();
+        let mut tls = Box::<TlsInfo>::default();
         tls.is_h2 = true;
         Self::start(&listener(endpoint.port, lasts, keys, 255), Some(tls))
     }
 
-    fn start(text: &str, tls: Option<TlsInfo>) -> Self {
+    fn start(text: &str, tls: Option<Box<TlsInfo>>) -> Self {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = socket.local_addr().unwrap();
         let shared = Arc::<Shared>::default();

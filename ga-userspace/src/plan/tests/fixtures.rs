@@ -1,13 +1,16 @@
 //! Small intents for tests.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use crate::{
     health::Beliefs,
     model::{
         Affinity, AllUnhealthy, Backend, BackendIpVersion, Circuit, ClientIp, Endpoint, EndpointGroup, EndpointKind,
         ForwardedHeaders, GroupKind, Http, HttpLimits, HttpVersion, Instance, Intent, Inventory, Limits, Listener, Name,
-        NameRule, Node, Part, PortMapping, Ports, Protocol, Timeouts, TrafficRatio, Weight, XdpMode, Xff,
+        NameRule, Node, Part, PortMapping, Ports, Protocol, TrafficRatio, Weight, XdpMode, Xff,
     },
     plan::{Overrides, build::Known},
 };
@@ -116,7 +119,7 @@ pub(super) fn http(max_version: HttpVersion) -> Http {
         xff: Xff::default(),
         trusted: Vec::new(),
         underscores: false,
-        timeouts: Timeouts::default(),
+        timeouts: Arc::default(),
         limits: HttpLimits::default(),
     }
 }

@@ -45,6 +45,11 @@ impl Machine {
         Self { at: At::Head(Scan::default()), limits }
     }
 
+    /// What it judges by.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Judges `bytes`, which are not empty and begin where those that passed ended.
     pub fn feed(&mut self, bytes: &[u8]) -> Fed {
         self.try_feed(bytes).unwrap_or_else(|refusal| {

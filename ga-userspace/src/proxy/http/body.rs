@@ -205,7 +205,7 @@ impl Answer {
             Poll::Pending => {
                 let timer = self.served.timer();
                 if timer.waits_for().is_none() {
-                    timer.arm(Wait::Rest, self.served.client.timeouts.get().stream);
+                    timer.arm(Wait::Rest, self.served.client.timeouts().stream);
                 }
                 match timer.poll(cx) {
                     Poll::Ready(Wait::Rest) => Poll::Ready(Some(Err(self.abort(Reason::TimeoutBody)))),

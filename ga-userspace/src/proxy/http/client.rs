@@ -1,7 +1,7 @@
 //! A client's connection.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     fmt,
     net::IpAddr,
     rc::Rc,
@@ -23,15 +23,14 @@ use crate::model::Timeouts;
 pub(super) struct Client {
     pub(super) worker: Rc<Worker>,
     /// The listener's.
-    pub(super) path: String,
+    pub(super) path: Arc<str>,
     pub(super) peer: Peer,
     /// The client's address, IPv4 as IPv4.
     pub(super) ip: IpAddr,
     /// The same as endpoints are told.
     pub(super) address: HeaderValue,
     pub(super) timer: Timer,
-    /// Those of the newest plan that a request saw.
-    pub(super) timeouts: Cell<Timeouts>,
+    timeouts: RefCell<Arc<Timeouts>>,
     pub(super) is_h2: bool,
     /// Whom the stream of HTTP/2 that is asked now waits for.
     pub(super) turn: Cell<Turn>,
@@ -45,8 +44,6 @@ pub(super) struct Client {
     pub(super) hints: RefCell<Vec<u8>>,
     /// The request under way came by HTTP/1.1.
     pub(super) speaks_hints: Cell<bool>,
-    /// How long the next request may take to come.
-    pub(super) patience: Cell<Duration>,
     /// What the connection becomes when HTTP ends.
     pub(super) tunnel: RefCell<Option<Box<Tunnel>>>,
     /// The client may still be sending what nobody reads.
@@ -56,14 +53,14 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(worker: Rc<Worker>, listener: &Arc<Listener>, peer: Peer) -> Rc<Self> {
         let ip = peer.client.ip().to_canonical();
-        let timeouts = listener.file.http.as_ref().map(|http| http.timeouts).unwrap_or_default();
+        let timeouts = listener.file.http.as_ref().map(|http| Arc::clone(&http.timeouts)).unwrap_or_default();
         Rc::new(Self {
             worker,
-            path: listener.path.clone(),
+            path: Arc::clone(&listener.path),
             ip,
             address: HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             timer: Timer::default(),
-            timeouts: Cell::new(timeouts),
+            timeouts: RefCell::new(timeouts),
             is_h2: peer.tls.as_ref().is_some_and(|tls| tls.is_h2 || tls.is_h3),
             turn: Cell::default(),
             is_late: Cell::new(false),
@@ -71,23 +68,34 @@ impl Client {
             refused: Cell::new(None),
             hints: RefCell::default(),
             speaks_hints: Cell::new(false),
-            patience: Cell::new(timeouts.first_byte),
             tunnel: RefCell::new(None),
             lingers: Cell::new(false),
             peer,
         })
     }
 
+    /// How long it may take, by the newest plan that a request saw.
+    pub(super) fn timeouts(&self) -> Ref<'_, Arc<Timeouts>> {
+        self.timeouts.borrow()
+    }
+
+    /// From now on it may take so long.
+    pub(super) fn set_timeouts(&self, timeouts: &Arc<Timeouts>) {
+        if !Arc::ptr_eq(&self.timeouts.borrow(), timeouts) {
+            self.timeouts.replace(Arc::clone(timeouts));
+        }
+    }
+
     /// Bytes came.
     pub(super) fn heard(&self) {
-        if !self.is_h2 && matches!(self.timer.waits_for(), Some(Wait::Idle | Wait::Park)) {
-            self.timer.arm(Wait::Head, self.timeouts.get().head);
+        if !self.is_h2 && self.timer.waits_for() == Some(Wait::Idle) {
+            self.timer.arm(Wait::Head, self.timeouts().head);
         }
     }
 
     /// The client takes nothing.
     pub(super) fn stalled(&self) {
-        self.timer.stall(self.timeouts.get().write);
+        self.timer.stall(self.timeouts().write);
     }
 
     /// A request begins.
@@ -99,7 +107,6 @@ impl Client {
     /// A request has ended.
     pub(super) fn end(&self, idle: Duration) {
         self.active.set(self.active.get().saturating_sub(1));
-        self.patience.set(idle);
         if self.active.get() == 0 {
             self.timer.arm(Wait::Idle, idle);
         }

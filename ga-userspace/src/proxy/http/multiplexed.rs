@@ -58,7 +58,7 @@ pub(super) async fn ask(
 }
 
 fn wait(progress: &Progress, served: &Served, cx: &mut Context<'_>) -> Poll<Reason> {
-    let timeouts = served.client.timeouts.get();
+    let timeouts = served.client.timeouts();
     let http = served.listener.as_ref().and_then(|listener| listener.file.http.as_ref());
     let (wait, patience) = if progress.ended.get() {
         (Wait::Answer, http.map_or(timeouts.body, |http| http.request_timeout))

@@ -80,7 +80,7 @@ impl Way {
     }
 
     async fn connect(&self, client: &Client, listener: &Listener) -> Result<Stream, Reason> {
-        let patience = client.timeouts.get().connect;
+        let patience = client.timeouts().connect;
         let opened = upstream::connect(self.address, &listener.egress, client.worker.random(), patience).await;
         let secured = match opened {
             Ok(stream) => {
@@ -104,11 +104,11 @@ impl Way {
         let backend = &group.ok_or(Reason::Internal)?.backend;
         let config = client.worker.shared().tls.client(backend).ok_or(Reason::Internal)?;
         let handshake = tls::connect(&config, backend, name.clone(), stream);
-        match timeout(client.timeouts.get().connect, handshake).await {
+        match timeout(client.timeouts().connect, handshake).await {
             Err(_) => Err(Reason::TimeoutConnect),
             Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
             Ok(Err(error)) => {
-                tracing::debug!(listener = listener.path, endpoint = %self.address, "TLS: {error}");
+                tracing::debug!(listener = &*listener.path, endpoint = %self.address, "TLS: {error}");
                 Err(Reason::TlsVerify)
             }
         }

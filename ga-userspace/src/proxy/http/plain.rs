@@ -6,7 +6,6 @@ use std::{
     pin::pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use http::{Method, Version, header, request::Parts};
@@ -31,13 +30,10 @@ use super::{
 };
 use crate::model::HttpLimits;
 
-/// How long a connection keeps what it needs for a request after the last one.
-const PARK: Duration = Duration::from_millis(100);
-
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It has nothing to say for a while.
+    /// It has nothing to say now.
     Park,
     /// As its messages say, or as nothing is to be said any more.
     Over,
@@ -74,20 +70,13 @@ async fn served<S>(client: Rc<Client>, wire: Shared<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let mut drain = client.worker.drain();
-    let mut drained = pin!(drain.wait_for(|leaving| leaving.has(&client.path)));
-    // Asked once, it wakes this task when it happens; whether it has is asked each time.
-    poll_fn(|cx| {
-        drop(drained.as_mut().poll(cx));
-        Poll::Ready(())
-    })
-    .await;
+    let _bell = poll_fn(|cx| Poll::Ready(client.worker.bell(cx))).await;
     let mut is_new = true;
     let end = loop {
         if let Some(end) = poll_fn(|cx| poll_parked(&client, &wire, is_new, cx)).await {
             break end;
         }
-        // What a request needs is there only while there is one, or was a moment ago.
+        // What a request needs is there only while there is one.
         let end = Box::pin(requests(&client, &wire)).await;
         if end != End::Park {
             break end;
@@ -141,7 +130,7 @@ fn poll_parked<S: AsyncRead + AsyncWrite + Unpin>(
     client.timer.poll(cx).map(|_| Some(End::Over))
 }
 
-/// Serves requests until none comes for a while.
+/// Serves requests until none is there.
 async fn requests<S>(client: &Rc<Client>, wire: &Shared<S>) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -177,15 +166,10 @@ where
     if let Poll::Ready(next) = wire.poll_head(cx) {
         return Poll::Ready(next.map_err(End::from));
     }
-    let patience = client.patience.get();
-    if wire.is_idle() && client.timer.waits_for() == Some(Wait::Idle) && patience > PARK {
-        client.timer.arm(Wait::Park, PARK);
+    if wire.is_idle() {
+        return Poll::Ready(Err(End::Park));
     }
     client.timer.poll(cx).map(|waited| match waited {
-        Wait::Park => {
-            client.timer.arm(Wait::Idle, patience.saturating_sub(PARK));
-            Err(End::Park)
-        }
         Wait::Head => Err(End::Head),
         Wait::Write => Err(End::Write),
         Wait::Idle | Wait::End | Wait::Body | Wait::Send | Wait::Answer | Wait::Rest => Err(End::Over),

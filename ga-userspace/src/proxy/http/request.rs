@@ -94,7 +94,7 @@ async fn answer(parts: &mut Parts, source: Source, served: &mut Served) -> Resul
     let listener = view.listener(&client.path).ok_or(gone)?;
     served.listener = Some(Arc::clone(listener));
     let http = listener.file.http.as_ref().ok_or(gone)?;
-    client.timeouts.set(http.timeouts);
+    client.set_timeouts(&http.timeouts);
 
     served.noted = view.log.as_ref().map(|log| Noted::new(log, parts));
     if client.is_h2 {
@@ -423,7 +423,7 @@ fn poll_answer(
     if polled.is_ready() {
         return polled;
     }
-    let timeouts = served.client.timeouts.get();
+    let timeouts = served.client.timeouts();
     let (wait, patience) = if exchange.is_sent() {
         let http = served.listener.as_ref().and_then(|listener| listener.file.http.as_ref());
         (Wait::Answer, http.map_or(timeouts.body, |http| http.request_timeout))

@@ -47,7 +47,7 @@ pub fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 ) -> Pin<Box<dyn Future<Output = ()>>> {
     let limits = listener.file.http.as_ref().map(|http| http.limits).unwrap_or_default();
     let client = Client::new(worker, listener, peer);
-    client.timer.arm(Wait::Idle, client.timeouts.get().first_byte);
+    client.timer.arm(Wait::Idle, client.timeouts().first_byte);
     if client.is_h2 {
         let watched = Watched { stream, client: Rc::clone(&client) };
         Box::pin(serve_http2(client, watched, limits))
@@ -88,15 +88,11 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
         .max_local_error_reset_streams(limits.resets)
         .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
-    let mut drain = client.worker.drain();
-    let mut drained = pin!(drain.wait_for(|leaving| leaving.has(&client.path)));
-    let (mut is_watching, mut is_ending) = (true, false);
+    let _bell = poll_fn(|cx| Poll::Ready(client.worker.bell(cx))).await;
+    let mut is_ending = false;
     // Until the client acknowledges the edge's settings.
-    let mut late = Some(Box::pin(sleep(client.timeouts.get().first_byte)));
+    let mut late = Some(Box::pin(sleep(client.timeouts().first_byte)));
     poll_fn(|cx| {
-        if std::mem::take(&mut is_watching) {
-            drop(drained.as_mut().poll(cx));
-        }
         if !is_ending && client.worker.is_draining(&client.path) {
             is_ending = true;
             connection.as_mut().graceful_shutdown();

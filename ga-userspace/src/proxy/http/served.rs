@@ -212,7 +212,7 @@ impl Drop for Served {
         if let Some(noted) = self.noted.take() {
             noted.write(self);
         }
-        let mut idle = self.client.timeouts.get().first_byte;
+        let mut idle = self.client.timeouts().first_byte;
         if let Some(listener) = &self.listener {
             listener.counts.requests.add(1);
             listener.counts.bytes_out.add(self.bytes_out);

@@ -46,7 +46,7 @@ async fn run(client: Rc<Client>, stream: impl Future) {
                 Turn::Unknown => {}
                 Turn::Client => {
                     timer.move_on();
-                    timer.stall(client.timeouts.get().write);
+                    timer.stall(client.timeouts().write);
                 }
                 Turn::Endpoint => timer.move_on(),
             }

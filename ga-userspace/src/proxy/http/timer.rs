@@ -14,8 +14,6 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) enum Wait {
     /// The first byte of a connection, or of the next request on it.
     Idle,
-    /// The same, for so long only that it is not worth letting go of everything.
-    Park,
     /// The rest of a request's head.
     Head,
     /// More of a request's body.

@@ -38,7 +38,7 @@ impl Tunnel {
         let (listener, endpoint) = (served.listener.as_ref()?, served.endpoint.as_ref()?);
         let (stream, early) = link.into_parts();
         endpoint.active.add(1);
-        let idle = served.client.timeouts.get().tunnel;
+        let idle = served.client.timeouts().tunnel;
         let (listener, endpoint) = (Arc::clone(listener), Arc::clone(endpoint));
         Some(Self { stream, early, listener, endpoint, idle, _held: served.held.take() })
     }

@@ -38,7 +38,7 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>,
     let limits = listener.file.http.as_ref().map(|http| http.limits).unwrap_or_default();
     let client = Client::new(worker, &listener, peer);
     drop(listener);
-    client.timer.arm(Wait::Idle, client.timeouts.get().first_byte);
+    client.timer.arm(Wait::Idle, client.timeouts().first_byte);
     let (transport, accepted) = Connection::new(connection.clone(), limits.head as u64);
     // Nothing of what it would send without meaning (RFC 9114 §7.2.8) is worth a packet.
     let mut builder = server::builder();
@@ -147,14 +147,14 @@ impl Drop for Ended {
 
 /// Serves a request.
 async fn one(client: Rc<Client>, resolver: RequestResolver<Connection, Bytes>, stream: Rc<Stream>) {
-    let timeouts = client.timeouts.get();
+    let timeouts = client.timeouts();
     let resolved = timeout(timeouts.head, resolver.resolve_request()).await;
     let Ok(resolved) = resolved else { return count(&client, Reason::ClientHeadTimeout) };
     let (request, both) = match resolved {
         Ok(resolved) => resolved,
         Err(h3::error::StreamError::HeaderTooBig { .. }) => return count(&client, Reason::TooLarge),
         Err(error) => {
-            tracing::debug!(listener = client.path, client = %client.peer.client, "request: {error}");
+            tracing::debug!(listener = &*client.path, client = %client.peer.client, "request: {error}");
             return count(&client, Reason::BadRequest);
         }
     };

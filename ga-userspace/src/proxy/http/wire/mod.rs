@@ -39,7 +39,6 @@ pub(super) struct Wire<S> {
     stream: S,
     client: Rc<Client>,
     machine: Machine,
-    limits: Limits,
     /// What came and was not taken.
     read: BytesMut,
     /// What of a chunked body was judged and not taken.
@@ -71,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S, client: Rc<Client>, limits: Limits) -> Shared<S> {
         let machine = Machine::new(limits);
         let (read, judged, write) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
-        Rc::new(RefCell::new(Self { stream, client, machine, limits, read, judged, write, ended: false, expects: false }))
+        Rc::new(RefCell::new(Self { stream, client, machine, read, judged, write, ended: false, expects: false }))
     }
 
     /// The connection, and what was read of it for another protocol.
@@ -133,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn head(&mut self, length: usize) -> Next {
-        let parsed = head::parse(self.read.get(..length).unwrap_or_default(), self.limits.fields);
+        let parsed = head::parse(self.read.get(..length).unwrap_or_default(), self.machine.limits().fields);
         self.read.advance(length);
         let body = self.machine.body();
         if let Some(refusal) = self.refused_ahead() {
