@@ -153,9 +153,10 @@ mod tests {
 
     use super::*;
 
-    /// What a program has for itself: room while a packet is on its way, how many senders were told lately, and what the programs of
-    /// `ga trace` and `ga capture` are asked and say.
-    const OWN: [&str; 12] = [
+    /// What a program has for itself: room while a packet is on its way, how many senders were told lately, what the programs of
+    /// `ga trace` and `ga capture` are asked and say, and what a library brings along.
+    const OWN: [&str; 13] = [
+        "AYA_LOGS",
         "BUDGET",
         "CAPTURE",
         "PIECES",
