@@ -1,7 +1,7 @@
 //! A client's connection.
 
 use std::{
-    cell::{Cell, Ref, RefCell},
+    cell::{Cell, RefCell},
     fmt,
     net::IpAddr,
     rc::Rc,
@@ -75,8 +75,8 @@ impl Client {
     }
 
     /// How long it may take, by the newest plan that a request saw.
-    pub(super) fn timeouts(&self) -> Ref<'_, Arc<Timeouts>> {
-        self.timeouts.borrow()
+    pub(super) fn timeouts(&self) -> Timeouts {
+        **self.timeouts.borrow()
     }
 
     /// From now on it may take so long.
