@@ -66,15 +66,14 @@ fn heads_of_http2_that_are_no_requests_reach_nobody() {
         ("pseudo after a field", request("GET", "/", &[("x", "1"), (":authority", "b")])),
         ("unknown pseudo", with(":evil", "1")),
         ("status", with(":status", "200")),
+        ("protocol without CONNECT", request("GET", "/", &[(":protocol", "websocket")])),
         (
-            "extended CONNECT",
-            pseudo(&[
-                (":method", "CONNECT"),
-                (":protocol", "websocket"),
-                (":scheme", "http"),
-                (":authority", "a"),
-                (":path", "/"),
-            ]),
+            "extended CONNECT without a path",
+            pseudo(&[(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":authority", "a")]),
+        ),
+        (
+            "extended CONNECT without an authority",
+            pseudo(&[(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/")]),
         ),
         ("upper case", with("X-Evil", "1")),
         ("empty name", with("", "1")),

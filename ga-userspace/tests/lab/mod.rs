@@ -90,20 +90,27 @@ impl Lab {
 
     /// An HTTPS listener, to clients whose TLS is done with: its group has `keys`.
     pub fn https(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
+        Self::secure(endpoint, lasts, keys, None)
+    }
+
+    /// The same, to clients who agreed on HTTP/2.
+    pub fn https2(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
+        Self::secure(endpoint, lasts, keys, Some(http2()))
+    }
+
+    fn secure(endpoint: &Endpoint, lasts: &[u8], keys: &str, tls: Option<TlsInfo>) -> Self {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("edge.pem");
         let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
         std::fs::write(&file, made.cert.pem() + &made.signing_key.serialize_pem()).unwrap();
         let certificate = format!("certificates = {{ default = {:?} }}\n", file.display().to_string());
         let text = listener(endpoint.port, lasts, &certificate, 255).replacen("\"http\"", "\"https\"", 1);
-        Self::start(&text.replacen("region", &format!("{keys}region"), 1), None)
+        Self::start(&text.replacen("region", &format!("{keys}region"), 1), tls)
     }
 
-    /// The same, to clients who agreed on HTTP/2.
+    /// An HTTP listener with `keys`, to clients who agreed on HTTP/2.
     pub fn http2(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
-        let mut tls = TlsInfo::default();
-        tls.is_h2 = true;
-        Self::start(&listener(endpoint.port, lasts, keys, 255), Some(tls))
+        Self::start(&listener(endpoint.port, lasts, keys, 255), Some(http2()))
     }
 
     fn start(text: &str, tls: Option<TlsInfo>) -> Self {
@@ -155,6 +162,12 @@ impl Lab {
     pub fn drain(&self) {
         self.drain.send_replace(Leaving::everybody());
     }
+}
+
+fn http2() -> TlsInfo {
+    let mut tls = TlsInfo::default();
+    tls.is_h2 = true;
+    tls
 }
 
 /// The file of an HTTP listener `lab/web` with `keys`, whose endpoints are 127.0.0.N.
