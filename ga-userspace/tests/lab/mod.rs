@@ -14,8 +14,8 @@ use std::{
 
 use ga::{
     config,
-    health::Beliefs,
-    model::Intent,
+    health::{Belief, Beliefs},
+    model::{EndpointName, Intent},
     plan::{self, Overrides, State},
     proxy::{Leaving, Listener, Peer, Shared, TlsInfo, View, Worker, http},
 };
@@ -68,6 +68,7 @@ impl Endpoint {
 pub struct Lab {
     address: SocketAddr,
     shared: Arc<Shared>,
+    file: String,
     drain: watch::Sender<Leaving>,
 }
 
@@ -137,7 +138,7 @@ impl Lab {
                 }
             });
         });
-        Self { address, shared, drain }
+        Self { address, shared, file: text.to_owned(), drain }
     }
 
     /// A client.
@@ -156,6 +157,16 @@ impl Lab {
     /// The listener.
     pub fn listener(&self) -> Arc<Listener> {
         Arc::clone(&self.shared.view.load().listeners["lab/web"])
+    }
+
+    /// Those endpoints are believed to be down, and the others to be up.
+    pub fn believe(&self, down: &[u8]) {
+        let before = self.shared.view.load_full();
+        let is_down = |name: &EndpointName| matches!(name.address, IpAddr::V4(address) if down.contains(&address.octets()[3]));
+        let names = before.listeners["lab/web"].endpoints.iter().map(|endpoint| &endpoint.name).filter(|name| is_down(name));
+        let belief = Belief { up: false, ..Belief::default() };
+        let beliefs = Beliefs { endpoints: names.map(|name| (name.clone(), belief)).collect(), ..Beliefs::default() };
+        self.shared.view.store(Arc::new(believed(&self.file, &before, &beliefs).1));
     }
 
     /// Tells the proxy to end.
@@ -198,6 +209,10 @@ pub fn view(text: &str) -> (Intent, View) {
 
 /// The same after `before`.
 pub fn planned(text: &str, before: &View) -> (Intent, View) {
+    believed(text, before, &Beliefs::default())
+}
+
+fn believed(text: &str, before: &View, beliefs: &Beliefs) -> (Intent, View) {
     let mut intent = config::parse("test.toml", text).unwrap_or_else(|report| panic!("{:#?}", report.problems)).intent;
     for instance in &mut intent.instances {
         for address in instance.vips.iter_mut().chain(&mut instance.egress_ips) {
@@ -211,7 +226,7 @@ pub fn planned(text: &str, before: &View) -> (Intent, View) {
             }
         }
     }
-    let plan = plan::build(&intent, &Overrides::default(), &Beliefs::default(), &State::default(), [1, 2]).unwrap();
+    let plan = plan::build(&intent, &Overrides::default(), beliefs, &State::default(), [1, 2]).unwrap();
     let view = View::new(&plan, &intent, before);
     (intent, view)
 }
