@@ -1,5 +1,9 @@
 //! WebSocket over HTTP/2 (RFC 8441), which endpoints see as the upgrade of HTTP/1.1: real clients and servers on loopback addresses.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::result_large_err,
+    reason = "a test fails by panicking; what a library refuses with is large"
+)]
 
 mod lab;
 mod raw;
