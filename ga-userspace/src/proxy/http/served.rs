@@ -190,6 +190,11 @@ impl Served {
         }
     }
 
+    /// How long its client may say nothing afterwards.
+    pub(super) fn idle(&self) -> Duration {
+        self.listener.as_ref().map_or_else(|| self.client.timeouts().first_byte, |listener| listener.file.idle_timeout)
+    }
+
     /// The endpoint failed, for that reason.
     pub(super) fn failed(&self, reason: Reason) {
         if let Some(endpoint) = &self.endpoint {
@@ -216,7 +221,6 @@ impl Drop for Served {
         if let Some(noted) = self.noted.take() {
             noted.write(self);
         }
-        let mut idle = self.client.timeouts().first_byte;
         if let Some(listener) = &self.listener {
             listener.counts.requests.add(1);
             listener.counts.bytes_out.add(self.bytes_out);
@@ -224,9 +228,8 @@ impl Drop for Served {
             if let Some(reason) = self.reason {
                 listener.counts.reasons.add(reason);
             }
-            idle = listener.file.idle_timeout;
         }
         self.let_go();
-        self.client.end(idle);
+        self.client.end(self.idle());
     }
 }

@@ -96,14 +96,14 @@ impl WebSocket {
             return Err(Refused::new(StatusCode::BAD_GATEWAY, Reason::BadAnswer));
         };
         fields.remove(header::SEC_WEBSOCKET_ACCEPT);
-        let client = Rc::clone(&served.client);
+        let (client, idle) = (Rc::clone(&served.client), served.idle());
         // As long as it lives its connection has something to do.
         client.begin();
         tokio::task::spawn_local(async move {
             if let Ok(upgraded) = self.stream.await {
                 tunnel.run(Stream { io: TokioIo::new(upgraded), ended: false }, Bytes::new()).await;
             }
-            client.end(client.patience.get());
+            client.end(idle);
         });
         Ok((Head { status: lines.status, fields: Fields::Map(fields) }, Content::Whole(Bytes::new())))
     }
