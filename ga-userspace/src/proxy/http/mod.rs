@@ -9,6 +9,7 @@ mod frames;
 pub(super) mod http3;
 mod multiplexed;
 mod open;
+mod pace;
 mod plain;
 mod request;
 mod serve;

@@ -1,10 +1,6 @@
 //! A request to an endpoint that is spoken to with HTTP/2.
 
-use std::{
-    future::poll_fn,
-    pin::pin,
-    task::{Context, Poll},
-};
+use std::{future::poll_fn, pin::pin, task::Poll};
 
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
@@ -16,7 +12,6 @@ use super::{
     },
     body::{FromClient, Progress},
     served::Served,
-    timer::Wait,
 };
 
 /// Why there is no answer, and the body when the request did not leave.
@@ -47,7 +42,7 @@ pub(super) async fn ask(
                 Unanswered { reason, body }
             }));
         }
-        wait(progress, served, cx).map(|reason| Err(Unanswered { reason, body: None }))
+        progress.poll_late(progress.ended.get(), served, cx).map(|reason| Err(Unanswered { reason, body: None }))
     })
     .await
     .map(|mut response| {
@@ -55,28 +50,6 @@ pub(super) async fn ask(
         *response.version_mut() = Version::HTTP_11;
         response
     })
-}
-
-fn wait(progress: &Progress, served: &Served, cx: &mut Context<'_>) -> Poll<Reason> {
-    let timeouts = served.client.timeouts.get();
-    let http = served.listener.as_ref().and_then(|listener| listener.file.http.as_ref());
-    let (wait, patience) = if progress.ended.get() {
-        (Wait::Answer, http.map_or(timeouts.body, |http| http.request_timeout))
-    } else if progress.waits.get() {
-        (Wait::Body, timeouts.body)
-    } else {
-        (Wait::Send, timeouts.body)
-    };
-    let timer = served.timer();
-    let moved = progress.seen.replace(progress.received.get()) != progress.received.get();
-    if timer.waits_for() != Some(wait) || (moved && wait != Wait::Answer) {
-        timer.arm(wait, patience);
-    }
-    match timer.poll(cx) {
-        Poll::Ready(Wait::Answer | Wait::Send) => Poll::Ready(Reason::TimeoutHead),
-        Poll::Ready(Wait::Body) => Poll::Ready(Reason::ClientBodyTimeout),
-        Poll::Ready(_) | Poll::Pending => Poll::Pending,
-    }
 }
 
 /// The request as HTTP/2 has it (RFC 9113 §8.3.1). The body comes back when its target is none.
