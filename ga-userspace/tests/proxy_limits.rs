@@ -1,6 +1,8 @@
 //! Listeners and endpoint groups that have as much as they may, with real connections on loopback addresses.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
+mod lab;
+
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
@@ -15,6 +17,7 @@ use ga::{
     plan::{self, Overrides, State},
     proxy::{Listener, Proxy, View, counts::Reason},
 };
+use lab::becomes;
 
 /// Longer than anything takes that a test does not wait for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -142,7 +145,7 @@ fn three_are_let_in(site: &Site) {
     let mut rest = String::new();
     refused.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "Service Unavailable", "and the connection ends");
-    assert_eq!((site.failures(Reason::Limit), site.listener().counts.active.get()), (1, 3));
+    becomes((1, 3), || (site.failures(Reason::Limit), site.listener().counts.active.get()));
     // Those that were there are served, and one that ends makes room.
     ask(&mut open[0]);
     assert_eq!(status(&mut open[0]), "204");
@@ -151,7 +154,7 @@ fn three_are_let_in(site: &Site) {
     let mut next = site.client();
     ask(&mut next);
     assert_eq!(status(&mut next), "204");
-    assert_eq!(site.failures(Reason::Limit), 1);
+    becomes(1, || site.failures(Reason::Limit));
 }
 
 fn fixed() -> String {
@@ -187,7 +190,7 @@ fn many_more_connections_than_allowed_are_closed_and_those_that_are_there_are_se
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
     }
-    assert_eq!(site.listener().counts.active.get(), 3);
+    becomes(3, || site.listener().counts.active.get());
 }
 
 #[test]
@@ -203,7 +206,7 @@ fn a_request_more_than_its_group_may_have_gets_503_until_one_is_answered() {
     let mut third = site.client();
     ask(&mut third);
     assert_eq!(status(&mut third), "503");
-    assert_eq!((site.failures(Reason::Circuit), site.listener().groups[0].load.requests()), (1, 2));
+    becomes((1, 2), || (site.failures(Reason::Circuit), site.listener().groups[0].load.requests()));
     assert_eq!(site.listener().endpoints[0].counts.requests.get(), 2, "the endpoint did not hear of it");
     hold.answer(EMPTY);
     eventually(|| site.listener().groups[0].load.requests() == 1);
@@ -251,7 +254,7 @@ fn a_relayed_connection_more_than_its_group_may_have_is_reset() {
     hold.has(2);
     let error = site.client().read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    assert_eq!((site.failures(Reason::Circuit), site.listener().groups[0].load.connections()), (1, 2));
+    becomes((1, 2), || (site.failures(Reason::Circuit), site.listener().groups[0].load.connections()));
     drop(open);
     hold.0.lock().unwrap().clear();
     eventually(|| site.listener().groups[0].load.connections() == 0);
@@ -294,5 +297,5 @@ fn endpoints_that_are_silent_do_not_hold_a_relay_for_long() {
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     let took = begun.elapsed();
     assert!((Duration::from_secs(9)..Duration::from_secs(14)).contains(&took), "{took:?}");
-    assert_eq!(site.failures(Reason::TimeoutConnect), 1);
+    becomes(1, || site.failures(Reason::TimeoutConnect));
 }

@@ -4,11 +4,12 @@
 pub mod cases;
 
 use std::{
+    fmt::Debug,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ga::{
@@ -291,4 +292,14 @@ pub fn answer(mut stream: TcpStream, of: impl Fn(&str) -> (&'static str, String)
             return;
         }
     }
+}
+
+/// Waits until `now` says `wanted`: what is counted of an answer is counted after it was sent.
+#[track_caller]
+pub fn becomes<T: PartialEq + Debug>(wanted: T, mut now: impl FnMut() -> T) {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end && now() != wanted {
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(now(), wanted);
 }

@@ -341,7 +341,11 @@ async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> R
         // Once more only where nobody can have acted on it twice, and where what is to be sent is still whole.
         let is_safe = !failure.is_sent || request.is_idempotent();
         let is_worth = reason == Reason::Reset && !failure.is_heard;
-        let Some(whole) = failure.body.filter(|_| is_safe && is_worth && client.worker.budget_out()) else { break };
+        let Some(whole) = failure.body.filter(|_| is_safe && is_worth) else { break };
+        // A connection that the endpoint had closed by then says nothing of how it does: the fresh one does.
+        if !failure.is_stale && !client.worker.budget_out() {
+            break;
+        }
         listener.counts.retries.add(1);
         retries += 1;
         body = whole;

@@ -238,11 +238,11 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
         write_head(&mut link.write, head, sending);
         // A body of these means nothing (RFC 9110 §9.3.1, §9.3.2), and an endpoint that does not read it takes it for the next request.
         let keep = sending == Sending::Length(0) || ![Method::GET, Method::HEAD].contains(head.method);
-        let (body, sending) = if sending == Sending::Length(0) { (None, Sending::Done) } else { (Some(body), sending) };
+        let sending = if sending == Sending::Length(0) { Sending::Done } else { sending };
         Box::new(Self {
             link: Some(link),
             slot,
-            body,
+            body: Some(body),
             sending,
             queued: Bytes::new(),
             answer: Answer::Head,
@@ -301,7 +301,7 @@ impl<B: Body<Data = Bytes> + Unpin> Exchange<B> {
         let Some(link) = &mut self.link else { return Poll::Ready(Ok(())) };
         loop {
             ready!(link.poll_write(cx, &mut self.queued, &mut self.written))?;
-            let Some(body) = &mut self.body else {
+            let Some(body) = self.body.as_mut().filter(|_| self.sending != Sending::Done) else {
                 self.sending = Sending::Done;
                 return Poll::Ready(Ok(()));
             };
