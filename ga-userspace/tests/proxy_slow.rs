@@ -197,7 +197,8 @@ fn a_body_that_trickles_is_cut_where_a_rate_is_wanted() {
         let byte = frame(DATA, 0, 1, b"x");
         while stopped.recv_timeout(Duration::from_millis(150)).is_err() && writer.write_all(&byte).is_ok() {}
     });
-    assert_eq!(client.outcome(1), Came::Status(408));
+    assert_eq!(client.outcome(1), Came::Status(499));
+    lab::becomes(1, || lab.listener().counts.reasons.get(Reason::ClientBodyTimeout));
     stop.send(()).unwrap();
     trickle.join().unwrap();
 }

@@ -101,6 +101,9 @@ impl Client {
     /// The client took so many bytes.
     pub(super) fn took(&self, bytes: usize) {
         self.timer.move_on();
+        if !self.pace.is_kept() {
+            return;
+        }
         let timeouts = self.timeouts.get();
         self.pace.moved(bytes as u64, timeouts.write, timeouts.min_rate, Instant::now);
     }

@@ -24,6 +24,11 @@ impl Pace {
         left
     }
 
+    /// It was waited for, and a pace was wanted.
+    pub(super) fn is_kept(&self) -> bool {
+        self.left.get().is_some()
+    }
+
     /// It is not waited for any more, and moved so many bytes since it was.
     pub(super) fn moved(&self, bytes: u64, most: Duration, rate: u32, now: impl Fn() -> Instant) {
         let Some(left) = self.left.get().filter(|_| rate > 0) else { return };
