@@ -464,7 +464,7 @@ async fn frames_of_which_no_request_consists_reach_no_endpoint_and_cost_no_memor
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_changes_its_address_keeps_its_connection_and_connections_are_shared_out_to_threads() {
     let (endpoint, _) = noting();
-    let site = Site::new(&endpoint, "", 2);
+    let site = Site::new(&endpoint, "timeouts = { first_byte = 60 }\n", 2);
     let mut clients = Vec::new();
     for _ in 0..40 {
         clients.push(site.client().await);

@@ -148,7 +148,7 @@ fn a_stream_that_stalls_ends_alone() {
 /// A client that takes slowly takes all of it: the deadline is for each piece.
 #[test]
 fn a_client_that_is_slow_but_takes_gets_all_of_it() {
-    let lab = Lab::http2(&endpoint(), &[2], QUICK);
+    let lab = Lab::http2(&endpoint(), &[2], &QUICK.replace("write = 1", "write = 2"));
     let mut client = Http2::new(&lab);
     client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
     ask(&mut client, 1, "/large");
@@ -160,7 +160,7 @@ fn a_client_that_is_slow_but_takes_gets_all_of_it() {
             taken += frame.payload.len();
             if taken >> 21 > waits {
                 waits += 1;
-                std::thread::sleep(Duration::from_millis(500));
+                std::thread::sleep(Duration::from_millis(700));
             }
             client.send(WINDOW_UPDATE, 0, 1, &(frame.payload.len() as u32).to_be_bytes());
         }

@@ -80,6 +80,59 @@ fn the_near_group_keeps_its_ratio_and_the_far_one_gets_the_rest_by_tcp_and_udp()
     Ok(())
 }
 
+// proves: L02
+#[test]
+fn status_says_health_round_trips_order_shares_and_counters_as_json() -> Result<()> {
+    let lab = Lab::new(2)?;
+    let _servers = [Server::start(&lab.servers[0], 1, &[80, 81])?, Server::start(&lab.servers[1], 2, &[80])?];
+    let checked = |ratio: &str| format!("{ratio}\nhealth_check = {{ protocol = \"tcp\", interval = 1, threshold = 2 }}");
+    let groups = group("far", &checked("latency_ms = 50"), &[server4(1)])
+        + &group("near", &checked("latency_ms = 5\ntraffic_ratio = 50"), &[server4(2)]);
+    // Nobody listens at port 81 of the second server. Endpoints stand in the order of their addresses.
+    let agent = start(
+        &lab,
+        &(listener("tcp", 80, &groups) + &listener("tcp", 81, &group("dead", &checked(""), &[server4(2), server4(1)]))),
+    )?;
+    let json = || -> Result<serde_json::Value> { Ok(serde_json::from_str(&agent.ok(&["status", "--output", "json"])?)?) };
+    let at = |status: &serde_json::Value, path: &str| status.pointer(&format!("/instances/0/listeners{path}")).cloned();
+    until("probes of all", PATIENCE, || {
+        let status = json()?;
+        let probed = |path: &str| at(&status, &format!("{path}/health/round_trip_ms")).is_some_and(|ms| ms.as_f64() > Some(0.0));
+        let is_down = at(&status, "/1/groups/0/endpoints/1/health/healthy") == Some(false.into());
+        Ok((is_down && probed("/0/groups/0/endpoints/0") && probed("/0/groups/1/endpoints/0")).then_some(()))
+    })
+    .with_context(|| format!("{:#}", json().unwrap_or_default()))?;
+    let by_server = spread(&lab.clients[0], client4(1).into(), 10_000, WEB, 200)?;
+    let status = json()?;
+    let near = by_server.get(&2).copied().unwrap_or_default();
+    let flows = |path: &str| at(&status, &format!("{path}/counters/new_flows")).and_then(|n| n.as_u64());
+    ensure!(flows("/0") == Some(200) && flows("/0/groups/0/endpoints/0") == Some(near as u64), "{status:#}");
+    for (path, expected) in [
+        // The near group stands first, though it is the second of the file.
+        ("/0/groups/0/name", "near".into()),
+        ("/0/groups/0/kind", "default".into()),
+        ("/0/groups/0/priority", 1.into()),
+        ("/0/groups/0/latency_ms", 5.0.into()),
+        ("/0/groups/0/traffic_ratio", 50.into()),
+        ("/0/groups/1/name", "far".into()),
+        ("/0/groups/1/priority", 2.into()),
+        ("/0/groups/0/endpoints/0/address", server4(2).to_string().into()),
+        ("/0/groups/0/endpoints/0/health/healthy", true.into()),
+        ("/1/groups/0/endpoints/1/health/failure", "refused".into()),
+        ("/1/groups/0/endpoints/1/state", "unhealthy".into()),
+        ("/1/groups/0/endpoints/1/share", 0.0.into()),
+        ("/1/groups/0/endpoints/0/share", 1.0.into()),
+    ] {
+        let found = at(&status, path);
+        ensure!(found == Some(expected), "{path}: {found:?}");
+    }
+    for path in ["/0/groups/0/share_ipv4", "/0/groups/1/share_ipv4"] {
+        let share = at(&status, path).and_then(|share| share.as_f64()).context("a share")?;
+        ensure!((share - 0.5).abs() < 0.001, "{path}: {share}");
+    }
+    Ok(())
+}
+
 // proves: E12
 #[test]
 fn when_all_are_unhealthy_clients_are_refused_at_once_or_tried_anyway() -> Result<()> {

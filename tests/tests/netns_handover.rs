@@ -410,6 +410,24 @@ fn a_restart_by_a_service_manager_refuses_nobody() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_agent_that_stops_waits_for_its_connections_as_long_as_the_file_says() -> Result<()> {
+    let lab = Lab::new(1)?;
+    let _server = http_server(&lab)?;
+    let text = text(&lab, 1, false).replace("[node]\n", "[node]\ndrain_timeout = 600\n");
+    lab.configure(&text)?;
+    let mut agent = Agent::start(&lab)?;
+    let mut talk = lab.clients[0].within(|| Client::open(site(80)))??;
+    talk.ask("/talk", "Connection: upgrade\r\nUpgrade: talk\r\n")?;
+    ensure!(talk.head()?.context("an answer")?.starts_with("HTTP/1.1 101 "));
+    lab.configure(&text.replace("drain_timeout = 600", "drain_timeout = 1"))?;
+    agent.ok(&["reload"])?;
+    // Which has less patience than any other file gives it.
+    ensure!(agent.stop()?.success());
+    ensure!(agent.log().contains("connections that had not ended were cut"), "{}", agent.log());
+    Ok(())
+}
+
 /// One listener that the kernel serves, or the agent.
 fn moving(lab: &Lab, protocol: &str) -> String {
     lab.head() + &Lab::listener_to("site", protocol, "80", &[("private_ip", server4(1).into(), 255)], "", "")

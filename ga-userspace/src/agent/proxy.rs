@@ -19,9 +19,6 @@ use crate::{
     status::{Certificate, Circuit, Proxied, ProxiedEndpoint, RuleHits},
 };
 
-/// How long connections may take to end when the agent stops.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 pub(super) fn start(node: &Node) -> Result<Proxy, Error> {
     let threads = node.proxy_threads.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
     Proxy::start(threads).map_err(|source| Error::System { what: "threads of the proxy", source })
@@ -33,13 +30,13 @@ pub(super) fn addresses(intent: &Intent) -> BTreeSet<IpAddr> {
     served.flat_map(|instance| instance.vips.iter().chain(&instance.egress_ips)).copied().collect()
 }
 
-/// Lets connections end; those that have not after a while are cut.
-pub(super) async fn stop(proxy: Proxy) {
+/// Lets connections end; those that have not after `patience` are cut.
+pub(super) async fn stop(proxy: Proxy, patience: Duration) {
     let open = proxy.connections();
     if open > 0 {
         tracing::info!(open, "waiting for connections of http and https listeners to end");
     }
-    if let Ok(cut @ 1..) = tokio::task::spawn_blocking(move || proxy.stop(PATIENCE)).await {
+    if let Ok(cut @ 1..) = tokio::task::spawn_blocking(move || proxy.stop(patience)).await {
         tracing::warn!(cut, "connections that had not ended were cut");
     }
 }

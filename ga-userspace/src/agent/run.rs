@@ -123,8 +123,8 @@ pub async fn run(options: Options, mut sockets: Sockets) -> Result<(), Error> {
         Why::Replaced => tracing::info!("another agent has taken over; the connections of this one end"),
     }
     // Whatever else it does ends now: probes, names, the watching of files.
-    let proxy = agent.into_proxy();
-    proxy::stop(proxy).await;
+    let patience = agent.intent.node.drain_timeout;
+    proxy::stop(agent.into_proxy(), patience).await;
     let tasks = async { while servers.join_next().await.is_some() {} };
     if timeout(Duration::from_secs(2), tasks).await.is_err() {
         tracing::warn!("open admin or metrics connections were cut");

@@ -31,6 +31,7 @@ pub(super) const NODE: Keys = Keys {
         "access_log",
         "proxy_threads",
         "proxy_connections",
+        "drain_timeout",
     ],
     later: &["private_snat_ips", "return"],
 };

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
+    time::Duration,
 };
 
 use super::{
@@ -31,6 +32,10 @@ pub(super) const PANIC_THRESHOLD: RangeInclusive<u32> = 1..=99;
 
 /// More threads than any host has CPUs help nobody.
 pub(super) const PROXY_THREADS: RangeInclusive<u32> = 1..=1_024;
+
+/// Seconds; a day is longer than anybody waits for a restart.
+pub(super) const DRAIN_TIMEOUT_S: RangeInclusive<u32> = 0..=86_400;
+pub(super) const DEFAULT_DRAIN_TIMEOUT_S: u32 = 30;
 
 /// Fewer source ports than this cannot be shared out between CPUs.
 const MIN_NAT_PORTS: u16 = 256;
@@ -79,6 +84,9 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
     let proxy_connections = table
         .optional("proxy_connections")
         .map_or(Some(PROXY_CONNECTIONS), |value| value.integer(bounds::CONNECTIONS, &mut cx.problems));
+    let drain_timeout = table
+        .optional("drain_timeout")
+        .map_or(Some(DEFAULT_DRAIN_TIMEOUT_S), |value| value.integer(DRAIN_TIMEOUT_S, &mut cx.problems));
     Some(Node {
         ap: ap?,
         interfaces: interfaces?,
@@ -92,6 +100,7 @@ pub(super) fn read(table: &Table<'_>, cx: &mut Context<'_>) -> Option<Node> {
         access_log: access_log?,
         proxy_threads: proxy_threads?,
         proxy_connections: proxy_connections?,
+        drain_timeout: Duration::from_secs(drain_timeout?.into()),
     })
 }
 

@@ -1,6 +1,6 @@
 //! What the file says about this host.
 
-use std::{net::SocketAddr, ops::RangeInclusive};
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use super::PROBE_PORTS;
 
@@ -80,6 +80,8 @@ pub struct Node {
     pub proxy_threads: Option<u16>,
     /// Connections of clients that the proxy has at a time, over all listeners (200,000).
     pub proxy_connections: u32,
+    /// How long connections may take to end when the agent stops or another one has taken over (30 s); then they are cut.
+    pub drain_timeout: Duration,
 }
 
 impl Node {

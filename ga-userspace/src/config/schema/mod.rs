@@ -108,6 +108,10 @@ pub struct Node {
     /// `max_connections`. Never more than half of the files that the process may have open.
     #[schemars(default = "proxy_connections", range(min = 1, max = 10_000_000))]
     pub proxy_connections: u32,
+    /// Seconds that connections of listeners which the agent serves may take to end when it stops, or when another agent has taken
+    /// over; then they are cut.
+    #[schemars(default = "drain_timeout", range(min = 0, max = 86_400))]
+    pub drain_timeout: u32,
 }
 
 /// How the program is attached.
@@ -560,6 +564,10 @@ fn proxy_connections() -> u32 {
     model::PROXY_CONNECTIONS
 }
 
+fn drain_timeout() -> u32 {
+    node::DEFAULT_DRAIN_TIMEOUT_S
+}
+
 fn max_connections() -> u32 {
     model::MAX_CONNECTIONS
 }
@@ -695,6 +703,7 @@ mod tests {
             ("HttpLimits", "fields", http_waits_of::FIELDS),
             ("HttpLimits", "streams", http_waits_of::STREAMS),
             ("Node", "proxy_connections", bounds::CONNECTIONS),
+            ("Node", "drain_timeout", node::DRAIN_TIMEOUT_S),
             ("Listener", "max_connections", bounds::CONNECTIONS),
             ("Circuit", "connections", bounds::CIRCUIT),
             ("Circuit", "requests", bounds::CIRCUIT),

@@ -46,6 +46,7 @@ pub(super) fn intent(instances: Vec<Instance>) -> Intent {
         access_log: None,
         proxy_threads: None,
         proxy_connections: 100,
+        drain_timeout: Duration::from_secs(30),
     };
     Intent { node, limits: Limits::default(), inventory: Inventory::default(), pools: Vec::new(), instances }
 }

@@ -61,7 +61,8 @@ impl Way {
 
     /// A fresh connection that carries one request after the other.
     pub(super) async fn open(&self, client: &Client, listener: &Listener) -> Result<Box<Link>, Reason> {
-        let stream = self.connect(client, listener).await?;
+        // Opening is rare: its room is not every request's.
+        let stream = Box::pin(self.connect(client, listener)).await?;
         Ok(Link::new(stream, self.name().map(str::to_owned)))
     }
 
@@ -74,8 +75,8 @@ impl Way {
         let group = listener.endpoints.get(self.place).and_then(|endpoint| listener.groups.get(endpoint.group));
         let group = group.ok_or(Reason::Internal)?;
         let held = group.load.hold(Unit::Connection, group.circuit.connections)?;
-        let stream = self.connect(client, listener).await?;
-        Ok((self.slot.shared.add(stream, name, held).await?, false))
+        let stream = Box::pin(self.connect(client, listener)).await?;
+        Ok((Box::pin(self.slot.shared.add(stream, name, held)).await?, false))
     }
 
     async fn connect(&self, client: &Client, listener: &Listener) -> Result<Stream, Reason> {

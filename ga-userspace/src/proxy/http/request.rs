@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     future::poll_fn,
     panic::AssertUnwindSafe,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -39,21 +40,29 @@ use crate::model::HttpLimits;
 pub(super) struct Dropped;
 
 /// What a connection gets for a request. A panic on the way is the end of this request alone.
-pub(super) async fn serve(client: Rc<Client>, request: Request<Source>) -> Result<Answered, Dropped> {
-    let mut served = Served::new(client);
-    let (mut head, content) = match AssertUnwindSafe(answer(request, &mut served)).catch_unwind().await {
-        Ok(Ok(answered)) => answered,
-        Ok(Err(refused)) => refuse(refused, &mut served),
-        Err(_) => refuse(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal), &mut served),
-    };
-    if served.reason == Some(Reason::Dropped) {
-        return Err(Dropped);
+// Not `async fn`, which keeps what it is given twice.
+pub(super) fn serve(client: Rc<Client>, request: Request<Source>) -> impl Future<Output = Result<Answered, Dropped>> {
+    let (mut parts, source) = request.into_parts();
+    async move {
+        let mut served = Served::new(client);
+        let answered = {
+            let answer = pin!(answer(&mut parts, source, &mut served));
+            AssertUnwindSafe(answer).catch_unwind().await
+        };
+        let (mut head, content) = match answered {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(refused)) => refuse(refused, &mut served),
+            Err(_) => refuse(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal), &mut served),
+        };
+        if served.reason == Some(Reason::Dropped) {
+            return Err(Dropped);
+        }
+        if let Some(alternative) = served.listener.as_ref().and_then(|listener| listener.alternative.as_ref()) {
+            head.set(&header::ALT_SVC, alternative);
+        }
+        served.status = head.status;
+        Ok(Answered { head, body: Answer::new(content, served) })
     }
-    if let Some(alternative) = served.listener.as_ref().and_then(|listener| listener.alternative.as_ref()) {
-        head.set(&header::ALT_SVC, alternative);
-    }
-    served.status = head.status;
-    Ok(Answered { head, body: Answer::new(content, served) })
 }
 
 /// What a client gets for a message that is none, on a connection of HTTP/1.
@@ -77,51 +86,49 @@ fn refuse(refused: Refused, served: &mut Served) -> (Head, Content) {
     (response.into(), Content::Whole(text))
 }
 
-async fn answer(request: Request<Source>, served: &mut Served) -> Result<(Head, Content), Refused> {
+async fn answer(parts: &mut Parts, source: Source, served: &mut Served) -> Result<(Head, Content), Refused> {
     let client = Rc::clone(&served.client);
     let view = Arc::clone(&client.worker.view());
     let gone = Refused::new(StatusCode::SERVICE_UNAVAILABLE, Reason::NoEndpoint);
-    let listener = view.listener(&client.path).map(Arc::clone).ok_or(gone)?;
-    served.listener = Some(Arc::clone(&listener));
+    let listener = view.listener(&client.path).ok_or(gone)?;
+    served.listener = Some(Arc::clone(listener));
     let http = listener.file.http.as_ref().ok_or(gone)?;
     client.timeouts.set(http.timeouts);
 
-    let (mut parts, source) = request.into_parts();
-    served.noted = view.log.as_ref().map(|log| Noted::new(log, &parts));
+    served.noted = view.log.as_ref().map(|log| Noted::new(log, parts));
     if client.is_h2 {
         // Messages of HTTP/1 were judged as bytes.
-        guard::judge(&parts).map_err(Refused::by_guard)?;
+        guard::judge(parts).map_err(Refused::by_guard)?;
     }
-    check(&parts, &http.limits)?;
-    belongs(&parts, &client)?;
-    canonical(&mut parts)?;
-    if host(&parts).is_empty() {
+    check(parts, &http.limits)?;
+    belongs(parts, &client)?;
+    canonical(parts)?;
+    if host(parts).is_empty() {
         parts.headers.insert(header::HOST, forwarded::here(&client));
     }
     forwarded::sanitize(&mut parts.headers, http);
-    let ruled = Arc::clone(&listener);
-    let asked = rules::Request::new(&parts, client.ip, client.peer.local, client.peer.tls.is_some());
-    let decision = ruled.matcher.decide(&asked);
-    if let Some(noted) = &mut served.noted {
-        noted.rule = decision.rule;
-    }
-    if let Some(rule) = decision.rule.and_then(|rule| listener.rules.get(rule)) {
-        rule.hits.add(1);
-    }
-    match decision.act {
-        Act::Forward { target, changes } => {
-            changed(changes, &mut parts, &client)?;
-            let is_rewritten = changes.rewrites_host();
-            let request = Forward { client, listener, ap: &view.ap, target: *target, parts, is_rewritten };
-            forward(request, source, served).await
+    let (target, changes) = {
+        let asked = rules::Request::new(parts, client.ip, client.peer.local, client.peer.tls.is_some());
+        let decision = listener.matcher.decide(&asked);
+        if let Some(noted) = &mut served.noted {
+            noted.rule = decision.rule;
         }
-        Act::Redirect(redirect) => Ok((redirect.response(&asked).into(), Content::Whole(Bytes::new()))),
-        Act::Fixed(fixed) => {
-            let (parts, bytes) = fixed.response::<Bytes>().into_parts();
-            Ok((Response::from_parts(parts, ()).into(), Content::Whole(bytes)))
+        if let Some(rule) = decision.rule.and_then(|rule| listener.rules.get(rule)) {
+            rule.hits.add(1);
         }
-        Act::Drop => Err(Refused::new(StatusCode::FORBIDDEN, Reason::Dropped)),
-    }
+        match decision.act {
+            Act::Forward { target, changes } => (*target, changes),
+            Act::Redirect(redirect) => return Ok((redirect.response(&asked).into(), Content::Whole(Bytes::new()))),
+            Act::Fixed(fixed) => {
+                let (parts, bytes) = fixed.response::<Bytes>().into_parts();
+                return Ok((Response::from_parts(parts, ()).into(), Content::Whole(bytes)));
+            }
+            Act::Drop => return Err(Refused::new(StatusCode::FORBIDDEN, Reason::Dropped)),
+        }
+    };
+    changed(changes, parts, &client)?;
+    let is_rewritten = changes.rewrites_host();
+    forward(Forward { client: &client, listener, ap: &view.ap, target, parts, is_rewritten }, source, served).await
 }
 
 /// Changes what a rule changes before a request is forwarded.
@@ -196,11 +203,11 @@ fn names_upgrade(headers: &HeaderMap) -> bool {
 
 /// A request for somebody of a target.
 struct Forward<'v> {
-    client: Rc<Client>,
-    listener: Arc<Listener>,
+    client: &'v Rc<Client>,
+    listener: &'v Arc<Listener>,
     ap: &'v str,
     target: usize,
-    parts: Parts,
+    parts: &'v Parts,
     /// A rule wrote the host.
     is_rewritten: bool,
 }
@@ -208,8 +215,8 @@ struct Forward<'v> {
 impl Forward<'_> {
     /// The next to be asked: not who was, and rather not who failed lately.
     fn choose(&self, number: u64, tried: &[usize]) -> Option<Way> {
-        let (listener, port) = (&self.listener, self.client.peer.local.port());
-        let host = Host { name: host(&self.parts), is_rewritten: self.is_rewritten };
+        let (listener, port) = (self.listener, self.client.peer.local.port());
+        let host = Host { name: host(self.parts), is_rewritten: self.is_rewritten };
         let mut avoided = Vec::new();
         loop {
             let shunned: &[usize] = if avoided.is_empty() { tried } else { &avoided };
@@ -234,14 +241,14 @@ impl Forward<'_> {
 }
 
 async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> Result<(Head, Content), Refused> {
-    let Forward { client, listener, .. } = &request;
+    let Forward { client, listener, .. } = request;
     let fields = forwarded::fields(client, listener, request.ap, &request.parts.headers);
-    let upgrade = if client.is_h2 { None } else { upgrade(&request.parts) };
+    let upgrade = if client.is_h2 { None } else { upgrade(request.parts) };
     let target = request.parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let head = upstream::Head {
         method: &request.parts.method,
         target,
-        host: host(&request.parts),
+        host: host(request.parts),
         headers: &request.parts.headers,
         forwarded: &fields,
         upgrade: upgrade.as_ref(),

@@ -72,7 +72,8 @@ fn ended(frames: &RefCell<Frames>, late: &mut Option<Pin<Box<Sleep>>>, cx: &mut 
 
 async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Client>, io: Watched<S>, limits: HttpLimits) {
     let service = service_fn(|request: Request<Incoming>| {
-        request::serve(Rc::clone(&client), request.map(Source::Hyper)).map_ok(Answered::into_response)
+        // What is made here moves many times on its way to its task.
+        Box::pin(request::serve(Rc::clone(&client), request.map(Source::Hyper)).map_ok(Answered::into_response))
     });
     let list = u32::try_from(limits.head).unwrap_or(u32::MAX);
     let frames = Rc::new(RefCell::new(Frames::new(Instant::now())));

@@ -16,7 +16,7 @@ use super::{super::counts::EndpointCounts, h1::Link, h2::Shared};
 use crate::model::Backend;
 
 /// The most connections that wait for the next request to one endpoint.
-const IDLE: usize = 64;
+const IDLE: usize = 1024;
 /// The longest that one waits.
 const IDLE_FOR: Duration = Duration::from_secs(45);
 /// How often those that waited too long are looked for.
