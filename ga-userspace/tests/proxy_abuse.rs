@@ -33,75 +33,100 @@ fn is_served(lab: &Lab, path: &str) {
     assert_eq!(client.outcome(1), Came::Status(200));
 }
 
+/// The stream is reset: PROTOCOL_ERROR (RFC 9113 §8.1.1).
+const MALFORMED: Came = Came::Reset(1);
+/// The connection ends with the same: what cannot be a field at all.
+const BROKEN: Came = Came::Goaway(1);
+/// What HTTP/2 lets pass is answered.
+const BAD_REQUEST: Came = Came::Status(400);
+const METHOD: Came = Came::Status(499);
+
 #[test]
 fn heads_of_http2_that_are_no_requests_reach_nobody() {
     let (witness, lab) = http2("");
     let get = |path: &str| request("GET", path, &[]);
     let with = |name: &str, value: &str| request("GET", "/", &[(name, value)]);
     let pseudo = |fields_: &[(&str, &str)]| fields(fields_.iter().copied());
-    let heads: Vec<(&str, Vec<u8>)> = vec![
-        ("empty path", get("")),
-        ("path without a slash", get("x")),
-        ("space in path", get("/a b")),
-        ("line in path", get("/a\r\nX: 1")),
-        ("star", get("*")),
-        ("encoded separator", get("/a%2fb")),
-        ("above the root", get("/../b")),
-        ("method with a mark that is no token", request("GET?", "/", &[])),
-        ("method with a line", request("GET /x HTTP/1.1\r\n", "/", &[])),
-        ("empty method", request("", "/", &[])),
-        ("CONNECT", pseudo(&[(":method", "CONNECT"), (":authority", "a:443")])),
-        ("TRACE", request("TRACE", "/", &[])),
-        ("scheme with more", pseudo(&[(":method", "GET"), (":scheme", "http://evil/"), (":authority", "a"), (":path", "/")])),
-        ("no scheme", pseudo(&[(":method", "GET"), (":authority", "a"), (":path", "/")])),
-        ("no path", pseudo(&[(":method", "GET"), (":scheme", "http"), (":authority", "a")])),
-        ("no method", pseudo(&[(":scheme", "http"), (":authority", "a"), (":path", "/")])),
-        ("no authority", pseudo(&[(":method", "GET"), (":scheme", "http"), (":path", "/")])),
-        ("authority with a path", pseudo(&[(":method", "GET"), (":scheme", "http"), (":authority", "a/b"), (":path", "/")])),
-        ("authority with a user", pseudo(&[(":method", "GET"), (":scheme", "http"), (":authority", "u@a"), (":path", "/")])),
-        ("authority with a space", pseudo(&[(":method", "GET"), (":scheme", "http"), (":authority", "a b"), (":path", "/")])),
-        ("another host", with("host", "b.example")),
-        ("two paths", with(":path", "/b")),
-        ("two hosts", request("GET", "/", &[("host", "a.example"), ("host", "b.example")])),
-        ("pseudo after a field", request("GET", "/", &[("x", "1"), (":authority", "b")])),
-        ("unknown pseudo", with(":evil", "1")),
-        ("status", with(":status", "200")),
+    let heads: Vec<(&str, Came, Vec<u8>)> = vec![
+        ("empty path", MALFORMED, get("")),
+        ("path without a slash", MALFORMED, get("x")),
+        ("space in path", MALFORMED, get("/a b")),
+        ("line in path", MALFORMED, get("/a\r\nX: 1")),
+        ("star", BAD_REQUEST, get("*")),
+        ("encoded separator", BAD_REQUEST, get("/a%2fb")),
+        ("above the root", BAD_REQUEST, get("/../b")),
+        ("method with a mark that is no token", BROKEN, request("GET?", "/", &[])),
+        ("method with a line", BROKEN, request("GET /x HTTP/1.1\r\n", "/", &[])),
+        ("empty method", BROKEN, request("", "/", &[])),
+        ("CONNECT", METHOD, pseudo(&[(":method", "CONNECT"), (":authority", "a:443")])),
+        ("TRACE", METHOD, request("TRACE", "/", &[])),
         (
-            "extended CONNECT",
-            pseudo(&[
-                (":method", "CONNECT"),
-                (":protocol", "websocket"),
-                (":scheme", "http"),
-                (":authority", "a"),
-                (":path", "/"),
-            ]),
+            "scheme with more",
+            MALFORMED,
+            pseudo(&[(":method", "GET"), (":scheme", "http://evil/"), (":authority", "a"), (":path", "/")]),
         ),
-        ("upper case", with("X-Evil", "1")),
-        ("empty name", with("", "1")),
-        ("space in name", with("x y", "1")),
-        ("colon in name", with("x:y", "1")),
-        ("line in name", with("x\r\ny", "1")),
-        ("NUL in name", with("x\0", "1")),
-        ("CR in value", with("x", "a\rb")),
-        ("LF in value", with("x", "a\nb")),
-        ("NUL in value", with("x", "a\0b")),
-        ("connection", with("connection", "close")),
-        ("keep-alive", with("keep-alive", "5")),
-        ("proxy-connection", with("proxy-connection", "close")),
-        ("upgrade", with("upgrade", "x")),
-        ("transfer-encoding", with("transfer-encoding", "chunked")),
-        ("te", with("te", "gzip")),
-        ("length and no body", with("content-length", "5")),
-        ("length with a sign", with("content-length", "+0")),
-        ("two lengths", request("GET", "/", &[("content-length", "0"), ("content-length", "1")])),
+        ("no scheme", MALFORMED, pseudo(&[(":method", "GET"), (":authority", "a"), (":path", "/")])),
+        ("no path", MALFORMED, pseudo(&[(":method", "GET"), (":scheme", "http"), (":authority", "a")])),
+        ("no method", MALFORMED, pseudo(&[(":scheme", "http"), (":authority", "a"), (":path", "/")])),
+        ("no authority", BAD_REQUEST, pseudo(&[(":method", "GET"), (":scheme", "http"), (":path", "/")])),
+        (
+            "authority with a path",
+            MALFORMED,
+            pseudo(&[(":method", "GET"), (":scheme", "http"), (":authority", "a/b"), (":path", "/")]),
+        ),
+        (
+            "authority with a user",
+            BAD_REQUEST,
+            pseudo(&[(":method", "GET"), (":scheme", "http"), (":authority", "u@a"), (":path", "/")]),
+        ),
+        (
+            "authority with a space",
+            MALFORMED,
+            pseudo(&[(":method", "GET"), (":scheme", "http"), (":authority", "a b"), (":path", "/")]),
+        ),
+        ("another host", BAD_REQUEST, with("host", "b.example")),
+        ("two paths", MALFORMED, with(":path", "/b")),
+        ("two hosts", BAD_REQUEST, request("GET", "/", &[("host", "a.example"), ("host", "b.example")])),
+        ("pseudo after a field", MALFORMED, request("GET", "/", &[("x", "1"), (":authority", "b")])),
+        ("unknown pseudo", BROKEN, with(":evil", "1")),
+        ("status", MALFORMED, with(":status", "200")),
+        ("protocol without CONNECT", MALFORMED, request("GET", "/", &[(":protocol", "websocket")])),
+        (
+            "extended CONNECT without a path",
+            MALFORMED,
+            pseudo(&[(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":authority", "a")]),
+        ),
+        (
+            "extended CONNECT without an authority",
+            BAD_REQUEST,
+            pseudo(&[(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/")]),
+        ),
+        ("upper case", BROKEN, with("X-Evil", "1")),
+        ("empty name", BROKEN, with("", "1")),
+        ("space in name", BROKEN, with("x y", "1")),
+        ("colon in name", BROKEN, with("x:y", "1")),
+        ("line in name", BROKEN, with("x\r\ny", "1")),
+        ("NUL in name", BROKEN, with("x\0", "1")),
+        ("CR in value", BROKEN, with("x", "a\rb")),
+        ("LF in value", BROKEN, with("x", "a\nb")),
+        ("NUL in value", BROKEN, with("x", "a\0b")),
+        ("connection", MALFORMED, with("connection", "close")),
+        ("keep-alive", MALFORMED, with("keep-alive", "5")),
+        ("proxy-connection", MALFORMED, with("proxy-connection", "close")),
+        ("upgrade", MALFORMED, with("upgrade", "x")),
+        ("transfer-encoding", MALFORMED, with("transfer-encoding", "chunked")),
+        ("te", MALFORMED, with("te", "gzip")),
+        ("length and no body", MALFORMED, with("content-length", "5")),
+        ("length with a sign", MALFORMED, with("content-length", "+0")),
+        ("two lengths", MALFORMED, request("GET", "/", &[("content-length", "0"), ("content-length", "1")])),
     ];
     let mut wrong = Vec::new();
-    for (name, head) in heads {
+    for (name, expected, head) in heads {
         let mut client = Http2::new(&lab);
         client.send(HEADERS, END_HEADERS | END_STREAM, 1, &head);
         let came = client.outcome(1);
         let seen = witness.take();
-        if !came.is_refusal() || !seen.is_empty() {
+        if came != expected || !seen.is_empty() {
             wrong.push(format!("{name}: {came:?}, seen: {seen:?}"));
         }
     }

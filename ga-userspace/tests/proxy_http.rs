@@ -418,7 +418,8 @@ fn bytes_behind_an_answer_are_nobodys_answer() {
     let endpoint = Endpoint::new(2, |mut stream| {
         while read_head(&mut stream).is_some() {
             let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
-            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood{evil}").unwrap();
+            // At once: what comes when the next request is on its way cannot be told from its answer.
+            stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood{evil}").as_bytes()).unwrap();
         }
     });
     let lab = Lab::new(&endpoint, &[2], "");
@@ -524,4 +525,21 @@ fn requests_are_written_to_the_log_when_they_have_ended() {
         assert_eq!(&line[key], value, "{key}: {line}");
     }
     assert!(line["total_ms"].as_f64() >= line["first_byte_ms"].as_f64() && line["endpoint"].is_string(), "{line}");
+}
+
+#[test]
+fn an_endpoint_that_is_known_to_be_up_again_is_asked_at_once() {
+    let serve = |last: u8| move |stream| answer(stream, move |_| ("200 OK", last.to_string()));
+    let endpoint = Endpoint::new(2, serve(2));
+    let lab = Lab::new(&endpoint, &[2, 3], "");
+    let ask = || lab.client().ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").1;
+    let refused = || lab.listener().endpoints[1].counts.reasons.get(ga::proxy::counts::Reason::Refused);
+    while refused() < 3 {
+        assert_eq!(ask(), "2");
+    }
+    let socket = std::net::TcpListener::bind(("127.0.0.3", endpoint.port)).unwrap();
+    std::thread::spawn(move || socket.incoming().flatten().for_each(serve(3)));
+    lab.believe(&[3]);
+    lab.believe(&[]);
+    assert!((0..100).any(|_| ask() == "3"), "three refusals are not held against it");
 }

@@ -20,7 +20,7 @@ use ga::{
 };
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
 use rustls::{
-    ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion,
+    AlertDescription, ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion,
     client::Resumption,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
@@ -393,9 +393,14 @@ async fn http2_is_agreed_on_where_both_sides_have_it() {
         let stream = dial(&Arc::new(files.client(offered)), address, "a.example").await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), agreed.map(str::as_bytes), "{version} {offered:?}");
         assert_eq!(hears.recv().await.unwrap().unwrap().is_h2, agreed == Some("h2"));
-        let nothing = dial(&Arc::new(files.client(&[b"h3"])), address, "a.example").await;
-        assert!(nothing.is_err(), "RFC 7301 §3.2: nothing in common ends the handshake");
-        assert!(matches!(hears.recv().await.unwrap(), Err(AcceptError::Refused(_))));
+        // RFC 7301 §3.2: nothing in common ends the handshake, and the client is told why.
+        let foreign: &[&[u8]] = if version == "http2" { &[b"h3", b"spdy/3"] } else { &[b"h3", b"h2"] };
+        for protocol in foreign {
+            let error = dial(&Arc::new(files.client(&[protocol])), address, "a.example").await.unwrap_err();
+            let told = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+            assert_eq!(told, Some(&rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)), "{version}");
+            assert!(matches!(hears.recv().await.unwrap(), Err(AcceptError::Refused(_))));
+        }
     }
 }
 

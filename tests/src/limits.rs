@@ -149,7 +149,36 @@ fn own(code: &[bpf_insn]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use ga::program::MAPS;
+
     use super::*;
+
+    /// What a program has for itself: room while a packet is on its way, how many senders were told lately, what the programs of
+    /// `ga trace` and `ga capture` are asked and say, and what a library brings along.
+    const OWN: [&str; 13] = [
+        "AYA_LOGS",
+        "BUDGET",
+        "CAPTURE",
+        "PIECES",
+        "RECORDS",
+        "ROOM4",
+        "ROOM6",
+        "SEEN",
+        "TOLD",
+        "TRACE",
+        "TRACE_ROOM4",
+        "TRACE_ROOM6",
+        "WATCH",
+    ];
+
+    #[test]
+    fn every_map_of_the_object_is_pinned_or_a_programs_own() {
+        let object = Object::parse(OBJECT).unwrap();
+        let has: BTreeSet<&str> = object.maps.keys().map(String::as_str).filter(|name| !name.starts_with('.')).collect();
+        let known: BTreeSet<&str> = MAPS.into_iter().chain(OWN).collect();
+        assert_eq!(has, known);
+        assert_eq!(known.len(), MAPS.len() + OWN.len(), "a map is named twice");
+    }
 
     fn one(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> bpf_insn {
         let mut insn = bpf_insn { code, _bitfield_align_1: [], _bitfield_1: Default::default(), off, imm };

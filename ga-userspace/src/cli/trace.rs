@@ -100,13 +100,15 @@ pub(super) async fn run(args: &TraceArgs, context: &Context) -> anyhow::Result<E
         }
     };
     let trace = context.client().trace(&TraceOrder { packet, interface: args.interface.clone() }).await?;
-    context.output.view(&trace, |_| render(&trace))?;
+    context.output.view(&trace, |_| render(&trace, args.interface.is_none()))?;
     Ok(Exit::Ok)
 }
 
-fn render(trace: &Trace) -> String {
+/// For people; `is_chosen` says that nobody named the interface.
+fn render(trace: &Trace, is_chosen: bool) -> String {
     let Trace { interface, steps, verdict, reason, explanation, listener, out, sent, frame, .. } = trace;
-    let mut text = format!("a frame of {} bytes by {interface}\n", frame.length);
+    let why = if is_chosen { ", the first of the configuration (--interface names another)" } else { "" };
+    let mut text = format!("a frame of {} bytes by {interface}{why}\n", frame.length);
     if steps.is_empty() {
         text += "  no stage was reached: the verdict came with the first look at the headers\n";
     }
@@ -165,7 +167,9 @@ mod tests {
         };
         let expected = "a frame of 54 bytes by eth0\n  listener  shop/web has it\n\
                         send tcp 203.0.113.5:1024 > 10.0.0.11:8080 by eth1 (shop/web)\n";
-        assert_eq!(render(&trace), expected);
+        assert_eq!(render(&trace, false), expected);
+        let chosen = render(&trace, true);
+        assert!(chosen.starts_with("a frame of 54 bytes by eth0, the first of the configuration (--interface"), "{chosen}");
         let dropped = Trace {
             verdict: VerdictWord::Drop,
             reason: Some("no_flow".to_owned()),
@@ -175,7 +179,7 @@ mod tests {
             ..trace
         };
         let early = Trace { steps: Vec::new(), ..dropped.clone() };
-        assert!(render(&early).contains("no stage was reached"), "{}", render(&early));
-        assert!(render(&dropped).ends_with("\ndrop no_flow (shop/web): why\n"), "{}", render(&dropped));
+        assert!(render(&early, false).contains("no stage was reached"), "{}", render(&early, false));
+        assert!(render(&dropped, false).ends_with("\ndrop no_flow (shop/web): why\n"), "{}", render(&dropped, false));
     }
 }

@@ -24,8 +24,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 #[cfg(feature = "bench")]
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ga-bench"));
 
-/// The maps, by the name the kernel program gives them.
-pub(super) const MAPS: [&str; 30] = [
+/// The maps that outlive a program, by the name the kernel program gives them: they are pinned, and shared by all that run.
+pub const MAPS: [&str; 31] = [
     "SETTINGS",
     "FILTER",
     "DIRECT",
@@ -50,6 +50,7 @@ pub(super) const MAPS: [&str; 30] = [
     "FLOWS6",
     "TAGS4",
     "TAGS6",
+    "SYNS",
     "ADMISSIONS",
     "COUNTERS",
     "SERVED",

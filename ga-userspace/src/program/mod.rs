@@ -14,7 +14,7 @@ use std::{io, path::PathBuf};
 pub use attach::{Attached, attach, detach_stale};
 #[cfg(feature = "bench")]
 pub use load::BENCH_OBJECT;
-pub use load::{Loaded, OBJECT, Sizes, id, load, program, unpin};
+pub use load::{Loaded, MAPS, OBJECT, Sizes, id, load, program, unpin};
 pub use pins::Pins;
 pub use preflight::{PinLock, check_capabilities, preflight};
 pub use tool::{Ran, Tool, load_tool, replace, run_once, tool_program};

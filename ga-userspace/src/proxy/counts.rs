@@ -19,7 +19,7 @@ pub enum Reason {
     ClientClosed,
     /// The head is larger than the listener allows.
     TooLarge,
-    /// The method is not served: CONNECT or TRACE.
+    /// The method is not served: TRACE, or CONNECT for anything but WebSocket.
     Method,
     /// The certificate of the connection is not for that host.
     Misdirected,

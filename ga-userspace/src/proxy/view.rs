@@ -112,6 +112,10 @@ pub struct Endpoint {
     pub domain: Option<String>,
     /// The host that it answers for, whatever the client asked for: an object store knows its buckets by their domains, and no other.
     pub own_host: Option<String>,
+    /// New requests may go there, as far as is known.
+    is_up: bool,
+    /// How often that became so again, since the agent began.
+    pub returns: u64,
     /// What happened with it, since the agent began.
     pub counts: Arc<EndpointCounts>,
 }
@@ -225,10 +229,7 @@ impl Listener {
             load: load(&group.name),
         });
         let groups: Vec<Group> = groups.collect();
-        let known = |identity| {
-            let known = before?.endpoints.iter().find(|endpoint| endpoint.identity == identity)?;
-            Some(Arc::clone(&known.counts))
-        };
+        let known = |identity| before?.endpoints.iter().find(|endpoint| endpoint.identity == identity);
         let rule = |rule: &model::Rule| {
             let known = before.and_then(|before| {
                 let place = before.file.rules.iter().position(|known| known.name == rule.name)?;
@@ -244,13 +245,18 @@ impl Listener {
             FoundBy::Domain(domain) => Some(domain.clone()),
             FoundBy::Host { .. } | FoundBy::Pool(_) => None,
         };
-        let endpoint = |endpoint: &crate::plan::EndpointView| Endpoint {
-            counts: known(endpoint.identity).unwrap_or_default(),
-            name: endpoint.name.clone(),
-            identity: endpoint.identity,
-            group: groups.iter().position(|group| group.name == endpoint.name.group).unwrap_or(0),
-            domain: endpoint.found_by.as_ref().and_then(domain),
-            own_host: endpoint.found_by.as_ref().filter(|found| is_store(found)).and_then(domain),
+        let endpoint = |endpoint: &crate::plan::EndpointView| {
+            let (known, is_up) = (known(endpoint.identity), endpoint.belief.up && !endpoint.belief.paused);
+            Endpoint {
+                counts: known.map(|known| Arc::clone(&known.counts)).unwrap_or_default(),
+                name: endpoint.name.clone(),
+                identity: endpoint.identity,
+                group: groups.iter().position(|group| group.name == endpoint.name.group).unwrap_or(0),
+                domain: endpoint.found_by.as_ref().and_then(domain),
+                own_host: endpoint.found_by.as_ref().filter(|found| is_store(found)).and_then(domain),
+                is_up,
+                returns: known.map_or(0, |known| known.returns + u64::from(is_up && !known.is_up)),
+            }
         };
         let mut listener = Self {
             path: view.path(),

@@ -14,8 +14,8 @@ use std::{
 
 use ga::{
     config,
-    health::Beliefs,
-    model::Intent,
+    health::{Belief, Beliefs},
+    model::{EndpointName, Intent},
     plan::{self, Overrides, State},
     proxy::{Leaving, Listener, Peer, Shared, TlsInfo, View, Worker, http},
 };
@@ -68,6 +68,7 @@ impl Endpoint {
 pub struct Lab {
     address: SocketAddr,
     shared: Arc<Shared>,
+    file: String,
     drain: watch::Sender<Leaving>,
 }
 
@@ -90,20 +91,27 @@ impl Lab {
 
     /// An HTTPS listener, to clients whose TLS is done with: its group has `keys`.
     pub fn https(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
+        Self::secure(endpoint, lasts, keys, None)
+    }
+
+    /// The same, to clients who agreed on HTTP/2.
+    pub fn https2(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
+        Self::secure(endpoint, lasts, keys, Some(http2()))
+    }
+
+    fn secure(endpoint: &Endpoint, lasts: &[u8], keys: &str, tls: Option<TlsInfo>) -> Self {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("edge.pem");
         let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
         std::fs::write(&file, made.cert.pem() + &made.signing_key.serialize_pem()).unwrap();
         let certificate = format!("certificates = {{ default = {:?} }}\n", file.display().to_string());
         let text = listener(endpoint.port, lasts, &certificate, 255).replacen("\"http\"", "\"https\"", 1);
-        Self::start(&text.replacen("region", &format!("{keys}region"), 1), None)
+        Self::start(&text.replacen("region", &format!("{keys}region"), 1), tls)
     }
 
-    /// The same, to clients who agreed on HTTP/2.
+    /// An HTTP listener with `keys`, to clients who agreed on HTTP/2.
     pub fn http2(endpoint: &Endpoint, lasts: &[u8], keys: &str) -> Self {
-        let mut tls = TlsInfo::default();
-        tls.is_h2 = true;
-        Self::start(&listener(endpoint.port, lasts, keys, 255), Some(tls))
+        Self::start(&listener(endpoint.port, lasts, keys, 255), Some(http2()))
     }
 
     fn start(text: &str, tls: Option<TlsInfo>) -> Self {
@@ -130,7 +138,7 @@ impl Lab {
                 }
             });
         });
-        Self { address, shared, drain }
+        Self { address, shared, file: text.to_owned(), drain }
     }
 
     /// A client.
@@ -151,10 +159,26 @@ impl Lab {
         Arc::clone(&self.shared.view.load().listeners["lab/web"])
     }
 
+    /// Those endpoints are believed to be down, and the others to be up.
+    pub fn believe(&self, down: &[u8]) {
+        let before = self.shared.view.load_full();
+        let is_down = |name: &EndpointName| matches!(name.address, IpAddr::V4(address) if down.contains(&address.octets()[3]));
+        let names = before.listeners["lab/web"].endpoints.iter().map(|endpoint| &endpoint.name).filter(|name| is_down(name));
+        let belief = Belief { up: false, ..Belief::default() };
+        let beliefs = Beliefs { endpoints: names.map(|name| (name.clone(), belief)).collect(), ..Beliefs::default() };
+        self.shared.view.store(Arc::new(believed(&self.file, &before, &beliefs).1));
+    }
+
     /// Tells the proxy to end.
     pub fn drain(&self) {
         self.drain.send_replace(Leaving::everybody());
     }
+}
+
+fn http2() -> TlsInfo {
+    let mut tls = TlsInfo::default();
+    tls.is_h2 = true;
+    tls
 }
 
 /// The file of an HTTP listener `lab/web` with `keys`, whose endpoints are 127.0.0.N.
@@ -185,6 +209,10 @@ pub fn view(text: &str) -> (Intent, View) {
 
 /// The same after `before`.
 pub fn planned(text: &str, before: &View) -> (Intent, View) {
+    believed(text, before, &Beliefs::default())
+}
+
+fn believed(text: &str, before: &View, beliefs: &Beliefs) -> (Intent, View) {
     let mut intent = config::parse("test.toml", text).unwrap_or_else(|report| panic!("{:#?}", report.problems)).intent;
     for instance in &mut intent.instances {
         for address in instance.vips.iter_mut().chain(&mut instance.egress_ips) {
@@ -198,7 +226,7 @@ pub fn planned(text: &str, before: &View) -> (Intent, View) {
             }
         }
     }
-    let plan = plan::build(&intent, &Overrides::default(), &Beliefs::default(), &State::default(), [1, 2]).unwrap();
+    let plan = plan::build(&intent, &Overrides::default(), beliefs, &State::default(), [1, 2]).unwrap();
     let view = View::new(&plan, &intent, before);
     (intent, view)
 }

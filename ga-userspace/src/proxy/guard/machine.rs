@@ -13,7 +13,6 @@ enum At {
     Chunked(Chunks),
     /// Behind a request that asks for another protocol: nobody knows yet what the bytes are.
     Undecided,
-    Other,
     Refused(Refusal),
 }
 
@@ -26,7 +25,7 @@ pub enum Fed {
     Body(usize),
     /// Nothing can be said before more comes. All are to be given again, with more behind them.
     More,
-    /// They may neither pass nor be judged before it is [decided](Machine::decide) what they are.
+    /// They may neither pass nor be judged before it is known what they are: more of this, when it is [declined](Machine::decline).
     Held,
     /// The message is refused, and with it everything behind it.
     Refused(Refusal),
@@ -81,16 +80,13 @@ impl Machine {
                 Ok(Fed::Body(taken))
             }
             At::Undecided => Ok(Fed::Held),
-            At::Other => Ok(Fed::Body(bytes.len())),
             At::Refused(refusal) => Err(*refusal),
         }
     }
 
-    /// The request that asked for another protocol is answered: from here on it is spoken, or not.
-    pub fn decide(&mut self, other: bool) {
-        if other {
-            self.at = At::Other;
-        } else if self.is_undecided() {
+    /// A request is answered: if it asked for another protocol, that is not spoken.
+    pub fn decline(&mut self) {
+        if self.is_undecided() {
             self.at = At::Head(Scan::default());
         }
     }
@@ -105,7 +101,7 @@ impl Machine {
         match self.at {
             At::Length(left) => Body::Length(left),
             At::Chunked(_) => Body::Chunked,
-            At::Head(_) | At::Undecided | At::Other | At::Refused(_) => Body::Length(0),
+            At::Head(_) | At::Undecided | At::Refused(_) => Body::Length(0),
         }
     }
 
@@ -118,7 +114,7 @@ impl Machine {
     pub const fn refused(&self) -> Option<Refusal> {
         match self.at {
             At::Refused(refusal) => Some(refusal),
-            At::Head(_) | At::Length(_) | At::Chunked(_) | At::Undecided | At::Other => None,
+            At::Head(_) | At::Length(_) | At::Chunked(_) | At::Undecided => None,
         }
     }
 }

@@ -64,7 +64,9 @@ impl Answered {
         };
         match fields {
             Ok(fields) => {
-                *response.status_mut() = self.head.status;
+                // HTTP/2 has no 101: what it becomes is said by 200 (RFC 8441 §5).
+                let is_tunnel = self.head.status == StatusCode::SWITCHING_PROTOCOLS;
+                *response.status_mut() = if is_tunnel { StatusCode::OK } else { self.head.status };
                 *response.headers_mut() = fields;
             }
             Err(_) => *response.status_mut() = StatusCode::BAD_GATEWAY,

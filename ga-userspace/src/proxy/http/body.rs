@@ -21,6 +21,7 @@ use super::{
         upstream::{Exchange, Piece, Place},
     },
     client::Client,
+    lent::Lender,
     pace::Pace,
     served::Served,
     streams::Turn,
@@ -204,8 +205,8 @@ pub(super) enum Content {
     Whole(Bytes),
     /// An endpoint's connection.
     Http1(Box<Exchange<FromClient>>),
-    /// A stream of an endpoint's connection, of which it holds the place.
-    Http2(Incoming, #[expect(dead_code, reason = "it is held until the answer has ended")] Place),
+    /// A stream of an endpoint's connection, of which it holds the place, and what is still sent.
+    Http2(Incoming, #[expect(dead_code, reason = "they are held until the answer has ended")] (Place, Lender)),
 }
 
 impl Answer {

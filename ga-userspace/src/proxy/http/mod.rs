@@ -7,6 +7,7 @@ mod forwarded;
 mod frames;
 #[cfg(feature = "http3")]
 pub(super) mod http3;
+mod lent;
 mod multiplexed;
 mod open;
 mod pace;
@@ -18,7 +19,8 @@ mod streams;
 mod timer;
 mod tunnel;
 mod watched;
+mod websocket;
 mod wire;
 
-pub(super) use body::FromClient;
+pub(super) use lent::Lent;
 pub use serve::serve;

@@ -25,6 +25,8 @@ pub(super) struct Way {
     pub(super) slot: Rc<Slot>,
     /// It is spoken to with HTTP/2.
     pub(super) is_http2: bool,
+    /// How often it was up again.
+    returns: u64,
     /// Who the endpoint must be, and the same as text, where it is spoken to with TLS.
     name: Option<(ServerName<'static>, String)>,
 }
@@ -51,7 +53,12 @@ impl Way {
             let text = name.to_str().into_owned();
             (name, text)
         });
-        Some(Self { place, address, slot, is_http2: backend.http2, name })
+        Some(Self { place, address, slot, is_http2: backend.http2, returns: endpoint.returns, name })
+    }
+
+    /// Others are to be asked before it.
+    pub(super) fn is_shunned(&self) -> bool {
+        self.slot.is_shunned(self.returns)
     }
 
     /// What connections to reuse were opened for.
@@ -92,7 +99,7 @@ impl Way {
         if secured.is_ok() {
             self.slot.succeeded()
         } else {
-            self.slot.failed()
+            self.slot.failed(self.returns)
         }
         secured
     }

@@ -27,10 +27,11 @@ use super::{
     body::{Answer, Content, FromClient, Progress, Source, count_sent},
     client::Client,
     forwarded,
-    multiplexed::{self, Unanswered},
+    multiplexed::{self, Lost, Unanswered},
     open::{Host, Way},
     served::{Noted, Served},
     tunnel::Tunnel,
+    websocket,
 };
 use crate::model::HttpLimits;
 
@@ -95,7 +96,9 @@ async fn answer(parts: &mut Parts, source: Source, served: &mut Served) -> Resul
     let http = listener.file.http.as_ref().ok_or(gone)?;
     client.timeouts.set(http.timeouts);
 
+    let websocket = websocket::asked(parts, &client.worker);
     served.noted = view.log.as_ref().map(|log| Noted::new(log, parts));
+    served.websocket = websocket?;
     if client.is_h2 {
         // Messages of HTTP/1 were judged as bytes.
         guard::judge(parts).map_err(Refused::by_guard)?;
@@ -121,6 +124,10 @@ async fn answer(parts: &mut Parts, source: Source, served: &mut Served) -> Resul
             Act::Redirect(redirect) => return Ok((redirect.response(&asked).into(), Content::Whole(Bytes::new()))),
             Act::Fixed(fixed) => {
                 let (parts, bytes) = fixed.response::<Bytes>().into_parts();
+                if served.websocket.is_some() && parts.status.is_success() {
+                    // It would say that the tunnel stands.
+                    return Err(websocket::NOT_SERVED);
+                }
                 return Ok((Response::from_parts(parts, ()).into(), Content::Whole(bytes)));
             }
             Act::Drop => return Err(Refused::new(StatusCode::FORBIDDEN, Reason::Dropped)),
@@ -222,7 +229,7 @@ impl Forward<'_> {
             let shunned: &[usize] = if avoided.is_empty() { tried } else { &avoided };
             let Some(place) = listener.choose(self.target, self.client.ip, number, shunned) else { break };
             let way = Way::new(&self.client.worker, listener, place, port, host)?;
-            if !way.slot.is_shunned() {
+            if !way.is_shunned() {
                 return Some(way);
             }
             if avoided.is_empty() {
@@ -243,7 +250,11 @@ impl Forward<'_> {
 async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> Result<(Head, Content), Refused> {
     let Forward { client, listener, .. } = request;
     let fields = forwarded::fields(client, listener, request.ap, &request.parts.headers);
-    let upgrade = if client.is_h2 { None } else { upgrade(request.parts) };
+    let upgrade = match &served.websocket {
+        Some(_) => Some(websocket::UPGRADE),
+        None if client.is_h2 => None,
+        None => upgrade(request.parts),
+    };
     let target = request.parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let head = upstream::Head {
         method: &request.parts.method,
@@ -272,35 +283,50 @@ async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> R
         let own_host = endpoint.own_host.as_deref().filter(|_| !request.is_rewritten);
         let head = upstream::Head { host: own_host.map_or(head.host, str::as_bytes), ..head };
         if way.is_http2 {
+            if served.websocket.is_some() {
+                return Err(websocket::NOT_SERVED);
+            }
+            let mut was_reused = false;
             let unanswered = match served.timed(way.share(client, listener)).await {
-                Err(reason) => Unanswered { reason, body: Some(body) },
+                Err(reason) => Unanswered { reason, lost: Lost::Unsent, body: Some(body) },
                 Ok((mut place, was_there)) => {
+                    was_reused = was_there;
                     endpoint.counts.reused.add(u64::from(was_there));
                     let answered = multiplexed::ask(&mut place, head, body, &progress, served).await;
                     served.timer().disarm();
                     count_sent(&progress, &endpoint.counts);
                     note(served, &way, was_there, retries, progress.received.get(), answered.is_ok());
                     match answered {
-                        Ok(response) => {
+                        Ok((response, lender)) => {
                             let (parts, incoming) = response.into_parts();
-                            return Ok((Response::from_parts(parts, ()).into(), Content::Http2(incoming, place)));
+                            return Ok((Response::from_parts(parts, ()).into(), Content::Http2(incoming, (place, lender))));
                         }
                         Err(unanswered) => unanswered,
                     }
                 }
             };
-            let Unanswered { reason, body: whole } = unanswered;
+            let Unanswered { reason, lost, body: whole } = unanswered;
             if matches!(reason, Reason::ClientClosed | Reason::ClientBodyTimeout | Reason::BadRequest) {
                 return Err(status_of(reason));
             }
             served.failed(reason);
             last = Some(reason);
-            // What comes back did not leave.
-            let Some(whole) = whole.filter(|_| client.worker.budget_out()) else { break };
+            let is_safe = lost.is_harmless() || (lost == Lost::Broken && request.is_idempotent());
+            let is_stale = was_reused && matches!(lost, Lost::Left | Lost::Broken);
+            let Some(whole) = whole.filter(|_| is_safe && (is_stale || client.worker.budget_out())) else { break };
             listener.counts.retries.add(1);
             retries += 1;
             body = whole;
+            if is_stale {
+                fresh = Some(way);
+                continue;
+            }
+            let is_first = !tried.contains(&way.place);
             tried.push(way.place);
+            // Who does not process it now may do so at once, and is asked once more where there is nobody else.
+            if is_first && lost.is_declined() && request.choose(number, &tried).is_none() {
+                fresh = Some(way);
+            }
             continue;
         }
         let reused = match is_again {
@@ -334,7 +360,12 @@ async fn forward(request: Forward<'_>, source: Source, served: &mut Served) -> R
         count_sent(&progress, &endpoint.counts);
         note(served, &way, carried, retries, progress.received.get(), answered.is_ok());
         let reason = match answered {
-            Ok(lines) => return Ok(answered_by(lines, exchange, served)),
+            Ok(lines) => {
+                return match served.websocket.take() {
+                    None => Ok(answered_by(lines, exchange, served)),
+                    Some(websocket) => websocket.answered(lines, exchange, served),
+                };
+            }
             Err(reason) => reason,
         };
         let failure = exchange.into_failure();

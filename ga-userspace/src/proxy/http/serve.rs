@@ -79,6 +79,7 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Rc<Cli
     let frames = Rc::new(RefCell::new(Frames::new(Instant::now())));
     let io = Framed { stream: io, frames: Rc::clone(&frames) };
     let connection = http2::Builder::new(Streams(Rc::clone(&client)))
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(list)
         .initial_stream_window_size(64 * 1024)

@@ -14,6 +14,7 @@ use super::{
     },
     client::Client,
     timer::Timer,
+    websocket::WebSocket,
 };
 
 /// A request until its end.
@@ -29,6 +30,8 @@ pub(super) struct Served {
     pub(super) bytes_out: u64,
     /// Nothing of the answer is to come.
     pub(super) complete: bool,
+    /// What it asks for by an extended CONNECT, until that is answered.
+    pub(super) websocket: Option<Box<WebSocket>>,
     /// What is written of it, if anything is.
     pub(super) noted: Option<Box<Noted>>,
     /// Of a stream of HTTP/2: the connection's own is for all of them.
@@ -138,6 +141,7 @@ impl Served {
             reason: None,
             bytes_out: 0,
             complete: false,
+            websocket: None,
             noted: None,
             own: Timer::default(),
         })

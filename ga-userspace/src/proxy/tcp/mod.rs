@@ -185,7 +185,7 @@ async fn connect(worker: &Worker, listener: &Listener, target: usize, peer: &Pee
                 return Ok((place, stream, held));
             }
             Err(reason) => {
-                slot.failed();
+                slot.failed(endpoint.returns);
                 endpoint.counts.reasons.add(reason);
                 why = reason;
                 tried.push(place);
@@ -209,19 +209,19 @@ fn next(
 ) -> Option<(usize, Rc<Slot>)> {
     // A client behind a proxy may be of a family that the instance has no VIP of.
     let family: IpAddr = peer.local.ip();
-    let slot = |place: usize| {
+    let found = |place: usize| {
         let endpoint = listener.endpoints.get(place)?;
         let backend = &listener.groups.get(endpoint.group)?.backend;
         let address = listener.address(place, peer.local.port());
-        Some((place, worker.pools().slot(endpoint.identity, address, backend, &endpoint.counts)))
+        Some((place, worker.pools().slot(endpoint.identity, address, backend, &endpoint.counts), endpoint.returns))
     };
     let mut avoided = tried.to_vec();
     while let Some(place) = listener.choose(target, family, number, &avoided) {
-        let (place, slot) = slot(place)?;
-        if !slot.is_shunned() {
+        let (place, slot, returns) = found(place)?;
+        if !slot.is_shunned(returns) {
             return Some((place, slot));
         }
         avoided.push(place);
     }
-    slot(listener.choose(target, family, number, tried)?)
+    found(listener.choose(target, family, number, tried)?).map(|(place, slot, _)| (place, slot))
 }

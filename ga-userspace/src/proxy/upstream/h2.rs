@@ -9,7 +9,7 @@ use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    super::{circuit::Held, counts::Reason, http::FromClient},
+    super::{circuit::Held, counts::Reason, http::Lent},
     stream::Stream,
 };
 
@@ -22,25 +22,33 @@ pub(in crate::proxy) struct Shared(RefCell<Vec<Connection>>);
 
 #[derive(Debug)]
 struct Connection {
-    sender: http2::SendRequest<FromClient>,
+    sender: http2::SendRequest<Lent>,
     name: String,
-    open: Rc<Cell<usize>>,
+    state: Rc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Places that are taken.
+    open: Cell<usize>,
+    /// The endpoint takes nothing more on it.
+    ended: Cell<bool>,
 }
 
 /// A place for one request on a connection, taken until it is dropped.
 #[derive(Debug)]
 pub(in crate::proxy) struct Place {
-    sender: http2::SendRequest<FromClient>,
-    open: Rc<Cell<usize>>,
+    sender: http2::SendRequest<Lent>,
+    state: Rc<State>,
 }
 
 impl Shared {
     /// A place on a connection of that server name, if one is left.
     pub(in crate::proxy) fn place(&self, name: &str) -> Option<Place> {
         let mut connections = self.0.borrow_mut();
-        connections.retain(|connection| !connection.sender.is_closed());
-        let free = connections.iter().filter(|connection| connection.name == name && connection.open.get() < STREAMS);
-        free.min_by_key(|connection| connection.open.get()).map(Connection::place)
+        connections.retain(Connection::is_open);
+        let free = connections.iter().filter(|connection| connection.name == name && connection.state.open.get() < STREAMS);
+        free.min_by_key(|connection| connection.state.open.get()).map(Connection::place)
     }
 
     /// Makes `stream` one of the connections, for which the group holds `held`, and takes a place on it.
@@ -57,7 +65,7 @@ impl Shared {
             let _held = held;
             drop(connection.await);
         });
-        let connection = Connection { sender, name: name.to_owned(), open: Rc::default() };
+        let connection = Connection { sender, name: name.to_owned(), state: Rc::default() };
         let place = connection.place();
         self.0.borrow_mut().push(connection);
         Ok(place)
@@ -67,8 +75,9 @@ impl Shared {
     pub(super) fn sweep(&self) {
         let mut idle = 0;
         self.0.borrow_mut().retain(|connection| {
-            idle += usize::from(connection.open.get() == 0);
-            !connection.sender.is_closed() && (connection.open.get() > 0 || idle == 1)
+            let is_idle = connection.state.open.get() == 0;
+            idle += usize::from(is_idle);
+            connection.is_open() && (!is_idle || idle == 1)
         });
     }
 
@@ -78,22 +87,31 @@ impl Shared {
 }
 
 impl Connection {
+    fn is_open(&self) -> bool {
+        !self.state.ended.get() && !self.sender.is_closed()
+    }
+
     fn place(&self) -> Place {
-        self.open.set(self.open.get() + 1);
-        Place { sender: self.sender.clone(), open: Rc::clone(&self.open) }
+        self.state.open.set(self.state.open.get() + 1);
+        Place { sender: self.sender.clone(), state: Rc::clone(&self.state) }
     }
 }
 
 impl Place {
     /// What the request is sent with.
-    pub(in crate::proxy) fn sender(&mut self) -> &mut http2::SendRequest<FromClient> {
+    pub(in crate::proxy) fn sender(&mut self) -> &mut http2::SendRequest<Lent> {
         &mut self.sender
+    }
+
+    /// Nobody takes another place on its connection. Those who have one keep it.
+    pub(in crate::proxy) fn end(&self) {
+        self.state.ended.set(true);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.open.set(self.open.get().saturating_sub(1));
+        self.state.open.set(self.state.open.get().saturating_sub(1));
     }
 }
 

@@ -47,7 +47,8 @@ pub(in crate::proxy) struct Slot {
     failures: Cell<u32>,
     /// The first of them.
     failed: Cell<Option<Instant>>,
-    shunned: Cell<Option<Instant>>,
+    /// Until when it is asked last, and how often it had been up again when that began.
+    shunned: Cell<Option<(Instant, u64)>>,
     pub(in crate::proxy) counts: Arc<EndpointCounts>,
 }
 
@@ -102,8 +103,8 @@ impl Slot {
         }
     }
 
-    /// A connection could not be opened.
-    pub(in crate::proxy) fn failed(&self) {
+    /// A connection could not be opened; so far the endpoint had been up again `returns` times.
+    pub(in crate::proxy) fn failed(&self, returns: u64) {
         let now = Instant::now();
         if self.failed.get().is_none_or(|first| now - first > GRUDGE) {
             self.failed.set(Some(now));
@@ -111,7 +112,7 @@ impl Slot {
         }
         self.failures.set(self.failures.get() + 1);
         if self.failures.get() >= FAILURES {
-            self.shunned.set(Some(now + GRUDGE));
+            self.shunned.set(Some((now + GRUDGE, returns)));
         }
     }
 
@@ -122,9 +123,9 @@ impl Slot {
         }
     }
 
-    /// Others are to be asked before this one.
-    pub(in crate::proxy) fn is_shunned(&self) -> bool {
-        self.shunned.get().is_some_and(|until| Instant::now() < until)
+    /// Others are to be asked before this one: unless it is known to be up since, when it has been so `returns` times.
+    pub(in crate::proxy) fn is_shunned(&self, returns: u64) -> bool {
+        self.shunned.get().is_some_and(|(until, before)| returns == before && Instant::now() < until)
     }
 }
 

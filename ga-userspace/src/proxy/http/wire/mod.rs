@@ -179,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// A request is answered, and no other protocol is spoken: what of its body has come and nobody took is thrown away. Whether that
     /// is all of it, and another request may follow.
     pub(super) fn goes_on(&mut self, cx: &mut Context<'_>) -> bool {
-        self.machine.decide(false);
+        self.machine.decline();
         // Who still waits for leave to send it would send it as the next request.
         let mut left = AHEAD;
         while left > 0 && !self.is_between() && !self.expects {
