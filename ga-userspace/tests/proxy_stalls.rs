@@ -11,7 +11,7 @@ use std::{
 };
 
 use ga::proxy::counts::Reason;
-use lab::{Endpoint, Lab, read_head};
+use lab::{Endpoint, Lab, becomes, read_head};
 use raw::h2::{
     CONTINUATION, Came, DATA, END_HEADERS, END_STREAM, HEADERS, Http2, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     frame, request,
@@ -191,6 +191,7 @@ fn a_connection_that_takes_nothing_of_a_hundred_answers_holds_little() {
         }
         connections.push(client);
     }
+    becomes(200, || lab.listener().groups[0].load.requests());
     // Until nothing moves any more.
     let mut last = 0;
     for _ in 0..20 {
@@ -244,11 +245,11 @@ fn frames_that_carry_nothing_end_the_connection_by_the_thousand() {
         let mut client = Http2::new(&lab);
         client.send(HEADERS, END_HEADERS, 1, &request("POST", "/later", &[]));
         // What the edge answers is read.
-        let mut reader = client.stream.try_clone().unwrap();
-        let reading = std::thread::spawn(move || drop(reader.read_to_end(&mut Vec::new())));
+        let mut reader = Http2 { stream: client.stream.try_clone().unwrap() };
+        let reading = std::thread::spawn(move || reader.goaway());
         drop(client.stream.write_all(&one.repeat(many)));
-        reading.join().unwrap();
-        assert_eq!(reason(&lab, Reason::Flood), at as u64 + 1, "{name}");
+        assert_eq!(reading.join().unwrap(), Some(ENHANCE_YOUR_CALM), "{name}");
+        becomes(at as u64 + 1, || reason(&lab, Reason::Flood));
         is_served(&lab);
     }
     // A few of each are nobody's fault.

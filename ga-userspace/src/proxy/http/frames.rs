@@ -27,6 +27,9 @@ const PING: u32 = 1;
 const OTHER: u32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
+/// What who sends too much is told: GOAWAY, whatever was processed, with ENHANCE_YOUR_CALM (RFC 9113 §6.8, §7).
+const CALM: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 11];
+
 /// What came so far.
 #[derive(Debug)]
 pub(super) struct Frames {
@@ -38,11 +41,13 @@ pub(super) struct Frames {
     is_acknowledged: bool,
     cost: u32,
     since: Instant,
+    /// Its sender knows that it is too much.
+    is_told: bool,
 }
 
 impl Frames {
     pub(super) fn new(now: Instant) -> Self {
-        Self { skip: PREFACE, head: [0; HEAD], have: 0, is_acknowledged: false, cost: 0, since: now }
+        Self { skip: PREFACE, head: [0; HEAD], have: 0, is_acknowledged: false, cost: 0, since: now, is_told: false }
     }
 
     /// The edge's settings were acknowledged.
@@ -113,6 +118,10 @@ pub(super) struct Framed<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Framed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.frames.borrow().is_flood() {
+            // The connection ends.
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         self.frames.borrow_mut().read(buffer.filled().get(before..).unwrap_or_default(), Instant::now);
@@ -134,6 +143,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_flood = self.frames.borrow().is_flood();
+        if is_flood && !std::mem::replace(&mut self.frames.borrow_mut().is_told, true) {
+            // The library has written all it has: this stands between two frames. Who takes nothing is told nothing.
+            drop(Pin::new(&mut self.stream).poll_write(cx, &CALM));
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
