@@ -72,9 +72,11 @@ fn a_closed_port_is_unhealthy_within_seven_seconds_and_healthy_again_after_three
     let mut servers = Server::start_all(&lab.servers, &[80])?;
     let agent = start(&lab, &web(&lab, &BOTH, "protocol = \"tcp\""))?;
     all_probed(&agent, "web")?;
+    let peers: Vec<IpAddr> = servers[1].peers().into_iter().collect();
+    ensure!(peers.is_empty(), "of a SYN-ACK nobody makes a connection: {peers:?}");
     ensure!(who_serves(&lab, 80)? == [1, 2], "both serve while both are well");
     let peers: Vec<IpAddr> = servers[1].peers().into_iter().collect();
-    ensure!(peers.iter().all(|peer| [IpAddr::V4(EGRESS4), EGRESS6.into()].contains(peer)), "probes come from {peers:?}");
+    ensure!(peers.iter().all(|peer| [IpAddr::V4(EGRESS4), EGRESS6.into()].contains(peer)), "connections come from {peers:?}");
 
     drop(servers.pop());
     let (took, seen) = wait_for(&agent, "web", server4(2).into(), false)?;

@@ -67,12 +67,11 @@ impl Places {
         other.wrapping_sub(ONES) & !other & (ONES << 7)
     }
 
-    /// The groups, the one to try first in front: the second only where it has more room and the first has little.
+    /// The groups with their tags, the one to try first in front: the second only where it has more room and the first has little.
     #[inline(always)]
-    fn by_room(&self, [first, second]: [u64; 2]) -> [u32; 2] {
-        let (a, b) = (room(first), room(second));
-        let [first, second] = self.groups;
-        if a < 3 && a < b { [second, first] } else { [first, second] }
+    fn by_room(&self, [a, b]: [u64; 2]) -> [(u32, u64); 2] {
+        let [first, second] = [(self.groups[0], a), (self.groups[1], b)];
+        if room(a) < 3 && room(a) < room(b) { [second, first] } else { [first, second] }
     }
 
     /// The slot at the `n`th way from home.
@@ -85,12 +84,17 @@ impl Places {
 /// One in every byte.
 const ONES: u64 = u64::MAX / 255;
 
-/// How many bytes of a word of tags are zero (Warren, Hacker's Delight 6-1).
+/// The top bit of every byte of a word of tags that is zero (Warren, Hacker's Delight 6-1).
+#[inline(always)]
+fn unused(tags: u64) -> u64 {
+    const LOW: u64 = ONES * 0x7f;
+    !(((tags & LOW) + LOW) | tags | LOW)
+}
+
+/// How many bytes of a word of tags are zero.
 #[inline(always)]
 fn room(tags: u64) -> u64 {
-    const LOW: u64 = ONES * 0x7f;
-    let zero = !(((tags & LOW) + LOW) | tags | LOW);
-    (zero >> 7).wrapping_mul(ONES) >> 56
+    (unused(tags) >> 7).wrapping_mul(ONES) >> 56
 }
 
 /// The number of the first byte whose top bit is set, when no other bits are set anywhere: the multiplication moves the byte with
@@ -124,7 +128,7 @@ pub fn find<const K: usize, const W: usize, M: FlowMemory<K, W>>(
 }
 
 /// The same, for packets that most likely belong to a flow. Most flows are at home, and far memory that is asked for at once is
-/// waited for once: every line of the slot at home, and the tags that lead to the others.
+/// waited for once: every line of the slot at home, and the tags, which are near and tell whether it is this flow's before it is there.
 #[inline(always)]
 pub fn find_soon<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     tables: &T,
@@ -139,8 +143,8 @@ pub fn find_soon<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
         let home = places.slot(group, 0);
         let slot = FlowMemory::<K, W>::slot(tables, home)?;
         let (state, is_silent) = (slot.state(), slot.is_silent(now));
-        let _ = FlowMemory::<K, W>::tags(tables, group / FLOW_WAYS)?.load();
-        if state.is_live() && !is_silent && slot.is_for(tuple) {
+        let tags = FlowMemory::<K, W>::tags(tables, group / FLOW_WAYS)?.load();
+        if places.turned(tags) as u8 == places.tag as u8 && state.is_live() && !is_silent && slot.is_for(tuple) {
             return Some(Found { index: home, state });
         }
     }
@@ -221,15 +225,27 @@ pub fn taken<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(
     among::<K, W, T>(tables, places, room.half(which), tables.tick(), Some([mine, other])).map_or(NO_SLOT, |found| found.index)
 }
 
-/// Claims a slot in the groups of `hash`: the first free one, or that of a pair that may be evicted where none is free. Nobody else
-/// touches it until it goes live. Returns [`NO_SLOT`] when there is none, or another CPU was faster.
+/// Claims a slot in the groups of `hash`: the first without a tag, or without any such the first whose pair is over, or that of a pair
+/// that may be evicted. Nobody else touches it until it goes live. Returns [`NO_SLOT`] when there is none, or another CPU was faster.
 #[inline(always)]
 pub fn claim<const K: usize, const W: usize, T: Tables + FlowMemory<K, W>>(tables: &T, hash: u64, now: u32) -> u32 {
     let Some(settings) = tables.settings() else { return NO_SLOT };
     let places = Places::of(hash, FlowMemory::<K, W>::mask(tables, settings));
     let tags_of = |group: u32| FlowMemory::<K, W>::tags(tables, group / FLOW_WAYS).map_or(0, Word::load);
+    let groups = places.by_room(places.groups.map(tags_of));
+    for (group, tags) in groups {
+        let free = unused(places.turned(tags));
+        if free != 0 {
+            let index = places.slot(group, first(free));
+            let state = FlowMemory::<K, W>::slot(tables, index).map_or(State::NEVER.claimed(), FlowSlot::state);
+            // What is claimed gets its tag a moment later.
+            if !state.is_busy() && !state.is_live() {
+                return seize::<K, W, T>(tables, index, state, places.tag);
+            }
+        }
+    }
     let mut victim = NO_SLOT;
-    for group in places.by_room(places.groups.map(tags_of)) {
+    for (group, _) in groups {
         for n in 0..FLOW_WAYS {
             let index = places.slot(group, n);
             let Some(slot) = FlowMemory::<K, W>::slot(tables, index) else { return NO_SLOT };

@@ -3,8 +3,9 @@
 //! A thread and not a task among the agent's: ten thousand probes a few seconds need one processor's attention without passing from
 //! one to another, and neither planning nor netlink may make them late.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc, thread, time::Duration};
 
+use socket2::Socket;
 use tokio::{
     runtime, select,
     sync::{mpsc, watch},
@@ -28,6 +29,8 @@ const TOGETHER: Duration = Duration::from_millis(5);
 const GRAIN: Duration = Duration::from_millis(2);
 /// Probes that are on their way at once, each a socket.
 const AT_ONCE: usize = 8_192;
+/// Sockets of one source that wait for somebody else to ask.
+const IDLE: usize = 256;
 /// Sockets that are left to the rest of the agent.
 const RESERVED: u64 = 256;
 
@@ -61,6 +64,7 @@ impl Prober {
                 book,
                 room,
                 on_their_way: 0,
+                idle: BTreeMap::new(),
                 ended,
                 tell,
                 told: start,
@@ -119,12 +123,17 @@ fn sockets() -> usize {
     usize::try_from(current.saturating_sub(RESERVED)).unwrap_or(AT_ONCE).max(1)
 }
 
+/// A probe that ended.
+type Ended = (Errand, Outcome, Option<Socket>);
+
 struct Worker {
     start: Instant,
     book: Book,
     room: usize,
     on_their_way: usize,
-    ended: mpsc::UnboundedSender<(Errand, Outcome)>,
+    /// By source.
+    idle: BTreeMap<IpAddr, Vec<Socket>>,
+    ended: mpsc::UnboundedSender<Ended>,
     tell: watch::Sender<Arc<Report>>,
     told: Instant,
     looked: Instant,
@@ -135,7 +144,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, mut wanted: watch::Receiver<Wanted>, mut outcomes: mpsc::UnboundedReceiver<(Errand, Outcome)>) {
+    async fn run(mut self, mut wanted: watch::Receiver<Wanted>, mut outcomes: mpsc::UnboundedReceiver<Ended>) {
         let mut report: Interval = interval(REPORT);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ended = Vec::new();
@@ -150,13 +159,15 @@ impl Worker {
                     }
                     let Wanted { roster, panic_threshold } = wanted.borrow_and_update().clone();
                     self.book.replace(roster, panic_threshold, self.now());
+                    // Their addresses may be gone.
+                    self.idle.clear();
                     self.tell();
                 }
                 () = sleep_until(tell_at), if is_dirty => self.tell(),
                 () = sleep_until(next), if is_due => self.launch(),
                 _count = outcomes.recv_many(&mut ended, 256) => {
-                    for (errand, outcome) in ended.drain(..) {
-                        self.take(&errand, &outcome);
+                    for (errand, outcome, asker) in ended.drain(..) {
+                        self.take(&errand, &outcome, asker);
                     }
                 }
                 _ = report.tick() => self.tell(),
@@ -182,16 +193,23 @@ impl Worker {
         for errand in self.book.due(now - self.start, self.room - self.on_their_way) {
             self.on_their_way += 1;
             let ended = self.ended.clone();
+            let asker = self.idle.get_mut(&errand.check.source).and_then(Vec::pop);
             tokio::spawn(async move {
-                let outcome = probe(&errand.check).await;
+                let (outcome, asker) = probe(&errand.check, asker).await;
                 // The receiver is gone when the prober ends: then nobody wants to know.
-                drop(ended.send((errand, outcome)));
+                drop(ended.send((errand, outcome, asker)));
             });
         }
     }
 
-    fn take(&mut self, errand: &Errand, outcome: &Outcome) {
+    fn take(&mut self, errand: &Errand, outcome: &Outcome, asker: Option<Socket>) {
         self.on_their_way -= 1;
+        if let Some(asker) = asker {
+            let idle = self.idle.entry(errand.check.source).or_default();
+            if idle.len() < IDLE {
+                idle.push(asker);
+            }
+        }
         let now = self.now();
         for event in self.book.note(errand, outcome, now) {
             self.dirty = true;

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -13,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use etherparse::{SlicedPacket, TcpSlice, TransportSlice};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -23,7 +25,7 @@ use super::{
 };
 use crate::{
     lab::{Agent, EGRESS4, Lab, VIP4, server4},
-    traffic::{Server, Task, until},
+    traffic::{Server, until},
 };
 
 /// Endpoints, in groups of [`GROUP`].
@@ -104,24 +106,37 @@ impl Arrivals {
     }
 }
 
-/// Takes every connection and closes it.
-fn take_all(arrivals: &Arrivals) -> Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, CHECK_PORT)).into())?;
-    socket.listen(4096)?;
-    loop {
-        let taken = socket.accept();
-        arrivals.note();
-        drop(taken);
+/// A port that is open to probes until `stop`: calls `each` for every SYN, as nobody makes a connection that could be accepted. It looks
+/// every millisecond, so that no packet has to wake it.
+fn answer(stop: &AtomicBool, mut each: impl FnMut()) -> Result<()> {
+    let (tcp, any) = (Some(Protocol::TCP), SocketAddr::from((Ipv4Addr::UNSPECIFIED, CHECK_PORT)));
+    let (port, mut packets) = (Socket::new(Domain::IPV4, Type::STREAM, tcp)?, Socket::new(Domain::IPV4, Type::RAW, tcp)?);
+    port.set_reuse_address(true)?;
+    port.bind(&any.into())?;
+    port.listen(4096)?;
+    packets.set_nonblocking(true)?;
+    let mut bytes = [0; 128];
+    while !stop.load(Ordering::Relaxed) {
+        while let Ok(length) = packets.read(&mut bytes) {
+            // Longer ones, which are no SYNs, are cut off.
+            let Ok(packet) = SlicedPacket::from_ip(&bytes[..length]) else { continue };
+            let is_syn = |tcp: &TcpSlice<'_>| tcp.destination_port() == CHECK_PORT && tcp.syn() && !tcp.ack();
+            if matches!(&packet.transport, Some(TransportSlice::Tcp(tcp)) if is_syn(tcp)) {
+                each();
+            }
+        }
+        sleep(Duration::from_millis(1));
     }
+    Ok(())
 }
 
-/// What as many connections cost a loop that does nothing else: one after the other, each ended by a reset.
+/// What as many questions cost a loop that does nothing else: one after the other, each ended by a reset.
 fn floor(count: u16) -> Result<f64> {
     let begin = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     for number in 0..count {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_linger(Some(Duration::ZERO))?;
+        socket.set_tcp_quickack(false)?;
         socket.connect(&SocketAddr::from((crowd(number), CHECK_PORT)).into()).context("a probe's floor")?;
     }
     let end = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -132,10 +147,10 @@ fn probing() -> Result<Vec<Figure>> {
     let lab = Lab::new(1)?;
     lab.servers[0].run(&["ip", "route", "add", "local", CROWD, "dev", "lo"])?;
     lab.edge.run(&["ip", "route", "add", CROWD, "via", &server4(1).to_string()])?;
-    // It ends with the process: nothing tells a blocking accept to stop.
     let arrivals = Arrivals::new();
     let counting = Arc::clone(&arrivals);
-    drop(lab.servers[0].thread(move || take_all(&counting))?);
+    // It ends with the process.
+    drop(lab.servers[0].thread(move || answer(&AtomicBool::new(false), || counting.note()))?);
     sleep(Duration::from_millis(100));
     let per_second = ENDPOINTS / INTERVAL;
     let floor = lab.edge.within(move || floor(per_second))??;
@@ -186,30 +201,26 @@ fn probing() -> Result<Vec<Figure>> {
     ])
 }
 
-/// A port that probes find open, and when it took each of them; closed when dropped.
+/// A port that probes find open, and when each of them came; closed when dropped.
 struct Checked {
     taken: Receiver<Instant>,
-    _task: Task<()>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Checked {
     fn open(lab: &Lab, number: usize) -> Result<Self> {
         let (tell, taken) = channel();
-        let task = Task::start(&lab.servers[number - 1], move |mut stop| async move {
-            let listener = tokio::net::TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CHECK_PORT)).await?;
-            let take = async {
-                while listener.accept().await.is_ok() {
-                    let now = Instant::now();
-                    tell.send(now).unwrap_or_default();
-                }
-            };
-            tokio::select! {
-                () = take => {}
-                () = stop.wait() => {}
-            }
-            Ok(())
-        })?;
-        Ok(Self { taken, _task: task })
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let work = move || answer(&stopped, || tell.send(Instant::now()).unwrap_or_default());
+        drop(lab.servers[number - 1].thread(work)?);
+        Ok(Self { taken, stop })
+    }
+}
+
+impl Drop for Checked {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

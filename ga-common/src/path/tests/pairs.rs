@@ -9,6 +9,7 @@ use crate::{
     abi::{
         family::Family,
         flow::{Flow, ticks},
+        limits::FLOW_WAYS,
         reason::{Drop, Pass},
     },
     path::{parse::flag, verdict::Verdict},
@@ -189,6 +190,8 @@ fn a_half_whose_peer_was_taken_away_touches_no_stranger() {
         // Somebody frees the return half alone: nobody should, and nobody else must suffer.
         let (index, _) = sim.live4().into_iter().find(|(_, flow)| flow.flags & Flow::<1>::RETURN != 0).unwrap();
         let slot = &sim.flows4[index as usize];
+        let (tags, at) = (&sim.tags4[(index / FLOW_WAYS) as usize], index % FLOW_WAYS * 8);
+        tags.turn(tags.load() & 0xff << at);
         slot.set_state(slot.state().freed());
         let (their_src, their_dst) = send(&sim, theirs, vip, SYN, CLIENT_SIDE).unwrap();
         strangers += usize::from(slot.state().is_live());
