@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ga::proxy::counts::Reason;
 use lab::{Endpoint, Lab, read_head};
 use raw::{
     Witness,
@@ -165,4 +166,65 @@ fn silent_connections_of_http2_end() {
     assert_eq!(idle.outcome(1), Came::Status(200));
     ends(&mut idle.stream);
     assert!(is_about_a_second(begun.elapsed()), "{:?}", begun.elapsed());
+}
+
+/// Without a least rate a byte now and then keeps a body coming; with one it does not, and who is quick enough is served.
+#[test]
+fn a_body_that_trickles_is_cut_where_a_rate_is_wanted() {
+    let witness = Witness::default();
+    let keys = |rate| format!("timeouts = {{ body = 1, min_rate = {rate} }}\n");
+    for (rate, piece, is_cut) in [(0, 1, false), (100, 1, true), (100, 400, false)] {
+        let lab = Lab::new(&witness.endpoint(), &[2], &keys(rate));
+        let mut client = lab.client();
+        let length = piece * 20;
+        client.send(&format!("POST /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"));
+        let begun = Instant::now();
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(150));
+            drop(client.stream.write_all(&b"x".repeat(piece)));
+        }
+        let (heard, _) = ends(&mut client.stream);
+        assert_eq!(heard.get(9..12), Some(if is_cut { "408" } else { "200" }), "{rate}, {piece}: {heard}");
+        assert!(begun.elapsed() >= Duration::from_secs(2), "it did not trickle");
+        assert_eq!(witness.take().len(), usize::from(!is_cut));
+    }
+    let lab = Lab::http2(&witness.endpoint(), &[2], &keys(100));
+    let mut client = Http2::new(&lab);
+    client.send(HEADERS, END_HEADERS, 1, &request("POST", "/slow", &[]));
+    let mut writer = client.stream.try_clone().unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let trickle = std::thread::spawn(move || {
+        let byte = frame(DATA, 0, 1, b"x");
+        while stopped.recv_timeout(Duration::from_millis(150)).is_err() && writer.write_all(&byte).is_ok() {}
+    });
+    assert_eq!(client.outcome(1), Came::Status(499));
+    lab::becomes(1, || lab.listener().counts.reasons.get(Reason::ClientBodyTimeout));
+    stop.send(()).unwrap();
+    trickle.join().unwrap();
+}
+
+/// It takes some of its answer all the time, and is cut only where that is too slow.
+#[test]
+fn a_client_that_reads_slowly_is_cut_where_a_rate_is_wanted() {
+    for (rate, is_cut) in [(0, false), (50_000_000, true)] {
+        let endpoint = Endpoint::new(2, |mut stream| {
+            if read_head(&mut stream).is_some() {
+                drop(write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1_u64 << 30));
+                while stream.write_all(&[0; 1 << 16]).is_ok() {}
+            }
+        });
+        let lab = Lab::new(&endpoint, &[2], &format!("timeouts = {{ write = 3, min_rate = {rate} }}\n"));
+        let mut client = lab.client();
+        client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+        let begun = Instant::now();
+        let cuts = || lab.listener().counts.reasons.get(Reason::ClientWriteTimeout);
+        let mut piece = vec![0; 400_000];
+        while begun.elapsed() < Duration::from_secs(if is_cut { 60 } else { 5 }) && cuts() == 0 {
+            if client.stream.read_exact(&mut piece).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        lab::becomes(u64::from(is_cut), cuts);
+    }
 }

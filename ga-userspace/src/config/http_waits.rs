@@ -9,10 +9,12 @@ use super::{
 };
 use crate::model::{HttpLimits, Timeouts};
 
-/// Seconds of every key of `timeouts` but `tunnel`.
+/// Seconds of every key of `timeouts` but `tunnel` and `min_rate`.
 pub(super) const WAIT_S: RangeInclusive<u32> = 1..=3_600;
 /// Seconds of `tunnel`: up to a day.
 pub(super) const TUNNEL_S: RangeInclusive<u32> = 1..=86_400;
+/// Bytes a second of `min_rate`; none wants none.
+pub(super) const MIN_RATE: RangeInclusive<u32> = 0..=100_000_000;
 /// Bytes of `head`.
 pub(super) const HEAD: RangeInclusive<u32> = 1_024..=262_144;
 /// Bytes of `target`.
@@ -38,6 +40,7 @@ pub(super) fn timeouts(value: Option<Value<'_>>, cx: &mut Context<'_>) -> Timeou
         connect: wait("connect", WAIT_S, usual.connect),
         stream: wait("stream", WAIT_S, usual.stream),
         tunnel: wait("tunnel", TUNNEL_S, usual.tunnel),
+        min_rate: number(&table, "min_rate", MIN_RATE, cx).unwrap_or(usual.min_rate),
     }
 }
 

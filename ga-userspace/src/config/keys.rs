@@ -185,8 +185,11 @@ pub(super) const PORT_MAPPING: Keys = Keys { table: "a port mapping", known: &["
 
 pub(super) const ACCESS_LOG: Keys = Keys { table: "`access_log`", known: &["path", "format", "sample"], later: &[] };
 
-pub(super) const TIMEOUTS: Keys =
-    Keys { table: "`timeouts`", known: &["first_byte", "head", "body", "write", "connect", "stream", "tunnel"], later: &[] };
+pub(super) const TIMEOUTS: Keys = Keys {
+    table: "`timeouts`",
+    known: &["first_byte", "head", "body", "write", "connect", "stream", "tunnel", "min_rate"],
+    later: &[],
+};
 
 pub(super) const HTTP_LIMITS: Keys =
     Keys { table: "`http_limits`", known: &["head", "fields", "target", "streams", "resets"], later: &[] };

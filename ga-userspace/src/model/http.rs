@@ -80,6 +80,9 @@ pub struct Timeouts {
     pub stream: Duration,
     /// Between bytes of an upgraded connection, in either direction (1 h).
     pub tunnel: Duration,
+    /// Bytes a second that a client must send of a body, and take of its answers; it may fall behind by [`Self::body`] and
+    /// [`Self::write`] (0: any).
+    pub min_rate: u32,
 }
 
 impl Default for Timeouts {
@@ -92,6 +95,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(3),
             stream: Duration::from_secs(300),
             tunnel: Duration::from_secs(3600),
+            min_rate: 0,
         }
     }
 }

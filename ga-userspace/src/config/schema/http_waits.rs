@@ -30,6 +30,10 @@ pub struct Timeouts {
     /// Between bytes of an upgraded connection (WebSocket), in either direction.
     #[schemars(default = "tunnel", range(min = 1, max = 86_400))]
     pub tunnel: u32,
+    /// Bytes a second that a client must send of a body until it is answered, and take of its answers; it may fall behind by `body`
+    /// and `write` seconds. 0: any.
+    #[schemars(default = "min_rate", range(min = 0, max = 100_000_000))]
+    pub min_rate: u32,
 }
 
 /// How much clients of an http or https listener may ask for.
@@ -116,6 +120,10 @@ fn stream() -> u32 {
 
 fn tunnel() -> u32 {
     seconds(|waits| waits.tunnel)
+}
+
+fn min_rate() -> u32 {
+    Waits::default().min_rate
 }
 
 fn head_bytes() -> usize {

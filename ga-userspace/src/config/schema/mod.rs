@@ -697,6 +697,7 @@ mod tests {
             ("AccessLog", "sample", node::LOG_SAMPLE),
             ("Timeouts", "first_byte", http_waits_of::WAIT_S),
             ("Timeouts", "tunnel", http_waits_of::TUNNEL_S),
+            ("Timeouts", "min_rate", http_waits_of::MIN_RATE),
             ("HttpLimits", "head", http_waits_of::HEAD),
             ("HttpLimits", "target", http_waits_of::TARGET),
             ("HttpLimits", "fields", http_waits_of::FIELDS),

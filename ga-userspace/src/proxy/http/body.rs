@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use super::{
     super::{
@@ -21,6 +22,7 @@ use super::{
     },
     client::Client,
     lent::Lender,
+    pace::Pace,
     served::Served,
     streams::Turn,
     timer::Wait,
@@ -39,7 +41,39 @@ pub(super) struct Progress {
     /// It ended too early.
     pub(super) failed: Cell<bool>,
     /// Of [`Self::received`], what whoever times it has seen.
-    pub(super) seen: Cell<u64>,
+    seen: Cell<u64>,
+    pace: Pace,
+}
+
+impl Progress {
+    /// Ready when what a request waits for takes too long: the rest of its body, or its answer once it `is_sent`.
+    pub(super) fn poll_late(&self, is_sent: bool, served: &Served, cx: &mut Context<'_>) -> Poll<Reason> {
+        let timeouts = served.client.timeouts.get();
+        let wait = match (is_sent, self.waits.get()) {
+            (true, _) => Wait::Answer,
+            (false, true) => Wait::Body,
+            (false, false) => Wait::Send,
+        };
+        let timer = served.timer();
+        let moved = self.received.get() - self.seen.replace(self.received.get());
+        if timer.waits_for() != Some(wait) || (moved > 0 && wait != Wait::Answer) {
+            self.pace.moved(moved, timeouts.body, timeouts.min_rate, Instant::now);
+            let http = served.listener.as_ref().and_then(|listener| listener.file.http.as_ref());
+            let patience = if is_sent {
+                http.map_or(timeouts.body, |http| http.request_timeout)
+            } else if wait == Wait::Body {
+                self.pace.wait(timeouts.body, timeouts.min_rate, Instant::now)
+            } else {
+                timeouts.body
+            };
+            timer.arm(wait, patience);
+        }
+        match timer.poll(cx) {
+            Poll::Ready(Wait::Answer | Wait::Send) => Poll::Ready(Reason::TimeoutHead),
+            Poll::Ready(Wait::Body) => Poll::Ready(Reason::ClientBodyTimeout),
+            Poll::Ready(_) | Poll::Pending => Poll::Pending,
+        }
+    }
 }
 
 /// A client's body, as the protocol gives it that the client speaks.

@@ -10,9 +10,11 @@ use std::{
 };
 
 use http::HeaderValue;
+use tokio::time::Instant;
 
 use super::{
     super::{Listener, Peer, Worker, guard::Refusal},
+    pace::Pace,
     streams::Turn,
     timer::{Timer, Wait},
     tunnel::Tunnel,
@@ -30,6 +32,8 @@ pub(super) struct Client {
     /// The same as endpoints are told.
     pub(super) address: HeaderValue,
     pub(super) timer: Timer,
+    /// Of what the client takes.
+    pace: Pace,
     /// Those of the newest plan that a request saw.
     pub(super) timeouts: Cell<Timeouts>,
     pub(super) is_h2: bool,
@@ -63,6 +67,7 @@ impl Client {
             ip,
             address: HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             timer: Timer::default(),
+            pace: Pace::default(),
             timeouts: Cell::new(timeouts),
             is_h2: peer.tls.as_ref().is_some_and(|tls| tls.is_h2 || tls.is_h3),
             turn: Cell::default(),
@@ -87,7 +92,20 @@ impl Client {
 
     /// The client takes nothing.
     pub(super) fn stalled(&self) {
-        self.timer.stall(self.timeouts.get().write);
+        if !self.timer.is_stalled() {
+            let timeouts = self.timeouts.get();
+            self.timer.stall(self.pace.wait(timeouts.write, timeouts.min_rate, Instant::now));
+        }
+    }
+
+    /// The client took so many bytes.
+    pub(super) fn took(&self, bytes: usize) {
+        self.timer.move_on();
+        if !self.pace.is_kept() {
+            return;
+        }
+        let timeouts = self.timeouts.get();
+        self.pace.moved(bytes as u64, timeouts.write, timeouts.min_rate, Instant::now);
     }
 
     /// A request begins.

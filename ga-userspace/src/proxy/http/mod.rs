@@ -10,6 +10,7 @@ pub(super) mod http3;
 mod lent;
 mod multiplexed;
 mod open;
+mod pace;
 mod plain;
 mod request;
 mod serve;

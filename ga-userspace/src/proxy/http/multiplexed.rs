@@ -1,11 +1,6 @@
 //! A request to an endpoint that is spoken to with HTTP/2.
 
-use std::{
-    error::Error,
-    future::poll_fn,
-    pin::pin,
-    task::{Context, Poll},
-};
+use std::{error::Error, future::poll_fn, pin::pin, task::Poll};
 
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
@@ -18,7 +13,6 @@ use super::{
     body::{FromClient, Progress},
     lent::{Lender, Lent, lend},
     served::Served,
-    timer::Wait,
 };
 
 /// Why there is no answer, and what is left to try it again with.
@@ -76,7 +70,7 @@ pub(super) async fn ask(
                 // A body that ends too early is the client's fault.
                 (if progress.failed.get() { Reason::ClientClosed } else { Reason::Reset }, lost)
             })),
-            Poll::Pending => wait(progress, served, cx).map(|reason| Err((reason, Lost::Processed))),
+            Poll::Pending => progress.poll_late(progress.ended.get(), served, cx).map(|reason| Err((reason, Lost::Processed))),
         })
         .await
     };
@@ -98,28 +92,6 @@ fn lost(error: &hyper::Error) -> Lost {
         Some(error) if error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM) => Lost::Declined,
         Some(_) => Lost::Processed,
         None => Lost::Broken,
-    }
-}
-
-fn wait(progress: &Progress, served: &Served, cx: &mut Context<'_>) -> Poll<Reason> {
-    let timeouts = served.client.timeouts.get();
-    let http = served.listener.as_ref().and_then(|listener| listener.file.http.as_ref());
-    let (wait, patience) = if progress.ended.get() {
-        (Wait::Answer, http.map_or(timeouts.body, |http| http.request_timeout))
-    } else if progress.waits.get() {
-        (Wait::Body, timeouts.body)
-    } else {
-        (Wait::Send, timeouts.body)
-    };
-    let timer = served.timer();
-    let moved = progress.seen.replace(progress.received.get()) != progress.received.get();
-    if timer.waits_for() != Some(wait) || (moved && wait != Wait::Answer) {
-        timer.arm(wait, patience);
-    }
-    match timer.poll(cx) {
-        Poll::Ready(Wait::Answer | Wait::Send) => Poll::Ready(Reason::TimeoutHead),
-        Poll::Ready(Wait::Body) => Poll::Ready(Reason::ClientBodyTimeout),
-        Poll::Ready(_) | Poll::Pending => Poll::Pending,
     }
 }
 

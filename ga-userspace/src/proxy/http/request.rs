@@ -30,7 +30,6 @@ use super::{
     multiplexed::{self, Lost, Unanswered},
     open::{Host, Way},
     served::{Noted, Served},
-    timer::Wait,
     tunnel::Tunnel,
     websocket,
 };
@@ -454,25 +453,7 @@ fn poll_answer(
     if polled.is_ready() {
         return polled;
     }
-    let timeouts = served.client.timeouts.get();
-    let (wait, patience) = if exchange.is_sent() {
-        let http = served.listener.as_ref().and_then(|listener| listener.file.http.as_ref());
-        (Wait::Answer, http.map_or(timeouts.body, |http| http.request_timeout))
-    } else if progress.waits.get() {
-        (Wait::Body, timeouts.body)
-    } else {
-        (Wait::Send, timeouts.body)
-    };
-    let timer = served.timer();
-    let moved = progress.seen.replace(progress.received.get()) != progress.received.get();
-    if timer.waits_for() != Some(wait) || (moved && wait != Wait::Answer) {
-        timer.arm(wait, patience);
-    }
-    match timer.poll(cx) {
-        Poll::Ready(Wait::Answer | Wait::Send) => Poll::Ready(Err(Reason::TimeoutHead)),
-        Poll::Ready(Wait::Body) => Poll::Ready(Err(Reason::ClientBodyTimeout)),
-        Poll::Ready(_) | Poll::Pending => Poll::Pending,
-    }
+    progress.poll_late(exchange.is_sent(), served, cx).map(Err)
 }
 
 fn answered_by(lines: Lines, exchange: Box<Exchange<FromClient>>, served: &mut Served) -> (Head, Content) {

@@ -57,6 +57,11 @@ impl Timer {
         self.until.get().map(|(_, wait)| wait)
     }
 
+    /// Whether the client took nothing when it was asked last.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.get().is_some()
+    }
+
     /// The client takes nothing.
     pub(super) fn stall(&self, patience: Duration) {
         if self.stalled.get().is_none() {

@@ -20,10 +20,10 @@ pub(super) struct Watched<S> {
 
 impl<S> Watched<S> {
     fn wrote(&self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if wrote.is_pending() {
-            self.client.stalled()
-        } else {
-            self.client.timer.move_on()
+        match &wrote {
+            Poll::Pending => self.client.stalled(),
+            Poll::Ready(Ok(bytes)) => self.client.took(*bytes),
+            Poll::Ready(Err(_)) => {}
         }
         wrote
     }

@@ -4,6 +4,7 @@
 //! A connection is accepted before its endpoint is known. With rules the client's first bytes are looked at, and go to the endpoint as
 //! they came: nothing here takes part in TLS. What is not served ends with a reset, as where the kernel serves.
 
+mod bulk;
 mod hello;
 mod relay;
 

@@ -1,7 +1,7 @@
 //! Bytes of a connection, both ways, until it ends.
 //!
 //! A connection on which nothing happens holds no buffer: bytes go through one that all connections of the thread share, and only what
-//! the receiver does not take at once is kept.
+//! the receiver does not take at once is kept. What comes in bulk goes through [`bulk`].
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,8 +22,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::bulk::{self, Broken, Pause};
+
 /// Bytes that are read at once.
 const CHUNK: usize = 65_536;
+
+/// After so many full reads in a row the kernel passes bytes on itself.
+const BULK: usize = 4;
 
 thread_local! {
     static SHARED: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
@@ -120,10 +125,24 @@ async fn one_way(side: Side, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, no
         Side::Endpoint => Side::Client,
     };
     let mut kept = Vec::new();
+    let mut full = 0;
     loop {
+        if full >= BULK {
+            // One more full read is enough when it goes on.
+            full -= 1;
+            match bulk::pass(from.as_ref(), to.as_ref(), &|bytes| note(side, bytes)).await {
+                Ok(Pause::Empty) => {}
+                Ok(Pause::End) => break,
+                Err(Broken::From) => return Err(side),
+                Err(Broken::To) => return Err(other),
+            }
+        }
         match pass(from, to, &mut kept).await {
             Ok(0) => break,
-            Ok(bytes) => note(side, bytes),
+            Ok(bytes) => {
+                note(side, bytes);
+                full = if bytes == CHUNK { full + 1 } else { 0 };
+            }
             Err(Failure::Read) => return Err(side),
             Err(Failure::Write) => return Err(other),
         }

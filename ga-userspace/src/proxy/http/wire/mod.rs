@@ -223,8 +223,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Ok(Poll::Pending)
             }
             Poll::Ready(wrote) => {
-                self.client.timer.move_on();
-                wrote.map(Poll::Ready)
+                let wrote = wrote?;
+                self.client.took(wrote);
+                Ok(Poll::Ready(wrote))
             }
         }
     }
