@@ -174,8 +174,8 @@ mod tests {
     #[test]
     fn every_map_of_the_object_is_pinned_or_a_programs_own() {
         let object = Object::parse(OBJECT).unwrap();
-        let has: BTreeSet<&str> =
-            (&object.maps).into_iter().map(|(name, _)| name.as_str()).filter(|name| !name.starts_with('.')).collect();
+        let maps: BTreeMap<String, _> = object.maps.into_iter().collect();
+        let has: BTreeSet<&str> = maps.keys().map(String::as_str).filter(|name| !name.starts_with('.')).collect();
         let known: BTreeSet<&str> = MAPS.into_iter().chain(OWN).collect();
         assert_eq!(has, known);
         assert_eq!(known.len(), MAPS.len() + OWN.len(), "a map is named twice");
