@@ -18,7 +18,7 @@ use ga::{
 };
 use http::{HeaderMap, Request, Response};
 use lab::{Endpoint, answer, field, read_chunked, read_head};
-use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ConnectionError, ReadError, ReadToEndError, VarInt, crypto::rustls::QuicClientConfig};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::{RootCertStore, pki_types::CertificateDer};
 use tokio::time::timeout;
@@ -68,12 +68,7 @@ impl Site {
 
     /// Serves what the file says.
     fn apply(&mut self) {
-        let intent = config::parse("test.toml", &self.text).unwrap_or_else(|report| panic!("{:#?}", report.problems)).intent;
-        let tls = &self.proxy.shared().tls;
-        tls.commit(tls.prepare(&intent).unwrap_or_else(|troubles| panic!("{troubles:#?}")));
-        let before = self.proxy.shared().view.load_full();
-        let unbound = self.proxy.apply(lab::planned(&self.text, &before).1);
-        assert!(unbound.is_empty(), "{unbound:?}");
+        serve(&mut self.proxy, &self.text);
     }
 
     fn counted(&self, reason: Reason) -> u64 {
@@ -117,6 +112,16 @@ impl Site {
         let ended = tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
         Client { sender, quic, socket, ended }
     }
+}
+
+/// Has `proxy` serve what the file says.
+fn serve(proxy: &mut Proxy, text: &str) {
+    let intent = config::parse("test.toml", text).unwrap_or_else(|report| panic!("{:#?}", report.problems)).intent;
+    let tls = &proxy.shared().tls;
+    tls.commit(tls.prepare(&intent).unwrap_or_else(|troubles| panic!("{troubles:#?}")));
+    let before = proxy.shared().view.load_full();
+    let unbound = proxy.apply(lab::planned(text, &before).1);
+    assert!(unbound.is_empty(), "{unbound:?}");
 }
 
 struct Client {
@@ -417,11 +422,8 @@ async fn frames_of_which_no_request_consists_reach_no_endpoint_and_cost_no_memor
     // A head of a GiB: refused when it says so, not when it is there.
     let (mut send, mut receive) = quic.open_bi().await.unwrap();
     send.write_all(&[1, 0xc0, 0, 0, 0, 0x40, 0, 0, 0]).await.unwrap();
-    assert!(matches!(timeout(PATIENCE, send.stopped()).await.unwrap(), Ok(Some(_))));
-    assert!(
-        timeout(PATIENCE, receive.read_to_end(64)).await.unwrap().is_ok_and(|answer| answer.is_empty())
-            || quic.close_reason().is_none()
-    );
+    assert_eq!(timeout(PATIENCE, send.stopped()).await.unwrap(), Ok(Some(EXCESSIVE_LOAD)));
+    assert_eq!(refused(&mut receive).await, EXCESSIVE_LOAD);
 
     let data = |length: u8| [&[0, length][..], &[b'x'; 4]].concat();
     let cases: [(&str, Vec<u8>); 4] = [
@@ -458,7 +460,155 @@ async fn frames_of_which_no_request_consists_reach_no_endpoint_and_cost_no_memor
     drop(timeout(PATIENCE, receive.read_to_end(4096)).await.unwrap());
     // A frame of the control stream that is as long ends the connection.
     control.write_all(&[0x21, 0xc0, 0, 0, 0, 0x40, 0, 0, 0]).await.unwrap();
-    timeout(PATIENCE, quic.closed()).await.unwrap();
+    assert_eq!(closed(&quic).await, EXCESSIVE_LOAD);
+}
+
+/// Codes of HTTP/3 and of field compression (RFC 9114 §8.1, RFC 9204 §6).
+const STREAM_CREATION_ERROR: VarInt = VarInt::from_u32(0x103);
+const CLOSED_CRITICAL_STREAM: VarInt = VarInt::from_u32(0x104);
+const FRAME_UNEXPECTED: VarInt = VarInt::from_u32(0x105);
+const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
+const MISSING_SETTINGS: VarInt = VarInt::from_u32(0x10a);
+const REQUEST_REJECTED: VarInt = VarInt::from_u32(0x10b);
+const REQUEST_CANCELLED: VarInt = VarInt::from_u32(0x10c);
+const DECOMPRESSION_FAILED: VarInt = VarInt::from_u32(0x200);
+
+/// The code that the edge ends the connection with.
+async fn closed(quic: &quinn::Connection) -> VarInt {
+    match timeout(PATIENCE, quic.closed()).await.unwrap() {
+        ConnectionError::ApplicationClosed(close) => close.error_code,
+        other => panic!("{other}"),
+    }
+}
+
+/// The code that the edge ends an answer with.
+async fn refused(receive: &mut quinn::RecvStream) -> VarInt {
+    match timeout(PATIENCE, receive.read_to_end(4096)).await.unwrap() {
+        Err(ReadToEndError::Read(ReadError::Reset(code))) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What no client of HTTP/3 sends ends its connection, with the code that the standard has for it, and nobody else's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_breaks_the_rules_is_told_which() {
+    let (endpoint, _) = noting();
+    let site = Site::new(&endpoint, "", 1);
+    let mut other = site.client().await;
+    // Streams of the client: of one direction, or of both.
+    let cases: [(&str, &[(bool, &[u8])], VarInt); 8] = [
+        ("data before a head", &[(false, &[0, 4, 0]), (true, &[0, 1, 7])], FRAME_UNEXPECTED),
+        ("settings again", &[(false, &[0, 4, 0, 4, 0])], FRAME_UNEXPECTED),
+        ("a head on the control stream", &[(false, &[0, 4, 0, 1, 2, 0, 0])], FRAME_UNEXPECTED),
+        ("no settings", &[(false, &[0, 13, 1, 7])], MISSING_SETTINGS),
+        ("two control streams", &[(false, &[0, 4, 0]), (false, &[0, 4, 0])], STREAM_CREATION_ERROR),
+        ("a field of a table that is empty", &[(false, &[0, 4, 0]), (true, &[1, 3, 2, 0, 0x80])], DECOMPRESSION_FAILED),
+        ("a table index that is nobody's", &[(false, &[0, 4, 0]), (true, &[1, 4, 0, 0, 0xff, 0x7f])], DECOMPRESSION_FAILED),
+        ("no control stream any more", &[(false, &[0, 4, 0])], CLOSED_CRITICAL_STREAM),
+    ];
+    for (name, streams, code) in cases {
+        let (_socket, quic) = site.dial("shop.example").await;
+        let mut open = Vec::new();
+        for (is_request, bytes) in streams {
+            let (mut send, receive) = match is_request {
+                true => quic.open_bi().await.map(|(send, receive)| (send, Some(receive))).unwrap(),
+                false => (quic.open_uni().await.unwrap(), None),
+            };
+            send.write_all(bytes).await.unwrap();
+            if code == CLOSED_CRITICAL_STREAM {
+                send.finish().unwrap();
+            }
+            open.push((send, receive));
+        }
+        assert_eq!(closed(&quic).await, code, "{name}");
+    }
+    assert_eq!(other.ask(get("/"), b"").await.1, b"/");
+}
+
+/// Floods: whoever sends more than a client can need is sent away, and others do not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_too_much_is_sent_away() {
+    let (endpoint, _) = noting();
+    let site = Site::new(&endpoint, "", 1);
+    let mut other = site.client().await;
+    let control = async |quic: &quinn::Connection| {
+        let mut control = quic.open_uni().await.unwrap();
+        control.write_all(&[0, 4, 0]).await.unwrap();
+        control
+    };
+    // Requests that are taken back, with a head and without one.
+    for head in [raw_head(&[]), vec![1, 40, 0, 0]] {
+        let (_socket, quic) = site.dial("shop.example").await;
+        let _control = control(&quic).await;
+        for _ in 0..100_000 {
+            let Ok(Ok((mut send, mut receive))) = timeout(PATIENCE, quic.open_bi()).await else { break };
+            drop(send.write_all(&head).await);
+            drop((send.reset(REQUEST_CANCELLED), receive.stop(REQUEST_CANCELLED)));
+        }
+        assert_eq!(closed(&quic).await, EXCESSIVE_LOAD);
+        assert_eq!(other.ask(get("/still"), b"").await.1, b"/still");
+    }
+    // Frames that carry nothing.
+    for (is_request, frame) in [(false, &[13, 1, 7][..]), (false, &[0x21, 0]), (true, &[0x21, 1, 7]), (true, &[0, 0])] {
+        let (_socket, quic) = site.dial("shop.example").await;
+        let mut control = control(&quic).await;
+        let flood = frame.repeat(2_000);
+        let (mut send, _receive) = quic.open_bi().await.unwrap();
+        if is_request {
+            drop(send.write_all(&[raw_head(&[]), flood].concat()).await);
+        } else {
+            drop(control.write_all(&flood).await);
+        }
+        assert_eq!(closed(&quic).await, EXCESSIVE_LOAD, "{is_request} {frame:?}");
+    }
+    site.counts(Reason::Flood).await;
+    assert_eq!(other.ask(get("/still"), b"").await.1, b"/still");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_on_which_nothing_comes_are_given_up_and_the_connection_goes_on() {
+    let (endpoint, seen) = noting();
+    let site = Site::new(&endpoint, "timeouts = { head = 1 }\n", 1);
+    let mut client = site.client().await;
+    let mut idle = Vec::new();
+    for bytes in [&[1][..], &[1, 40, 0, 0]].repeat(20) {
+        let (mut send, receive) = client.quic.open_bi().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        idle.push((send, receive));
+    }
+    for (send, receive) in &mut idle {
+        assert_eq!(refused(receive).await, REQUEST_REJECTED);
+        assert_eq!(timeout(PATIENCE, send.stopped()).await.unwrap(), Ok(Some(REQUEST_REJECTED)));
+    }
+    site.counts(Reason::ClientHeadTimeout).await;
+    assert_eq!(client.ask(get("/still"), b"").await.1, b"/still");
+    assert_eq!(seen.lock().unwrap().len(), 1, "the endpoint was asked once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_counted_as_those_of_tcp_are() {
+    let (endpoint, _) = noting();
+    for (node, keys) in [("", "max_connections = 2\n"), ("proxy_connections = 2\n", "")] {
+        let mut site = Site::new(&endpoint, keys, 1);
+        site.text = site.text.replace("[node]\n", &format!("[node]\n{node}"));
+        site.apply();
+        let (mut first, second) = (site.client().await, site.client().await);
+        let socket = site.socket();
+        let third = timeout(PATIENCE, socket.connect(site.edge, "shop.example").unwrap()).await.unwrap();
+        // The transport's, for it has not got as far as HTTP (RFC 9000 §20.1).
+        let refused = matches!(&third, Err(ConnectionError::ConnectionClosed(close)) if u64::from(close.error_code) == 2);
+        assert!(refused, "{third:?}");
+        site.counts(Reason::Limit).await;
+        assert_eq!(first.ask(get("/"), b"").await.1, b"/");
+        second.quic.close(VarInt::from_u32(0x100), b"");
+        let gone = async {
+            while site.proxy.connections() > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, gone).await.unwrap();
+        assert_eq!(site.client().await.ask(get("/next"), b"").await.1, b"/next");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,7 +27,7 @@ impl Drops {
 pub struct EndpointList {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// In file order.
+    /// In file order; those of a group in the order of their addresses.
     pub endpoints: Vec<EndpointRow>,
 }
 

@@ -82,7 +82,7 @@ impl Status {
         self.instances.iter().flat_map(|instance| instance.listeners.iter().map(move |listener| (instance, listener)))
     }
 
-    /// Every endpoint with its path, in file order.
+    /// Every endpoint with its path, in file order; those of a group in the order of their addresses.
     pub fn endpoints(&self) -> impl Iterator<Item = (EndpointPath, &Endpoint)> {
         self.listeners().flat_map(|(instance, listener)| {
             listener.groups.iter().flat_map(move |group| {

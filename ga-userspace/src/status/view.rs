@@ -220,7 +220,7 @@ pub struct Group {
     pub share_ipv4: Option<f64>,
     /// The same of IPv6.
     pub share_ipv6: Option<f64>,
-    /// In file order.
+    /// In the order of their addresses.
     pub endpoints: Vec<Endpoint>,
 }
 

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 /// Types of frames (RFC 9114 §7.2).
 const DATA: u64 = 0;
+const HEADERS: u64 = 1;
 
 /// Why a stream is not read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -25,6 +26,9 @@ pub(super) struct Frames {
     part: Part,
     /// Bytes of a number of which the rest is to come.
     number: Number,
+    /// Frames that carry nothing: all but a request's head, its data and its trailers.
+    idle: u32,
+    is_request: bool,
 }
 
 /// What comes next.
@@ -35,6 +39,7 @@ enum Part {
     Type,
     Length {
         is_data: bool,
+        is_head: bool,
     },
     /// So many bytes.
     Payload {
@@ -48,12 +53,17 @@ enum Part {
 impl Frames {
     /// Those of a request, in which the longest that is not data is `most` bytes.
     pub(super) fn of_request(most: u64) -> Self {
-        Self { most, part: Part::Type, number: Number::default() }
+        Self { most, part: Part::Type, number: Number::default(), idle: 0, is_request: true }
     }
 
     /// Those of a unidirectional stream.
     pub(super) fn of_unidirectional(most: u64) -> Self {
-        Self { most, part: Part::Stream, number: Number::default() }
+        Self { most, part: Part::Stream, number: Number::default(), idle: 0, is_request: false }
+    }
+
+    /// How many frames that carry nothing came since this was asked.
+    pub(super) fn take_idle(&mut self) -> u32 {
+        std::mem::take(&mut self.idle)
     }
 
     /// Looks at the next bytes of the stream: how many of them are data of a body.
@@ -83,9 +93,15 @@ impl Frames {
                         // The control stream; those of field compression have no frames.
                         Part::Stream if number == 0 => Part::Type,
                         Part::Stream => Part::Other,
-                        Part::Length { is_data } if is_data || number <= self.most => Part::Payload { is_data, left: number },
+                        Part::Length { is_data, is_head } if is_data || number <= self.most => {
+                            let is_idle = !self.is_request || if is_data { number == 0 } else { !is_head };
+                            self.idle = self.idle.saturating_add(is_idle.into());
+                            Part::Payload { is_data, left: number }
+                        }
                         Part::Length { .. } => return Err(Fault::TooLong(number)),
-                        Part::Type | Part::Payload { .. } | Part::Other => Part::Length { is_data: number == DATA },
+                        Part::Type | Part::Payload { .. } | Part::Other => {
+                            Part::Length { is_data: number == DATA, is_head: number == HEADERS }
+                        }
                     };
                 }
             }
@@ -157,6 +173,17 @@ mod tests {
             })
             .collect();
         assert_eq!(ends, [0, 5, 13, 16]);
+    }
+
+    #[test]
+    fn frames_that_carry_nothing_are_counted() {
+        let mut frames = Frames::of_request(3);
+        assert_eq!(frames.pass(&[&REQUEST[..], &[1], &[0, 0, 0x21, 1, 7, 0x21, 0]].concat()), Ok(5 + 1));
+        assert_eq!((frames.take_idle(), frames.take_idle()), (3, 0));
+        // On the control stream all of them: none is needed twice.
+        let mut frames = Frames::of_unidirectional(9);
+        assert_eq!(frames.pass(&[0, 4, 0, 13, 1, 7, 0x21, 0]), Ok(0));
+        assert_eq!(frames.take_idle(), 3);
     }
 
     #[test]

@@ -16,7 +16,10 @@ use h3::{
 };
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Body as _;
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 use super::{
     super::{
@@ -44,7 +47,10 @@ pub(in crate::proxy) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>,
     let mut builder = server::builder();
     builder.max_field_section_size(limits.head as u64).send_grease(false);
     let Ok(requests) = builder.build(transport).await else { return };
-    run(&client, &connection, requests, &accepted).await;
+    run(&client, &connection, requests, &accepted, limits.resets).await;
+    if accepted.is_flood.get() {
+        count(&client, Reason::Flood);
+    }
     connection.close(number(Code::H3_NO_ERROR.value()), b"");
 }
 
@@ -67,6 +73,7 @@ async fn run(
     connection: &quinn::Connection,
     mut requests: server::Connection<Connection, Bytes>,
     accepted: &Rc<Accepted>,
+    resets: usize,
 ) {
     let mut drain = client.worker.drain();
     let mut drained = pin!(drain.wait_for(|leaving| leaving.has(&client.path)));
@@ -101,11 +108,11 @@ async fn run(
             Event::Asked(resolver) => {
                 // What an accepted stream left there.
                 let Some(stream) = accepted.take() else { continue };
-                let (client, ended) = (Rc::clone(client), Rc::clone(&ended));
+                let (client, ended, accepted) = (Rc::clone(client), Rc::clone(&ended), Rc::clone(accepted));
                 tokio::task::spawn_local(async move {
                     // Also when it ends by a panic.
                     let _ended = Ended(ended);
-                    one(client, *resolver, stream).await;
+                    if one(client, *resolver, stream).await.is_some() { accepted.answered() } else { accepted.wasted(resets) }
                 });
             }
             Event::Drain => {
@@ -114,7 +121,7 @@ async fn run(
                 if requests.shutdown(usize::MAX).await.is_err() {
                     return;
                 }
-                late = Some(Box::pin(tokio::time::sleep(LATE)));
+                late = Some(Box::pin(sleep(LATE)));
             }
             Event::Last => {
                 (late, is_draining) = (None, true);
@@ -145,23 +152,42 @@ impl Drop for Ended {
     }
 }
 
-/// Serves a request.
-async fn one(client: Rc<Client>, resolver: RequestResolver<Connection, Bytes>, stream: Rc<Stream>) {
+/// Serves a request; none when there was no whole head, or the client took the request back.
+async fn one(client: Rc<Client>, resolver: RequestResolver<Connection, Bytes>, stream: Rc<Stream>) -> Option<()> {
     let timeouts = client.timeouts();
-    let resolved = timeout(timeouts.head, resolver.resolve_request()).await;
-    let Ok(resolved) = resolved else { return count(&client, Reason::ClientHeadTimeout) };
+    // Until there is a request it is safe to send it again.
+    let late = async {
+        sleep(timeouts.head).await;
+        stream.why.set(Some(Code::H3_REQUEST_REJECTED));
+    };
+    let resolved = tokio::select! {
+        biased;
+        resolved = resolver.resolve_request() => resolved,
+        () = late => {
+            count(&client, Reason::ClientHeadTimeout);
+            return None;
+        }
+    };
     let (request, both) = match resolved {
         Ok(resolved) => resolved,
-        Err(h3::error::StreamError::HeaderTooBig { .. }) => return count(&client, Reason::TooLarge),
+        Err(h3::error::StreamError::HeaderTooBig { .. }) => {
+            count(&client, Reason::TooLarge);
+            return Some(());
+        }
         Err(error) => {
             tracing::debug!(listener = &*client.path, client = %client.peer.client, "request: {error}");
-            return count(&client, Reason::BadRequest);
+            count(&client, Reason::BadRequest);
+            return None;
         }
     };
     let (send, receive) = both.split();
-    let mut reply = Reply { send, is_whole: false };
+    // An answer that is not sent whole is never taken for one that was.
+    stream.why.set(Some(Code::H3_INTERNAL_ERROR));
+    let mut reply = Reply(send);
     let Ok(mut body) = Body::new(receive, Rc::clone(&stream), request.headers()) else {
-        return count(&client, Reason::BadRequest);
+        stream.why.set(Some(Code::H3_MESSAGE_ERROR));
+        count(&client, Reason::BadRequest);
+        return Some(());
     };
     let work = async {
         // Whether there is a body is known by its first byte or by the stream's end only, unless the head says so.
@@ -177,9 +203,9 @@ async fn one(client: Rc<Client>, resolver: RequestResolver<Connection, Bytes>, s
         }
     };
     tokio::select! {
-        () = work => {}
+        () = work => Some(()),
         // Nobody waits for the answer.
-        () = stream.stopped() => {}
+        () = stream.stopped() => None,
     }
 }
 
@@ -189,11 +215,8 @@ fn count(client: &Client, reason: Reason) {
     }
 }
 
-/// An answer; one that is not sent whole is never taken for one that was.
-struct Reply {
-    send: RequestStream<Send, Bytes>,
-    is_whole: bool,
-}
+/// An answer.
+struct Reply(RequestStream<Send, Bytes>);
 
 impl Reply {
     async fn answer(&mut self, answer: Response<Answer>, is_head: bool, patience: Duration, client: &Client) {
@@ -211,7 +234,7 @@ impl Reply {
                 parts.headers.insert(header::DATE, date);
             }
         }
-        let head = self.send.send_response(Response::from_parts(parts, ()));
+        let head = self.0.send_response(Response::from_parts(parts, ()));
         match timeout(patience, head).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return,
@@ -221,9 +244,9 @@ impl Reply {
             let Ok(frame) = frame else { return };
             let sent = match frame.into_data() {
                 Ok(_) if has_none => continue,
-                Ok(data) => timeout(patience, self.send.send_data(data)).await,
+                Ok(data) => timeout(patience, self.0.send_data(data)).await,
                 Err(frame) => match frame.into_trailers() {
-                    Ok(trailers) => timeout(patience, self.send.send_trailers(trailers)).await,
+                    Ok(trailers) => timeout(patience, self.0.send_trailers(trailers)).await,
                     Err(_) => continue,
                 },
             };
@@ -233,7 +256,8 @@ impl Reply {
                 Err(_) => return late(client, body),
             }
         }
-        self.is_whole = self.send.finish().await.is_ok();
+        // Where that fails, the client is gone.
+        drop(self.0.finish().await);
     }
 }
 
@@ -242,12 +266,4 @@ fn late(client: &Client, body: Answer) {
     client.is_late.set(true);
     drop(body);
     client.is_late.set(false);
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if !self.is_whole {
-            self.send.stop_stream(Code::H3_INTERNAL_ERROR);
-        }
-    }
 }

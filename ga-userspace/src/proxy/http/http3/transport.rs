@@ -9,6 +9,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -17,8 +18,9 @@ use h3::{
     quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf},
 };
 use quinn::{ConnectionError, ReadError, StoppedError, VarInt, WriteError};
+use tokio::time::Instant;
 
-use super::frames::Frames;
+use super::frames::{Fault, Frames};
 
 /// Bytes that the library has before data that the request has not taken, and of it: then no more is read.
 const AHEAD: u64 = 32 * 1024;
@@ -26,6 +28,9 @@ const AHEAD: u64 = 32 * 1024;
 const PIECE: usize = 64 * 1024;
 /// The most bytes of a frame of the control stream.
 const CONTROL: u64 = 4 * 1024;
+/// Frames that carry nothing, which a client may send in [`SECOND`].
+const IDLE_FRAMES: u32 = 1000;
+const SECOND: Duration = Duration::from_secs(1);
 
 type Opening<T> = Pin<Box<dyn Future<Output = Result<T, ConnectionError>>>>;
 type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>>>>;
@@ -37,6 +42,8 @@ pub(super) struct Stream {
     ahead: Cell<u64>,
     around: Cell<u64>,
     stopped: RefCell<Option<Stopped>>,
+    /// What the client is told when the stream ends before its time; nothing while the library answers.
+    pub(super) why: Cell<Option<Code>>,
 }
 
 /// A client's connection.
@@ -51,18 +58,66 @@ pub(super) struct Connection {
 }
 
 /// What a connection's task and its streams share.
-#[derive(Default)]
 pub(super) struct Accepted {
+    connection: quinn::Connection,
     /// The stream that was accepted last.
     latest: RefCell<Option<Rc<Stream>>>,
     /// Requests that come now were promised not to be served.
     pub(super) refuses: Cell<bool>,
+    /// Requests that were taken back, or never whole, as far as they are more than those that were answered.
+    wasted: Cell<usize>,
+    /// Frames that carried nothing since then.
+    idle: Cell<(Instant, u32)>,
+    /// The client asks too much.
+    pub(super) is_flood: Cell<bool>,
 }
 
 impl Accepted {
+    fn new(connection: quinn::Connection) -> Self {
+        Self {
+            connection,
+            latest: RefCell::default(),
+            refuses: Cell::default(),
+            wasted: Cell::default(),
+            idle: Cell::new((Instant::now(), 0)),
+            is_flood: Cell::default(),
+        }
+    }
+
     /// The stream that was accepted last.
     pub(super) fn take(&self) -> Option<Rc<Stream>> {
         self.latest.borrow_mut().take()
+    }
+
+    /// A request was answered.
+    pub(super) fn answered(&self) {
+        self.wasted.set(self.wasted.get().saturating_sub(1));
+    }
+
+    /// A request was taken back, or was never whole. The library remembers those that had no head to the connection's end, so that
+    /// there may not be `most` more of them than others.
+    pub(super) fn wasted(&self, most: usize) {
+        self.wasted.set(self.wasted.get() + 1);
+        if self.wasted.get() > most {
+            self.end();
+        }
+    }
+
+    /// So many frames came that carry nothing.
+    fn idle(&self, frames: u32) {
+        let (since, count) = self.idle.get();
+        let now = Instant::now();
+        let (since, count) = if now - since > SECOND { (now, 0) } else { (since, count) };
+        self.idle.set((since, count.saturating_add(frames)));
+        if self.idle.get().1 > IDLE_FRAMES {
+            self.end();
+        }
+    }
+
+    /// The client asks too much (RFC 9114 §10.5).
+    fn end(&self) {
+        self.is_flood.set(true);
+        self.connection.close(number(Code::H3_EXCESSIVE_LOAD.value()), b"");
     }
 }
 
@@ -104,7 +159,7 @@ impl fmt::Debug for Stream {
 impl Connection {
     /// A connection whose requests have heads of at most `head` bytes, and what is known of them.
     pub(super) fn new(inner: quinn::Connection, head: u64) -> (Self, Rc<Accepted>) {
-        let shared = Rc::<Accepted>::default();
+        let shared = Rc::new(Accepted::new(inner.clone()));
         let connection =
             Self { inner, bidirectional: None, unidirectional: None, opening: None, head, shared: Rc::clone(&shared) };
         (connection, shared)
@@ -123,7 +178,9 @@ impl quic::Connection<Bytes> for Connection {
         };
         let accepted = ready!(self.unidirectional.get_or_insert_with(accept).as_mut().poll(cx));
         self.unidirectional = None;
-        Poll::Ready(accepted.map(|stream| Receive::new(stream, Frames::of_unidirectional(CONTROL), None)).map_err(ended))
+        let shared = Rc::clone(&self.shared);
+        let receive = |stream| Receive::new(stream, Frames::of_unidirectional(CONTROL), None, shared);
+        Poll::Ready(accepted.map(receive).map_err(ended))
     }
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Request, ConnectionErrorIncoming>> {
@@ -143,10 +200,11 @@ impl quic::Connection<Bytes> for Connection {
                 continue;
             }
             let stopped = RefCell::new(Some(Box::pin(send.stopped()) as Stopped));
-            let stream = Rc::new(Stream { ahead: Cell::default(), around: Cell::default(), stopped });
+            let stream = Rc::new(Stream { ahead: Cell::default(), around: Cell::default(), stopped, why: Cell::default() });
             *self.shared.latest.borrow_mut() = Some(Rc::clone(&stream));
-            let receive = Receive::new(receive, Frames::of_request(self.head), Some(stream));
-            return Poll::Ready(Ok(Request { send: Send::new(send), receive }));
+            let send = Send { inner: send, writing: None, stream: Some(Rc::clone(&stream)) };
+            let receive = Receive::new(receive, Frames::of_request(self.head), Some(stream), Rc::clone(&self.shared));
+            return Poll::Ready(Ok(Request { send, receive }));
         }
     }
 
@@ -268,11 +326,34 @@ pub(super) struct Receive {
     frames: Frames,
     /// Of a request.
     stream: Option<Rc<Stream>>,
+    shared: Rc<Accepted>,
 }
 
 impl Receive {
-    fn new(inner: quinn::RecvStream, frames: Frames, stream: Option<Rc<Stream>>) -> Self {
-        Self { inner, frames, stream }
+    fn new(inner: quinn::RecvStream, frames: Frames, stream: Option<Rc<Stream>>, shared: Rc<Accepted>) -> Self {
+        Self { inner, frames, stream, shared }
+    }
+
+    /// The stream is not read on.
+    fn fault(&self, fault: Fault) -> StreamErrorIncoming {
+        match (&self.stream, fault) {
+            (Some(stream), Fault::TooLong(_)) => stream.why.set(Some(Code::H3_EXCESSIVE_LOAD)),
+            (None, Fault::TooLong(_)) => self.shared.end(),
+            (_, Fault::Unfinished) => {}
+        }
+        refused(fault)
+    }
+}
+
+impl Drop for Receive {
+    /// Nobody reads what is still to come of a request.
+    fn drop(&mut self) {
+        if let Some(stream) = &self.stream {
+            // That the answer is not whole is no fault of the request's.
+            let why = stream.why.get().filter(|why| *why != Code::H3_INTERNAL_ERROR).unwrap_or(Code::H3_NO_ERROR);
+            // It may have ended by itself.
+            drop(self.inner.stop(number(why.value())));
+        }
     }
 }
 
@@ -284,13 +365,19 @@ impl quic::RecvStream for Receive {
             // The library gives on what it has, and asks again with the next.
             return Poll::Pending;
         }
-        let read = pin!(self.inner.read_chunk(PIECE, true));
-        let chunk = ready!(read.poll(cx)).map_err(unread)?;
+        let chunk = {
+            let read = pin!(self.inner.read_chunk(PIECE, true));
+            ready!(read.poll(cx)).map_err(unread)?
+        };
         let Some(chunk) = chunk else {
-            self.frames.end().map_err(refused)?;
+            self.frames.end().map_err(|fault| self.fault(fault))?;
             return Poll::Ready(Ok(None));
         };
-        let data = self.frames.pass(&chunk.bytes).map_err(refused)?;
+        let data = self.frames.pass(&chunk.bytes).map_err(|fault| self.fault(fault))?;
+        let idle = self.frames.take_idle();
+        if idle > 0 {
+            self.shared.idle(idle);
+        }
         if let Some(stream) = &self.stream {
             stream.came(chunk.bytes.len(), data);
         }
@@ -311,11 +398,23 @@ impl quic::RecvStream for Receive {
 pub(super) struct Send {
     inner: quinn::SendStream,
     writing: Option<WriteBuf<Bytes>>,
+    /// Of an answer that has not ended.
+    stream: Option<Rc<Stream>>,
 }
 
 impl Send {
     fn new(inner: quinn::SendStream) -> Self {
-        Self { inner, writing: None }
+        Self { inner, writing: None, stream: None }
+    }
+}
+
+impl Drop for Send {
+    /// An answer that does not end is not to be taken for one that does.
+    fn drop(&mut self) {
+        if let Some(why) = self.stream.take().and_then(|stream| stream.why.get()) {
+            // The client may have stopped it.
+            drop(self.inner.reset(number(why.value())));
+        }
     }
 }
 
@@ -338,10 +437,12 @@ impl quic::SendStream<Bytes> for Send {
     }
 
     fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        self.stream = None;
         Poll::Ready(self.inner.finish().map_err(|error| StreamErrorIncoming::Unknown(Box::new(error))))
     }
 
     fn reset(&mut self, code: u64) {
+        self.stream = None;
         // It may have ended by itself.
         drop(self.inner.reset(number(code)));
     }
