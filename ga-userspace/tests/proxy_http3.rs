@@ -475,10 +475,9 @@ const DECOMPRESSION_FAILED: VarInt = VarInt::from_u32(0x200);
 
 /// The code that the edge ends the connection with.
 async fn closed(quic: &quinn::Connection) -> VarInt {
-    match timeout(PATIENCE, quic.closed()).await.unwrap() {
-        ConnectionError::ApplicationClosed(close) => close.error_code,
-        other => panic!("{other}"),
-    }
+    let closed = timeout(PATIENCE, quic.closed()).await.unwrap();
+    let ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed}") };
+    close.error_code
 }
 
 /// The code that the edge ends an answer with.
@@ -495,8 +494,9 @@ async fn who_breaks_the_rules_is_told_which() {
     let (endpoint, _) = noting();
     let site = Site::new(&endpoint, "", 1);
     let mut other = site.client().await;
-    // Streams of the client: of one direction, or of both.
-    let cases: [(&str, &[(bool, &[u8])], VarInt); 8] = [
+    /// A stream of the client, of both directions or of one, and what it sends.
+    type Sent<'s> = (bool, &'s [u8]);
+    let cases: [(&str, &[Sent<'_>], VarInt); 8] = [
         ("data before a head", &[(false, &[0, 4, 0]), (true, &[0, 1, 7])], FRAME_UNEXPECTED),
         ("settings again", &[(false, &[0, 4, 0, 4, 0])], FRAME_UNEXPECTED),
         ("a head on the control stream", &[(false, &[0, 4, 0, 1, 2, 0, 0])], FRAME_UNEXPECTED),

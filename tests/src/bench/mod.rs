@@ -1,6 +1,7 @@
 //! Measurements. Absolute figures belong to one machine and one hour: every figure comes with a floor or a peer from the same
 //! run, rounds are interleaved, and medians are compared.
 
+pub mod abuse;
 mod candidate;
 mod edge;
 pub mod failover;
@@ -12,12 +13,16 @@ mod memory;
 mod modes;
 pub mod packet;
 pub mod path;
+mod peers;
 pub mod plan;
 pub mod program;
 pub mod proxy;
+mod rate;
+pub mod relay;
 mod reload;
 mod report;
 mod stats;
+pub mod tail;
 
 pub use report::{Figure, Goal, Report, Wanted};
 pub use stats::Spread;
