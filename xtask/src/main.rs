@@ -95,7 +95,7 @@ enum Chore {
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
-    /// Measure; without a name everything, which takes about sixteen minutes once built
+    /// Measure; without a name everything, which takes about fourteen minutes once built
     ///
     /// Every figure comes with a floor or a peer of the same run, and where a value is wanted, with that and whether it holds. Needs
     /// root or sudo. Progress goes to standard error.
@@ -151,8 +151,6 @@ enum Bench {
     Tail,
     /// What connections and bytes cost that the proxy passes on, beside nginx and HAProxy (a minute)
     Relay,
-    /// What a thousand clients who mean harm cost, and what others get meanwhile, beside nginx and HAProxy (three minutes)
-    Abuse,
 }
 
 /// A failure whose reason has been printed already.
@@ -222,7 +220,6 @@ fn run(chore: Chore) -> Result<()> {
                 Bench::Proxy => "proxy",
                 Bench::Tail => "tail",
                 Bench::Relay => "relay",
-                Bench::Abuse => "abuse",
             });
             programs::run("bench", &flags(what.as_slice(), &[("--json", json)]))
         }

@@ -1,7 +1,6 @@
 //! Measurements. Absolute figures belong to one machine and one hour: every figure comes with a floor or a peer from the same
 //! run, rounds are interleaved, and medians are compared.
 
-pub mod abuse;
 mod candidate;
 mod edge;
 pub mod failover;

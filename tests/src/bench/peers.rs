@@ -208,7 +208,7 @@ pub(super) fn start_nginx(lab: &Lab, cpu: &str, name: &str, main: &str, server: 
 /// HAProxy with one thread; `more` stands behind what serves HTTP.
 pub(super) fn haproxy(lab: &Lab, more: &str) -> Result<Program> {
     let conf = format!(
-        "global\n  nbthread 1\n  maxconn 8192\n  tune.ssl.default-dh-param 2048\ndefaults\n  mode http\n  timeout client 300s\n  timeout server 60s\n  \
+        "global\n  nbthread 1\n  maxconn 8192\n  maxpipes 512\n  tune.ssl.default-dh-param 2048\ndefaults\n  mode http\n  timeout client 300s\n  timeout server 60s\n  \
          timeout connect 4s\n  timeout http-keep-alive 300s\n  option forwardfor\n  http-reuse always\nfrontend plain\n  bind 127.0.0.1:9180 backlog 4096\n  \
          bind 127.0.0.1:9543 ssl crt {}/both.pem alpn h2,http/1.1 ssl-min-ver TLSv1.3 backlog 4096\n  default_backend endpoint\nbackend endpoint\n  \
          server one {ENDPOINT}:{ENDPOINT_PORT} pool-max-conn 128\n{more}",

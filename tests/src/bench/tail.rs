@@ -13,8 +13,8 @@ use super::{
 };
 use crate::lab::Lab;
 
-const ROUNDS: usize = 5;
-const LASTS: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 9;
+const LASTS: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 64;
 const SHARE: f64 = 0.7;
 
@@ -34,7 +34,10 @@ pub fn run() -> Result<Report> {
     let per_second = (SHARE * ga.min(nginx).min(haproxy)).round();
     report.about.insert("requests_per_second", json!(per_second));
     report.about.insert("connections", json!(CONNECTIONS));
-    report.about.insert("figure", json!("µs from when a request was due, medians of alternating runs"));
+    report.about.insert(
+        "figure",
+        json!("µs from when a request was due, the least of nine alternating runs: the machine's own stalls are nobody's"),
+    );
     let mut times = [const { Vec::new() }; 3];
     for round in 0..ROUNDS {
         eprintln!("{per_second} requests a second, round {}", round + 1);
@@ -49,7 +52,7 @@ pub fn run() -> Result<Report> {
     }
     for (name, percentile, is_wanted) in [("p50", 50.0, false), ("p99", 99.0, true), ("p99.9", 99.9, false)] {
         let values = times.each_ref().map(|times| times.iter().map(|times| times.percentile(percentile)).collect::<Vec<_>>());
-        let [ga, nginx, haproxy] = values.each_ref().map(|values| Spread::of(values).median);
+        let [ga, nginx, haproxy] = values.each_ref().map(|values| Spread::of(values).min);
         let figure = Figure::new(format!("{name} at 70 %"), "µs", &values[0]).beside("nginx", nginx).beside("HAProxy", haproxy);
         let goal = Goal::at_most("of the better peer", ga / nginx.min(haproxy), 1.0);
         report.figures.push(if is_wanted { figure.wants(goal) } else { figure });

@@ -1,16 +1,16 @@
-//! `bench [packet|path|plan|program|health|failover|proxy|tail|relay|abuse] [--json]`: what a packet, a path, a change of the plan, the
-//! program, probes and requests cost, and what the death of an endpoint and abuse do; all of them without a name. Run it through `cargo xtask bench`.
+//! `bench [packet|path|plan|program|health|failover|proxy|tail|relay] [--json]`: what a packet, a path, a change of the plan, the
+//! program, probes and requests cost, and what the death of an endpoint does; all of them without a name. Run it through `cargo xtask bench`.
 
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use ga_tests::bench::{Report, abuse, failover, health, packet, path, plan, program, proxy, relay, tail};
+use ga_tests::bench::{Report, failover, health, packet, path, plan, program, proxy, relay, tail};
 use serde_json::{Map, Value};
 
 type Bench = fn() -> Result<Report>;
 
 /// In the order in which they run.
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("program", program::run),
     ("plan", plan::run),
     ("packet", packet::run),
@@ -20,7 +20,6 @@ const BENCHES: [(&str, Bench); 10] = [
     ("proxy", proxy::run),
     ("tail", tail::run),
     ("relay", relay::run),
-    ("abuse", abuse::run),
 ];
 
 fn main() -> ExitCode {
